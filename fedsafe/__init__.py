@@ -1,0 +1,1 @@
+"""FedSafe: private, assessed federated learning."""

@@ -1,0 +1,94 @@
+"""One client at a time with Opacus's per-example gradients: the oracle, and the way for modules without rules.
+
+Sampling, clipping, noise and divisor are ours and come from the same streams, so this trainer and the stacked one
+agree up to rounding.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus.grad_sample import GradSampleModule
+from torch import Tensor, nn
+
+from fedsafe.client.objectives import Objective
+from fedsafe.client.stacked.model import layout_of
+from fedsafe.client.trainer import ClientJob, LocalTraining
+from fedsafe.errors import ModelError
+from fedsafe.params import Vector
+from fedsafe.privacy.clipping import MARGIN
+from fedsafe.rng import normal_rows
+
+
+class OpacusTrainer:
+    """The :class:`~fedsafe.client.trainer.Trainer` for any module that Opacus can differentiate per example.
+
+    Args:
+        module: The model.
+        objective: Gives one loss per example.
+        x: ``(records, ...)`` inputs of all clients; a job names its rows.
+        y: ``(records,)`` labels.
+        training: How every client trains.
+
+    Raises:
+        ModelError: Opacus cannot take the module either.
+    """
+
+    name = "opacus"
+
+    def __init__(
+        self, module: nn.Module, objective: Objective, x: Tensor, y: Tensor, training: LocalTraining
+    ) -> None:
+        self.layout = layout_of(module)
+        try:
+            self._model = GradSampleModule(copy.deepcopy(module), loss_reduction="sum", strict=True)
+        except (NotImplementedError, ValueError) as error:
+            raise ModelError(f"the model cannot be trained privately: {error}") from error
+        self._model.train()
+        self._trainable = [p for p in self._model.parameters() if p.requires_grad]
+        self._objective = objective
+        self._x, self._y = x, y
+        self._training = training
+
+    def train(self, parameters: Vector, jobs: Sequence[ClientJob]) -> NDArray[np.float32]:
+        """``(len(jobs), parameters)``: each client's parameters after its local steps."""
+        return np.stack([self._train_one(parameters, job) for job in jobs])
+
+    def _train_one(self, parameters: Vector, job: ClientJob) -> NDArray[np.float32]:
+        training = self._training
+        size = training.step_size(len(job.records))
+        vector = torch.from_numpy(parameters.copy()).to(self._x.dtype)
+        for batch in job.sample(training):
+            total = self.clipped_sum(vector, torch.from_numpy(batch))
+            if training.noise > 0.0:
+                noise = torch.from_numpy(normal_rows([job.noise], self.layout.total)[0])
+                total.add_(noise, alpha=training.noise * training.clip)
+            vector.sub_(total, alpha=size)
+        return vector.float().numpy()
+
+    def clipped_sum(self, vector: Tensor, rows: Tensor) -> Tensor:
+        """``(parameters,)`` sum of clipped per-example gradients at ``vector`` over the records ``rows``."""
+        if not len(rows):
+            return torch.zeros_like(vector)
+        nn.utils.vector_to_parameters(vector, self._trainable)
+        self._model.zero_grad(set_to_none=True)
+        losses = self._objective(self._model, self._x[rows], self._y[rows])
+        losses.sum().backward()
+        samples = [p.grad_sample if hasattr(p, "grad_sample") else None for p in self._trainable]
+        gradients = torch.cat(
+            [
+                vector.new_zeros(len(rows), p.numel()) if g is None else g.flatten(1)
+                for p, g in zip(self._trainable, samples, strict=True)
+            ],
+            dim=1,
+        )
+        norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64)
+        keep = torch.isfinite(norms) & torch.isfinite(losses.detach())
+        clip = self._training.clip * MARGIN
+        factors = (clip / norms).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
+        factors = torch.where(keep, factors, 0.0).to(vector.dtype)
+        return torch.where(keep[:, None], gradients * factors[:, None], 0.0).sum(0)
+

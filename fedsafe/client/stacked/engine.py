@@ -1,0 +1,72 @@
+"""One step of DP-SGD for a whole stack of clients.
+
+Guarantees:
+    The sum that noise is added to moves by at most ``clip`` when one example changes, and no client's bits depend
+    on another client.
+
+    ==========================  ================================================
+    example                     contribution to its client's sum
+    ==========================  ================================================
+    padding                     zero, by selection
+    loss or norm not finite     zero, by selection (0 x NaN is NaN)
+    gradient of norm 1e30       scaled to just under ``clip``
+    gradient of zero            zero
+    ==========================  ================================================
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedsafe.client.objectives import Objective
+from fedsafe.client.stacked.model import StackedModel, gradients_by_layer
+from fedsafe.privacy.clipping import MARGIN
+
+
+def clipped_sum(
+    model: StackedModel, objective: Objective, x: Tensor, y: Tensor, mask: Tensor, clip: float
+) -> tuple[Tensor, Tensor]:
+    """Sum of clipped per-example gradients of each client.
+
+    Args:
+        model: The stack.
+        objective: Gives one loss per example.
+        x: ``(clients * batch, ...)`` inputs.
+        y: ``(clients * batch,)`` labels.
+        mask: ``(clients, batch)``, False for padding.
+        clip: Bound on one example's gradient, all tensors together; infinity leaves finite gradients as they are.
+
+    Returns:
+        Sums ``(clients, parameters)`` and norms before clipping ``(clients, batch)`` in double precision.
+    """
+    clients, batch = mask.shape
+    model.taps.clear()
+    with torch.enable_grad():
+        losses = objective(model.module, x, y)
+        if losses.shape != y.shape[:1]:
+            raise ValueError(f"the objective gave losses of shape {tuple(losses.shape)}, not {tuple(y.shape[:1])}")
+        gradients = torch.autograd.grad(losses.sum(), [tap.output for tap in model.taps], allow_unused=True)
+    layers = gradients_by_layer(model.taps, gradients, batch)
+    model.taps.clear()
+
+    squares = mask.new_zeros((clients, batch), dtype=torch.float64)
+    for layer, inputs, outputs in layers:
+        squares = squares + layer.squared_norms(inputs, outputs, batch)
+    norms = squares.sqrt()
+    finite = torch.isfinite(norms) & torch.isfinite(losses.detach().view(clients, batch))
+    keep = mask & finite
+    factors = (clip * MARGIN / norms).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
+    factors = torch.where(keep, factors, 0.0).to(model.parameters.dtype)
+
+    clean = bool(finite.all())
+    sums = torch.zeros_like(model.parameters)
+    for layer, inputs, outputs in layers:
+        positions = inputs.shape[1] // batch
+        scale = factors if positions == 1 else factors.repeat_interleave(positions, 1)
+        chosen = keep if positions == 1 else keep.repeat_interleave(positions, 1)
+        scaled = torch.where(chosen.unsqueeze(2), outputs * scale.unsqueeze(2), 0.0)
+        # Inputs meet a zero gradient where an example is dropped, which is only zero if they are finite.
+        used = inputs if clean else torch.where(chosen.unsqueeze(2), inputs, 0.0)
+        layer.write_sum(used, scaled, sums)
+    return sums, norms

@@ -1,0 +1,199 @@
+"""The public schema: how a raw record becomes features, using nothing but public knowledge.
+
+Bounds, categories, bins and fill-in values are written down by hand and are part of the claim: nothing is
+estimated from the records. So one record's features depend on that record alone, and encoding spends no
+privacy budget.
+
+A schema is a TOML file (:mod:`fedsafe.data.schema_file` documents the format) or is built in Python::
+
+    Schema(
+        label=Label(column="income", classes=("<=50K", ">50K")),
+        columns=(
+            Numeric(name="hours", low=10, high=70),
+            Categorical(name="sex", categories=("Female", "Male"), group=True, immutable=True),
+        ),
+    )
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsafe.data.columns import Categorical, Label, Numeric, nearest, text
+from fedsafe.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Column = Numeric | Categorical
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A column that says which records are for evaluation.
+
+    Args:
+        column: Its name.
+        train: The value that marks training records.
+        evaluation: The value that marks evaluation records.
+    """
+
+    column: str
+    train: str = "train"
+    evaluation: str = "test"
+
+    def indices(self, frame: "pd.DataFrame", origin: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sorted indices of the evaluation records, and of the training records.
+
+        Raises:
+            DataError: If a record has another value.
+        """
+        values = text(frame[self.column])
+        held, kept = values == self.evaluation, values == self.train
+        if not (held | kept).all():
+            strange = values[~(held | kept)][0]
+            raise DataError(
+                f"{origin} has {strange!r} in the split column {self.column!r}; "
+                f"expected {self.train!r} or {self.evaluation!r}."
+            )
+        return np.flatnonzero(held), np.flatnonzero(kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """A public description of the columns, and the encoding that follows from it.
+
+    Each linear numeric column gives one feature; a binned numeric column and a categorical column give a
+    one-hot group. No column gives two numeric features that must move together, so an attack may move each
+    perturbable feature alone and the result is still the encoding of a possible record.
+
+    Args:
+        label: The label column and its classes.
+        columns: The columns that are used, in the order of the features. Others are ignored.
+        missing: Texts that mean "no value", besides an empty cell.
+        split: The column that separates training from evaluation records, if the file has one.
+        evaluation_public: Whether the evaluation records are declared public.
+        note: What was left out and why.
+
+    Raises:
+        DataError: If two columns share a name, the label is also a column, or there is no column.
+    """
+
+    label: Label
+    columns: tuple[Column, ...]
+    missing: tuple[str, ...] = ()
+    split: Split | None = None
+    evaluation_public: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DataError(f"The schema describes {twice[0]!r} twice.")
+        if self.label.column in names:
+            raise DataError(
+                f"The label {self.label.column!r} is also a feature column: the model would read the answer."
+            )
+        if not names:
+            raise DataError("The schema has no columns.")
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """``"hours-per-week"`` for a linear column, ``"sex=Male"`` or ``"age=[25, 35)"`` for one-hot ones."""
+        return tuple(name for column in self.columns for name in column.feature_names)
+
+    @cached_property
+    def one_hot(self) -> tuple[tuple[int, ...], ...]:
+        """Index groups of which exactly one feature is 1 and the others are 0."""
+        return tuple(indices for column, indices in self._spans if column.one_hot)
+
+    @cached_property
+    def low(self) -> NDArray[np.float32]:
+        """``(features,)`` smallest encoded values."""
+        return np.concatenate([np.full(len(ix), c.encoded_range[0], np.float32) for c, ix in self._spans])
+
+    @cached_property
+    def high(self) -> NDArray[np.float32]:
+        """``(features,)`` largest encoded values."""
+        return np.concatenate([np.full(len(ix), c.encoded_range[1], np.float32) for c, ix in self._spans])
+
+    @cached_property
+    def immutable(self) -> NDArray[np.bool_]:
+        """``(features,)`` True where the person cannot change the value (age, sex, race)."""
+        return np.concatenate([np.full(len(ix), c.immutable, np.bool_) for c, ix in self._spans])
+
+    @cached_property
+    def perturbable(self) -> NDArray[np.bool_]:
+        """``(features,)`` True for numeric, mutable features: what a bounded perturbation may move."""
+        linear = np.concatenate([np.full(len(ix), not c.one_hot, np.bool_) for c, ix in self._spans])
+        return np.asarray(linear & ~self.immutable)
+
+    @property
+    def group_columns(self) -> tuple[str, ...]:
+        """The columns named for fairness."""
+        return tuple(column.name for column in self.columns if column.group)
+
+    @cached_property
+    def _spans(self) -> tuple[tuple[Column, tuple[int, ...]], ...]:
+        spans, start = [], 0
+        for column in self.columns:
+            stop = start + len(column.feature_names)
+            spans.append((column, tuple(range(start, stop))))
+            start = stop
+        return tuple(spans)
+
+    def check(self, frame: "pd.DataFrame", origin: str) -> None:
+        """Refuse a frame that lacks a column of the schema.
+
+        Args:
+            frame: Raw records.
+            origin: What to call the frame in the message, usually its file.
+
+        Raises:
+            DataError: Naming the missing columns, the nearest present ones, and all that are present.
+        """
+        present = [str(name) for name in frame.columns]
+        if self.label.column not in present:
+            hint = nearest(self.label.column, present)
+            raise DataError(
+                f"{origin} has no label column {self.label.column!r}.{hint} Columns: {', '.join(present)}."
+            )
+        wanted = [column.name for column in self.columns] + ([self.split.column] if self.split else [])
+        absent = [name for name in wanted if name not in present]
+        if absent:
+            hint = nearest(absent[0], present)
+            raise DataError(
+                f"{origin} lacks the columns {', '.join(absent)}.{hint} Columns: {', '.join(present)}."
+            )
+
+    def encode(self, frame: "pd.DataFrame") -> NDArray[np.float32]:
+        """``(n, features)`` float32 features; row ``i`` depends on record ``i`` alone.
+
+        Raises:
+            DataError: If a column is missing.
+        """
+        absent = [column.name for column in self.columns if column.name not in frame.columns]
+        if absent:
+            raise DataError(f"The records lack the columns {', '.join(absent)}.")
+        parts = [column.encode(self._values(frame, column.name)) for column in self.columns]
+        return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
+
+    def labels(self, frame: "pd.DataFrame") -> NDArray[np.int64]:
+        """``(n,)`` class indices.
+
+        Raises:
+            DataError: If a label is missing or is no class of the schema.
+        """
+        return self.label.encode(self._values(frame, self.label.column))
+
+    def groups(self, frame: "pd.DataFrame") -> Mapping[str, NDArray[np.str_]]:
+        """Group column to ``(n,)`` group names."""
+        return {c.name: c.groups(self._values(frame, c.name)) for c in self.columns if c.group}
+
+    def _values(self, frame: "pd.DataFrame", name: str) -> NDArray[np.object_]:
+        return text(frame[name], {"", *self.missing})

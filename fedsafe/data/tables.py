@@ -1,0 +1,136 @@
+"""A task from the user's own table: a CSV or Parquet file and a public schema."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedsafe.data.dataset import Examples, Source, Task, hold_out
+from fedsafe.data.schema import Schema
+from fedsafe.data.schema_file import read_schema
+from fedsafe.data.sources import sha256
+from fedsafe.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PARQUET = (".parquet", ".pq")
+_CSV = (".csv", ".csv.gz", ".csv.xz", ".csv.bz2", ".csv.zip")
+EVALUATION_FRACTION = 0.2
+
+
+def load_table(
+    path: Path, schema_path: Path, evaluation_fraction: float | None = None, seed: int = 0
+) -> Task:
+    """A task from a table.
+
+    If the schema names a split column, that column decides which records are for evaluation; otherwise a
+    random part is held out. They count as public only if the schema says ``evaluation = "public"``.
+
+    Args:
+        path: A CSV file (may be compressed) or a Parquet file.
+        schema_path: The public schema.
+        evaluation_fraction: Part held out for evaluation, in (0, 1); by default 0.2.
+        seed: Decides which.
+
+    Raises:
+        ConfigError: If ``evaluation_fraction`` contradicts the schema's split column or is outside (0, 1).
+        DataError: If a file is missing or unreadable, a column is missing, or labels cannot be used.
+    """
+    schema = read_schema(schema_path)
+    if schema.split and evaluation_fraction is not None:
+        raise ConfigError(
+            f"evaluation_fraction = {evaluation_fraction} contradicts the split column "
+            f"{schema.split.column!r} of {schema_path}. Leave one of them out."
+        )
+    frame, checksum = read_table(path)
+    public = "public" if schema.evaluation_public else "private: each figure computed on them is a release"
+    fraction = EVALUATION_FRACTION if evaluation_fraction is None else evaluation_fraction
+    how = (
+        f"split column {schema.split.column!r}"
+        if schema.split
+        else f"{fraction:.0%} held out with seed {seed}"
+    )
+    return task_from_frame(
+        frame,
+        schema,
+        name=path.name.split(".")[0],
+        origin=str(path),
+        evaluation_name=f"{path.name}, {how} ({public})",
+        source=Source(name=path.name, sha256=checksum, note=schema.note),
+        evaluation_fraction=fraction,
+        seed=seed,
+    )
+
+
+def task_from_frame(
+    frame: "pd.DataFrame",
+    schema: Schema,
+    *,
+    name: str,
+    origin: str,
+    evaluation_name: str,
+    source: Source,
+    evaluation_fraction: float = EVALUATION_FRACTION,
+    seed: int = 0,
+) -> Task:
+    """A task from raw records in memory.
+
+    Args:
+        frame: Raw records, one a row; columns that the schema does not name are ignored.
+        schema: The public schema.
+        name: Short name of the task.
+        origin: What to call the frame in messages.
+        evaluation_name: What the evaluation records are, and whether they are public.
+        source: Where the records come from.
+        evaluation_fraction: Part held out for evaluation if the schema has no split column.
+        seed: Decides which.
+
+    Raises:
+        ConfigError: If ``evaluation_fraction`` is outside (0, 1).
+        DataError: If a column is missing, or labels or split values cannot be used.
+    """
+    schema.check(frame, origin)
+    if not len(frame):
+        raise DataError(f"{origin} has no records.")
+    examples = Examples(x=schema.encode(frame), y=schema.labels(frame), groups=schema.groups(frame))
+    if schema.split:
+        held, kept = schema.split.indices(frame, origin)
+    else:
+        held, kept = hold_out(len(examples), evaluation_fraction, seed)
+    return Task(
+        name=name,
+        kind="binary" if len(schema.label.classes) == 2 else "multiclass",
+        classes=schema.label.classes,
+        schema=schema,
+        train=examples.take(kept),
+        evaluation=examples.take(held),
+        evaluation_name=evaluation_name,
+        source=source,
+        evaluation_public=schema.evaluation_public,
+    )
+
+
+def read_table(path: Path) -> tuple["pd.DataFrame", str]:
+    """Raw records of a CSV or Parquet file, and the file's checksum.
+
+    Every cell of a CSV file is read as text: types guessed from a whole column would let one record change
+    another.
+
+    Raises:
+        DataError: If the file is missing, is of another type, or cannot be parsed.
+    """
+    import pandas as pd
+
+    if not path.name.lower().endswith(_PARQUET + _CSV):
+        raise DataError(
+            f"{path} is neither CSV nor Parquet. Use a file named {', '.join(('*.csv', '*.parquet'))}."
+        )
+    try:
+        checksum = sha256(path.read_bytes())
+        if path.name.lower().endswith(_PARQUET):
+            return pd.read_parquet(path, engine="pyarrow"), checksum
+        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True), checksum
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, EOFError) as error:
+        # Parsers of both formats raise subclasses of ValueError; a truncated compressed file raises EOFError.
+        raise DataError(f"{path} cannot be parsed: {str(error).splitlines()[0]}.") from error

@@ -1,0 +1,181 @@
+"""A Flower grid over Ray actors: the model is put once, a chunk of clients is one task."""
+
+import io
+import math
+import os
+import pickle
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from flwr.app import ArrayRecord, Context, Message
+
+from fedsafe.engine.grid import ClientApps, LocalGrid, deliver, identify
+from fedsafe.errors import EngineError
+
+# Each actor is asked for this many chunks a round: enough to even out clients of unequal cost.
+_CHUNKS_PER_WORKER = 2
+
+
+def start_ray(workers: int) -> bool:
+    """Start a one-node Ray of ``workers`` processors, unless one is running; whether it was started here."""
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    return True
+
+
+@ray.remote(num_cpus=1)
+class _Worker:
+    """One process with the client app and its data."""
+
+    def __init__(self, make_apps: Callable[[], ClientApps]) -> None:
+        # Results must not depend on how many threads a machine has.
+        torch.set_num_threads(1)
+        identify()
+        self._apps = make_apps()
+
+    def ready(self) -> bool:
+        return True
+
+    def run(self, shared: dict[int, ArrayRecord], chunk: bytes) -> tuple[list[Message], list[Context] | None]:
+        messages, contexts = _Unpickler(io.BytesIO(chunk), shared).load()
+        replies = deliver(self._apps, messages, contexts)
+        # Our own chunks keep nothing in their contexts; any other app may.
+        return replies, None if self._apps.batch is not None else contexts
+
+
+@dataclass(kw_only=True)
+class RayGrid(LocalGrid):
+    """Sends chunks of clients to actors, each with one processor and one thread.
+
+    Args:
+        make_apps: Builds the client app inside each actor; it carries the data, which is put once.
+        workers: How many actors.
+        chunk: Messages in one chunk; by default two chunks of equal cost for each worker.
+        cost: Relative cost of a node's work, for cutting chunks; equal by default.
+    """
+
+    make_apps: Callable[[], ClientApps]
+    workers: int
+    chunk: int | None = None
+    cost: Callable[[int], float] | None = None
+
+    def __post_init__(self) -> None:
+        """Start the actors; they load while the caller goes on."""
+        super().__post_init__()
+        self._started_ray = start_ray(self.workers)
+        apps = ray.put(self.make_apps)
+        self._actors = [_Worker.remote(apps) for _ in range(self.workers)]
+
+    def wait_until_ready(self) -> None:
+        """Wait until every actor has loaded its data.
+
+        Raises:
+            EngineError: An actor could not start.
+        """
+        try:
+            ray.get([actor.ready.remote() for actor in self._actors])
+        except ray.exceptions.RayError as error:
+            raise EngineError(f"a worker could not start: {_cause(error)}") from error
+
+    def exchange(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
+        """One task for each chunk; replies in the order in which they arrive."""
+        shared, tokens = _shared_arrays(messages)
+        reference = ray.put(shared)
+        waiting: dict[Any, Sequence[Message]] = {}
+        for number, part in enumerate(self._cut(messages)):
+            contexts = [self.context(message) for message in part]
+            actor = self._actors[number % len(self._actors)]
+            waiting[actor.run.remote(reference, _pickle((part, contexts), tokens))] = part
+        replies: list[Message] = []
+        while waiting:
+            done, _ = ray.wait(list(waiting), timeout=timeout)
+            if not done:
+                break
+            part = waiting.pop(done[0])
+            try:
+                arrived, contexts = ray.get(done[0])
+            except ray.exceptions.RayError as error:
+                raise EngineError(
+                    f"a worker failed on {len(part)} clients: {_cause(error)}; resume the run to repeat the round"
+                ) from error
+            replies += arrived
+            for context in contexts or ():
+                self._contexts[context.node_id] = context
+        return replies
+
+    def close(self) -> None:
+        """Stop the actors, and Ray if this grid started it."""
+        for actor in self._actors:
+            ray.kill(actor)
+        if self._started_ray:
+            ray.shutdown()
+
+    def _cut(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
+        """Chunks of neighbouring cost, so that they stack well, and of equal total, so that none is waited for."""
+        if self.chunk is not None:
+            return [messages[i : i + self.chunk] for i in range(0, len(messages), self.chunk)]
+        weigh = self.cost or (lambda node: 1.0)
+        costs = {id(message): weigh(message.metadata.dst_node_id) for message in messages}
+        ordered = sorted(messages, key=lambda message: costs[id(message)], reverse=True)
+        share = sum(costs.values()) / (_CHUNKS_PER_WORKER * len(self._actors))
+        chunks: dict[int, list[Message]] = {}
+        total = 0.0
+        for message in ordered:
+            # The middle of a message's own cost decides, so that rounding does not favour either side.
+            middle = total + costs[id(message)] / 2.0
+            chunks.setdefault(math.floor(middle / share) if share > 0.0 else 0, []).append(message)
+            total += costs[id(message)]
+        return list(chunks.values())
+
+
+def _shared_arrays(messages: Sequence[Message]) -> tuple[dict[int, ArrayRecord], dict[int, int]]:
+    """Array records that several messages carry, and a token for each by identity."""
+    records = [
+        record
+        for message in messages
+        if message.has_content()
+        for record in message.content.values()
+        if isinstance(record, ArrayRecord)
+    ]
+    counts = Counter(id(record) for record in records)
+    by_identity = {id(record): record for record in records if counts[id(record)] > 1}
+    tokens = {identity: token for token, identity in enumerate(by_identity)}
+    return {tokens[identity]: record for identity, record in by_identity.items()}, tokens
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, tokens: dict[int, int]) -> None:
+        super().__init__(file, protocol=5)
+        self._tokens = tokens
+
+    def persistent_id(self, value: object) -> int | None:
+        return self._tokens.get(id(value)) if isinstance(value, ArrayRecord) else None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, shared: dict[int, ArrayRecord]) -> None:
+        super().__init__(file)
+        self._shared = shared
+
+    def persistent_load(self, token: int) -> ArrayRecord:
+        return self._shared[token]
+
+
+def _pickle(value: object, tokens: dict[int, int]) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, tokens).dump(value)
+    return file.getvalue()
+
+
+def _cause(error: Exception) -> str:
+    """The last line that explains a Ray error, without its remote traceback."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,102 @@
+"""The codec between FedSafe's values and Flower's records. Both entry points of a client speak it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedsafe.aggregation import Fold
+from fedsafe.errors import EngineError
+from fedsafe.params import Layout, Vector
+
+TRAIN = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainInstruction:
+    """What a client is asked to do.
+
+    Args:
+        round: The round, from 1.
+        plan: Hash of the privacy plan that the server follows.
+        parameters: The broadcast model.
+    """
+
+    round: int
+    plan: str
+    parameters: Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReply:
+    """What comes back for one client or for a chunk of them.
+
+    Args:
+        fold: The folded updates.
+        failures: Clients whose training failed; each counts as zero.
+        error: What the first failure said, or nothing.
+        cpu_seconds: Processor time that training took.
+    """
+
+    fold: Fold
+    failures: int
+    error: str
+    cpu_seconds: float
+
+
+def pack_parameters(vector: Vector, layout: Layout) -> ArrayRecord:
+    """The model as named arrays, as every Flower app expects it."""
+    return ArrayRecord({name: Array(value) for name, value in layout.split(vector).items()})
+
+
+def unpack_parameters(arrays: ArrayRecord, layout: Layout) -> Vector:
+    """``(parameters,)`` vector of named arrays.
+
+    Raises:
+        EngineError: A name or shape is not the model's.
+    """
+    found = {name: array.numpy() for name, array in arrays.items()}
+    for name, shape in zip(layout.names, layout.shapes, strict=True):
+        if name not in found or found[name].shape != shape:
+            got = found[name].shape if name in found else "nothing"
+            raise EngineError(f"parameter {name} should have shape {shape}, the message carries {got}")
+    return layout.join(found)
+
+
+def instruction_content(arrays: ArrayRecord, *, round: int, plan: str) -> RecordDict:
+    """The content of a training message; many messages share one."""
+    return RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": round, "plan": plan})})
+
+
+def read_instruction(message: Message, layout: Layout) -> TrainInstruction:
+    """What a training message asks for."""
+    config = message.content["config"]
+    arrays = message.content["arrays"]
+    assert isinstance(arrays, ArrayRecord)  # noqa: S101 - narrows the type of our own codec
+    return TrainInstruction(
+        round=int(config["server-round"]),
+        plan=str(config["plan"]),
+        parameters=unpack_parameters(arrays, layout),
+    )
+
+
+def reply_message(reply: TrainReply, to: Message) -> Message:
+    """A reply as a Flower message."""
+    fold = ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in reply.fold.arrays.items()})
+    info = MetricRecord({"failures": reply.failures, "cpu-seconds": reply.cpu_seconds})
+    content = RecordDict({"fold": fold, "info": info, "error": ConfigRecord({"text": reply.error})})
+    return Message(content, reply_to=to)
+
+
+def read_reply(message: Message) -> TrainReply | None:
+    """The reply that a message carries; None for one that only carries an error."""
+    if message.has_error():
+        return None
+    info = message.content["info"]
+    fold = Fold(arrays={name: array.numpy() for name, array in message.content["fold"].items()})
+    return TrainReply(
+        fold=fold,
+        failures=int(info["failures"]),
+        error=str(message.content["error"]["text"]),
+        cpu_seconds=float(info["cpu-seconds"]),
+    )

@@ -1,0 +1,52 @@
+"""Findings: what was measured, how sure it is, and what could not be measured."""
+
+from fedsafe.findings.constructors import (
+    PROPORTION_INTERVALS,
+    Context,
+    Provenance,
+    Scope,
+    difference,
+    estimate,
+    not_measured,
+    proportion,
+)
+from fedsafe.findings.finding import Bound, Finding, Scalar, Status
+from fedsafe.findings.intervals import (
+    Interval,
+    bootstrap,
+    clopper_pearson,
+    combine_shares,
+    newcombe,
+    percentile,
+    t_interval,
+    wilson,
+)
+from fedsafe.findings.registry import METRICS, Direction, Metric, find_metric, register_metric
+
+__all__ = [
+    "METRICS",
+    "PROPORTION_INTERVALS",
+    "Bound",
+    "Context",
+    "Direction",
+    "Finding",
+    "Interval",
+    "Metric",
+    "Provenance",
+    "Scalar",
+    "Scope",
+    "Status",
+    "bootstrap",
+    "clopper_pearson",
+    "combine_shares",
+    "difference",
+    "estimate",
+    "find_metric",
+    "newcombe",
+    "not_measured",
+    "percentile",
+    "proportion",
+    "register_metric",
+    "t_interval",
+    "wilson",
+]

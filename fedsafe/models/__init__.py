@@ -1,0 +1,5 @@
+"""Models by name."""
+
+from fedsafe.models.zoo import build_model
+
+__all__ = ["build_model"]

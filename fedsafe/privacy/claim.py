@@ -1,0 +1,165 @@
+"""A claim: an epsilon together with everything that must be true for it to mean something."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fedsafe.privacy.accounting import accountant_name, epsilon, group_epsilon
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.rng import GENERATOR
+
+_OS_KEY = f"{GENERATOR} streams keyed by 256 bits from the operating system; single-precision Gaussian"
+_SEED_KEY = "simulated: no guarantee against anyone who knows the seed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What may be said about one unit of privacy.
+
+    Args:
+        unit: ``"record"`` or ``"client"``.
+        epsilon: The bound; infinity means that there is no claim.
+        delta: Probability that the bound fails.
+        adjacency: How two data sets differ.
+        adversary: Who the bound holds against.
+        cohort_secret: Whether it relies on nobody seeing the cohorts.
+        release: What the adversary is given.
+        sampler: Sampling as executed.
+        accountant: Name, version and discretisation.
+        horizon: Over how many releases the bound composes.
+        regime: ``"planned"``.
+        randomness: Where the noise comes from.
+        assumptions: What must hold.
+        not_covered: What the bound says nothing about.
+        group_epsilon: The bound for two records of one person (record unit only).
+    """
+
+    unit: str
+    epsilon: float
+    delta: float
+    adjacency: str
+    adversary: str
+    cohort_secret: bool
+    release: str
+    sampler: str
+    accountant: str
+    horizon: str
+    regime: str
+    randomness: str
+    assumptions: tuple[str, ...]
+    not_covered: tuple[str, ...]
+    group_epsilon: float | None = None
+
+    def statement(self) -> str:
+        """One paragraph that a reviewer can quote."""
+        if math.isinf(self.epsilon):
+            return (
+                f"No {self.unit}-level differential privacy is claimed: this level ran without clip and noise."
+            )
+        group = ""
+        if self.group_epsilon is not None:
+            bound = f"{self.group_epsilon:.4g}" if math.isfinite(self.group_epsilon) else "unbounded"
+            group = f" For a person with two records in one client, epsilon is {bound}."
+        secrecy = "relies on" if self.cohort_secret else "does not rely on"
+        return (
+            f"At the {self.unit} level, the run is ({self.epsilon:.4g}, {self.delta:g})-differentially private "
+            f"under {self.adjacency} adjacency against {self.adversary}, for the release of {self.release}. "
+            f"The bound composes {self.horizon} ({self.regime} regime; {self.accountant}) with {self.sampler}, "
+            f"and {secrecy} the secrecy of the cohorts. Randomness: {self.randomness}.{group} "
+            f"Not covered: {'; '.join(self.not_covered)}."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; an infinite epsilon becomes null."""
+
+        def number(value: float | None) -> float | None:
+            return None if value is None or math.isinf(value) else value
+
+        return {
+            "unit": self.unit,
+            "epsilon": number(self.epsilon),
+            "delta": self.delta,
+            "adjacency": self.adjacency,
+            "adversary": self.adversary,
+            "cohort_secret": self.cohort_secret,
+            "release": self.release,
+            "sampler": self.sampler,
+            "accountant": self.accountant,
+            "horizon": self.horizon,
+            "regime": self.regime,
+            "randomness": self.randomness,
+            "assumptions": list(self.assumptions),
+            "not_covered": list(self.not_covered),
+            "group_epsilon": number(self.group_epsilon),
+            "statement": self.statement(),
+        }
+
+
+def planned_claims(plan: PrivacyPlan, *, key_from_seed: bool) -> tuple[Claim, Claim]:
+    """The headline claim of each unit, for the plan as a whole: the realised spend is never larger."""
+    return _record_claim(plan, key_from_seed), _client_claim(plan, key_from_seed)
+
+
+_NOT_COVERED = (
+    "the choice of hyper-parameters, if earlier runs on the same records guided it",
+    "timing, memory and other side channels of the machines",
+    "what is already known from public data",
+)
+
+
+def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
+    level = plan.record
+    bound, group = math.inf, None
+    if level.private:
+        bound = epsilon(level.mechanism(), level.delta)
+        group = group_epsilon(level.mechanism(), level.delta, 2)
+    return Claim(
+        unit="record",
+        epsilon=bound,
+        delta=level.delta,
+        adjacency="zero-out (one record replaced by nothing; the number of records of each client is public)",
+        adversary="the server and all other clients, who see each update of the client and when it took part",
+        cohort_secret=False,
+        release="every update that one client uploads, and so every model",
+        sampler=f"Poisson batches of rate {level.rate:g} inside the client, empty ones included",
+        accountant=accountant_name(),
+        horizon=(
+            f"{level.max_participations} participations of {level.steps} steps, noise multiplier {level.noise:g}, "
+            f"clip {level.clip:g}; the same bound for every client, so the worst client's"
+        ),
+        regime="planned",
+        randomness=_SEED_KEY if key_from_seed else _OS_KEY,
+        assumptions=(
+            "one record per person, in one client",
+            "each client runs this code, and keeps its batches and noise to itself",
+            "preprocessing uses the public schema alone",
+        ),
+        not_covered=(*_NOT_COVERED, "how many records a client holds", "persons with records in several clients"),
+        group_epsilon=group,
+    )
+
+
+def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
+    level = plan.client
+    bound = epsilon(level.mechanism(plan.rounds), level.delta) if level.private else math.inf
+    return Claim(
+        unit="client",
+        epsilon=bound,
+        delta=level.delta,
+        adjacency="zero-out (one client's updates replaced by zero; the registered population is public)",
+        adversary="an outsider who sees every broadcast model, accepted or not, but neither cohorts nor updates",
+        cohort_secret=True,
+        release="every broadcast model",
+        sampler=f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients, empty ones included",
+        accountant=accountant_name(),
+        horizon=f"{plan.rounds} rounds, noise multiplier {level.noise:g}, clip {level.clip:g}",
+        regime="planned",
+        randomness=_SEED_KEY if key_from_seed else _OS_KEY,
+        assumptions=(
+            "the server is trusted: it sees each update and adds the noise",
+            "nobody but the server learns who was in a cohort",
+            "one person is one client",
+        ),
+        not_covered=(*_NOT_COVERED, "the server itself, and clients, who see that they were chosen"),
+    )
+

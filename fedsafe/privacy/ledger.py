@@ -1,0 +1,276 @@
+"""The durable ledger: what a run has released, written before it is released.
+
+An SQLite file in ``RUN/private/`` with ``synchronous=FULL``. Every event is chained to the one before it by a
+hash, salted so that a head printed outside ``private/`` does not let anyone test a guess of the cohort. A crash
+may leave a reservation that was never used (over-counted); it cannot lose one that was.
+
+Guarantees:
+    ``reserve`` returns only after the event is on the disk. A round outside the plan, a client beyond its cap, or
+    the same round with other inputs is refused and leaves no trace. A truncated, edited or older ledger is
+    detected, by the chain or by the head that the run record carries.
+"""
+
+import hashlib
+import json
+import secrets
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsafe.errors import LedgerError, PlanViolation
+from fedsafe.privacy.plan import PrivacyPlan
+
+_TABLES = """
+CREATE TABLE event (
+    sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL,
+    previous TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE release (round INTEGER PRIMARY KEY, digest TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The newest event: its sequence number and chained hash."""
+
+    sequence: int
+    hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One line of the ledger."""
+
+    sequence: int
+    kind: str
+    round: int
+    body: dict[str, Any]
+    hash: str
+
+
+class Ledger:
+    """The ledger of one run. Create it with :meth:`create`, come back to it with :meth:`open`."""
+
+    def __init__(self, database: sqlite3.Connection, plan: PrivacyPlan) -> None:
+        self._database = database
+        self._plan = plan
+        self._events = list(_read_chain(database))
+        opening = self._events[0] if self._events else None
+        if opening is None or opening.kind != "plan":
+            raise LedgerError("the ledger has no plan event: it was truncated; restore the run folder from a backup")
+        if opening.body["plan"] != plan.hash:
+            raise PlanViolation(
+                f"the ledger was opened for plan {opening.body['plan'][:12]}, the configuration gives "
+                f"{plan.hash[:12]}: a plan cannot change after the first round; start a new run"
+            )
+        self._participations = Counter(
+            client for event in self._events[1:] for client in event.body["cohort"]
+        )
+
+    @classmethod
+    def create(cls, path: Path, plan: PrivacyPlan, *, key_fingerprint: str) -> "Ledger":
+        """Start a ledger whose first event fixes the plan and the noise key."""
+        if path.exists():
+            raise LedgerError(f"{path} exists already: resume the run, or choose another folder")
+        database = _connect(path)
+        path.chmod(0o600)
+        with database:
+            database.executescript(_TABLES)
+            body = {"plan": plan.hash, "key": key_fingerprint, "salt": secrets.token_hex(32)}
+            _append(database, kind="plan", round=0, body=body, previous=None)
+        return cls(database, plan)
+
+    @classmethod
+    def open(cls, path: Path, plan: PrivacyPlan, *, key_fingerprint: str) -> "Ledger":
+        """Open an existing ledger for the same plan and key.
+
+        Raises:
+            LedgerError: It is missing, damaged, edited, or belongs to another key.
+            PlanViolation: It was opened for another plan.
+        """
+        ledger = cls(_existing(path), plan)
+        if ledger.events[0].body["key"] != key_fingerprint:
+            raise LedgerError(
+                "the noise key is not the one this ledger was opened with: continuing would release the same "
+                "inputs with a second noise; restore private/noise.key"
+            )
+        return ledger
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """All events, oldest first."""
+        return self._events
+
+    @property
+    def head(self) -> Head:
+        """The newest event."""
+        return Head(sequence=self._events[-1].sequence, hash=self._events[-1].hash)
+
+    @property
+    def participations(self) -> Mapping[int, int]:
+        """In how many rounds each client's spend is reserved."""
+        return self._participations
+
+    def within_cap(self, cohort: Sequence[int], round: int) -> list[int]:
+        """The clients of a cohort whom ``round`` keeps inside their planned cap; the others are left out.
+
+        Only earlier rounds count, so that asking again for a reserved round gives the same clients.
+        """
+        later = Counter(
+            client for event in self._events[1:] if event.round >= round for client in event.body["cohort"]
+        )
+        cap = self._plan.record.max_participations
+        return [int(client) for client in cohort if self._participations[client] - later[client] < cap]
+
+    def reserve(self, *, round: int, digest: bytes, cohort: Sequence[int]) -> Head:
+        """Write what a round will spend, before any message leaves.
+
+        Asking again for the same round, digest and cohort is the same release, counted once.
+
+        Args:
+            round: The round, from 1.
+            digest: Digest of the broadcast parameters and the plan.
+            cohort: Clients whose update may be used, in ascending order.
+
+        Raises:
+            PlanViolation: The round is not in the plan, not the next one, or a client is over its cap.
+            LedgerError: The round was reserved before with another digest or cohort.
+        """
+        members = [int(client) for client in cohort]
+        known = self._database.execute("SELECT digest FROM release WHERE round = ?", (round,)).fetchone()
+        if known is not None:
+            event = next(event for event in self._events if event.round == round)
+            if known[0] != digest.hex() or event.body["cohort"] != members:
+                raise LedgerError(
+                    f"round {round} was already released with other inputs: a second release under the same noise "
+                    "would reveal their difference; start a new run"
+                )
+            return self.head
+        self._check(round, members)
+        body = {"digest": digest.hex(), "cohort": members}
+        with self._database:
+            self._database.execute("INSERT INTO release VALUES (?, ?)", (round, digest.hex()))
+            event = _append(self._database, kind="round", round=round, body=body, previous=self._events[-1])
+        self._events.append(event)
+        self._participations.update(members)
+        return self.head
+
+    def _check(self, round: int, cohort: Sequence[int]) -> None:
+        done = self._events[-1].round
+        if round != done + 1:
+            raise PlanViolation(f"round {round} was asked for after round {done}: rounds are released in order")
+        if round > self._plan.rounds:
+            raise PlanViolation(
+                f"round {round} is outside the plan of {self._plan.rounds} rounds, and was refused; a longer run "
+                "needs a new plan"
+            )
+        for client in cohort:
+            if not 0 <= client < self._plan.clients:
+                raise PlanViolation(f"client {client} is not one of the {self._plan.clients} registered clients")
+            if self._participations[client] >= self._plan.record.max_participations:
+                raise PlanViolation(
+                    f"client {client} has used its {self._plan.record.max_participations} planned participations"
+                )
+        if len(set(cohort)) != len(cohort):
+            raise PlanViolation("a client appears twice in the cohort of one round")
+
+    def require_at_least(self, sequence: int, head: str) -> None:
+        """Refuse a ledger older than, or different from, what the run record has seen.
+
+        Raises:
+            LedgerError: The event is missing or has another hash.
+        """
+        found = next((event for event in self._events if event.sequence == sequence), None)
+        if found is None:
+            raise LedgerError(
+                f"the ledger ends at event {self.head.sequence}, the run record has seen event {sequence}: it was "
+                "truncated, or is an older copy; restore the newer ledger"
+            )
+        if found.hash != head:
+            raise LedgerError(
+                f"event {sequence} of the ledger is not the one the run record has seen: it was edited or replaced"
+            )
+
+    def realised(self) -> dict[str, float | None]:
+        """Epsilon of what was really reserved; never above the plan's."""
+        rounds = self._events[-1].round
+        worst = max(self._participations.values(), default=0)
+        return self._plan.spend(rounds, worst)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._database.close()
+
+
+def read_events(path: Path) -> list[Event]:
+    """Every event of a ledger, after checking its chain.
+
+    Raises:
+        LedgerError: The file is missing or damaged, or the chain does not hold.
+    """
+    database = _existing(path)
+    try:
+        return list(_read_chain(database))
+    finally:
+        database.close()
+
+
+def _existing(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise LedgerError(f"{path} is missing: a run cannot go on without its ledger")
+    return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # The strategy may run in another thread than the one that opened the run; calls never overlap.
+    database = sqlite3.connect(path, check_same_thread=False)
+    try:
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(f"{path} cannot be read as a ledger: {error}; restore it from a backup") from error
+    return database
+
+
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.DatabaseError, json.JSONDecodeError, KeyError) as error:
+        raise LedgerError(f"the ledger is damaged or truncated: {error}; restore it from a backup") from error
+
+
+def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
+    with _damage_reported():
+        rows = database.execute("SELECT * FROM event ORDER BY sequence").fetchall()
+        releases = dict(database.execute("SELECT round, digest FROM release").fetchall())
+    previous = ""
+    for expected, (sequence, kind, round, body, before, digest) in enumerate(rows):
+        if sequence != expected or before != previous or digest != _hash(sequence, kind, round, body, before):
+            raise LedgerError(f"the chain of the ledger breaks at event {sequence}: it was edited or cut")
+        with _damage_reported():
+            content = json.loads(body)
+            if kind == "round" and releases.pop(round, None) != content["digest"]:
+                raise LedgerError(f"round {round} has no matching release: the ledger was edited")
+        previous = digest
+        yield Event(sequence=sequence, kind=kind, round=round, body=content, hash=digest)
+    if releases:
+        raise LedgerError(f"rounds {sorted(releases)} have a release but no event: the ledger was cut or edited")
+
+
+def _append(
+    database: sqlite3.Connection, *, kind: str, round: int, body: dict[str, Any], previous: Event | None
+) -> Event:
+    sequence = 0 if previous is None else previous.sequence + 1
+    before = "" if previous is None else previous.hash
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    digest = _hash(sequence, kind, round, text, before)
+    database.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", (sequence, kind, round, text, before, digest))
+    return Event(sequence=sequence, kind=kind, round=round, body=body, hash=digest)
+
+
+def _hash(sequence: int, kind: str, round: int, body: str, previous: str) -> str:
+    return hashlib.sha256(json.dumps([sequence, kind, round, body, previous]).encode()).hexdigest()

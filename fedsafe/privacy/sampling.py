@@ -1,0 +1,49 @@
+"""True Poisson sampling, of clients into a cohort and of records into a batch.
+
+Guarantees:
+    Every element enters independently with probability ``rate``; nothing is truncated, resampled or skipped, an
+    empty cohort and an empty batch included.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsafe.rng import Stream
+
+
+def poisson_cohort(stream: Stream, population: int, rate: float) -> NDArray[np.int64]:
+    """Indices in ``range(population)``, each present with probability ``rate``."""
+    return np.flatnonzero(stream.bernoulli(rate, (population,)))
+
+
+def poisson_batches(stream: Stream, records: int, rate: float, steps: int) -> NDArray[np.bool_]:
+    """``(steps, records)``: which records are in the batch of each step."""
+    return stream.bernoulli(rate, (steps, records))
+
+
+def batch_capacity(records: int, rate: float, largest: int) -> int:
+    """How many rows to allot to a client's batches: the padding that makes stacking possible.
+
+    The capacity depends on the public ``(records, rate)`` alone, as long as no batch exceeds the mean plus three
+    standard deviations; a client with a larger batch gets a larger size for that round, so nothing is ever cut
+    off. Either way it depends on this client alone, and so do its bits.
+
+    Args:
+        records: The client's records, n_k.
+        rate: Poisson rate.
+        largest: Its largest batch in this round.
+    """
+    mean = records * rate
+    usual = int(np.ceil(mean + 3.0 * np.sqrt(mean * (1.0 - rate))))
+    return min(_bucket(max(usual, largest)), _bucket(records))
+
+
+def _bucket(size: int) -> int:
+    """The next of 8, 16, 24, 32, 48, 64, 96, ...: two for each doubling waste little, and few are needed."""
+    bucket = 8
+    while bucket < size:
+        half = bucket + bucket // 2
+        if half >= size and half % 8 == 0:
+            return half
+        bucket *= 2
+    return bucket

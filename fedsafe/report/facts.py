@@ -1,0 +1,145 @@
+"""The facts of a run as (label, text) pairs, and its claims as text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from fedsafe.records import Start
+from fedsafe.report import formats
+from fedsafe.report.reading import Reading
+
+Facts: TypeAlias = list[tuple[str, str]]
+
+_CLAIM_FIELDS = (
+    ("unit", "Unit"),
+    ("epsilon", "Epsilon"),
+    ("delta", "Delta"),
+    ("group_epsilon", "Epsilon for two records of one person"),
+    ("adjacency", "Adjacency"),
+    ("adversary", "Adversary"),
+    ("cohort_secret", "Relies on secret cohorts"),
+    ("release", "What is released"),
+    ("sampler", "Sampler, as executed"),
+    ("regime", "Regime"),
+    ("horizon", "Horizon"),
+    ("accountant", "Accountant"),
+    ("randomness", "Randomness"),
+)
+_SHOWN_APART = {"assumptions", "not_covered", "statement", *(key for key, _ in _CLAIM_FIELDS)}
+
+
+def claim(reading: Reading, unit: str) -> dict[str, Any]:
+    """The claim of a unit as text; a missing one and one without a guarantee say "none" and why."""
+    found = reading.claim(unit)
+    if found is None:
+        reason = f"The record holds no claim about one {unit}."
+        return {"unit": unit, "epsilon": "none", "delta": None, "statement": reason, "fields": [], "more": {}}
+    shown = formats.epsilon(found.get("epsilon"))
+    reason = f"No {unit}-level guarantee is claimed, and the record does not say why."
+    return {
+        "unit": unit,
+        "epsilon": shown,
+        "delta": found.get("delta"),
+        "adversary": found.get("adversary"),
+        "statement": found.get("statement") or (reason if shown == "none" else ""),
+        "fields": [
+            (label, _claim_value(key, found[key]))
+            for key, label in _CLAIM_FIELDS
+            if found.get(key) is not None
+        ],
+        "assumptions": found.get("assumptions") or [],
+        "not_covered": found.get("not_covered") or [],
+        "more": {key: words(entry) for key, entry in found.items() if key not in _SHOWN_APART},
+    }
+
+
+def _claim_value(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key in ("epsilon", "group_epsilon"):
+        return f"{formats.epsilon(value)} (recorded as {value!r})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def federation(start: Start) -> Facts:
+    """Clients, partition, sizes, and what a round does."""
+    about = start.federation
+    sizes = about.get("records_per_client") or {}
+    rows = [
+        ("Clients", words(about.get("clients"))),
+        ("Training records", words(start.task.get("train_records"))),
+        ("Partition", words(about.get("partition"))),
+        ("Records in a client", ", ".join(f"{key} {words(sizes[key])}" for key in sizes)),
+        ("Trainer", start.trainer),
+    ]
+    rows += [(label, words(value)) for label, value in _plan_numbers(start.plan)]
+    return [(label, value) for label, value in rows if value]
+
+
+def _plan_numbers(plan: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    record, client = plan.get("record") or {}, plan.get("client") or {}
+    return [
+        ("Rounds of the plan", plan.get("rounds")),
+        ("Client in a cohort with probability", client.get("rate")),
+        ("Clip of an update", client.get("clip") if client.get("noise") else None),
+        ("Noise multiplier, update", client.get("noise") or None),
+        ("Local steps in a round", record.get("steps")),
+        ("Record in a step with probability", record.get("rate")),
+        ("Clip of a gradient", record.get("clip") if record.get("noise") else None),
+        ("Noise multiplier, gradient", record.get("noise") or None),
+        ("Most rounds of one client", record.get("max_participations")),
+    ]
+
+
+def provenance(start: Start) -> Facts:
+    """Task, data, model, seed, code and machine."""
+    source = start.task.get("source") or {}
+    rows = [
+        ("Task", words(start.task.get("name"))),
+        ("Kind", words(start.task.get("kind"))),
+        ("Classes", words(start.task.get("classes"))),
+        ("Features", words(start.task.get("features"))),
+        ("Evaluated on", words(start.task.get("evaluation"))),
+        *((f"Data: {formats.status(str(key))}", words(entry)) for key, entry in source.items()),
+        ("Model", f"{words(start.model.get('name'))}, {words(start.model.get('parameters'))} parameters"),
+        ("Seed", str(start.seed)),
+        (
+            "Noise key",
+            "derived from the seed: no guarantee" if start.reproducible else "not derived from the seed",
+        ),
+        ("Code revision", start.revision or "unknown"),
+        *((f"Machine: {formats.status(str(key))}", words(entry)) for key, entry in start.machine.items()),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def verification(reading: Reading) -> Facts:
+    """What a verifier compares: plan, ledger head, and digest of the parameters."""
+    rows = []
+    if reading.start is not None and reading.start.plan.get("hash"):
+        rows.append(("Plan", str(reading.start.plan["hash"])))
+    if reading.rounds:
+        last = reading.rounds[-1]
+        rows += [
+            ("Ledger head", str(last.ledger.get("head"))),
+            ("Ledger sequence number", str(last.ledger.get("sequence"))),
+            ("SHA-256 of the parameters", last.parameters_sha256),
+            ("Checkpoint", last.checkpoint or "none"),
+        ]
+    return rows
+
+
+def words(value: Any) -> str:
+    """A plain value, nested or not, as words."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return formats.number(value)
+    if isinstance(value, Mapping):
+        name = [str(value["name"])] if "name" in value else []
+        parts = [f"{formats.status(str(key))} {words(part)}" for key, part in value.items() if key != "name"]
+        return ", ".join(name + parts)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(words(part) for part in value)
+    return str(value)

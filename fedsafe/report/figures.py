@@ -1,0 +1,126 @@
+"""What each plot of a report shows, taken from the record and the findings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedsafe.records import Json
+from fedsafe.report import formats, plots
+from fedsafe.report.reading import Reading
+
+_MOST_BARS = 20
+
+
+def learning(reading: Reading) -> list[str]:
+    """Accuracy and loss against rounds, as two plots; none where no round is complete."""
+    if not reading.rounds:
+        return []
+    numbers = [line.round for line in reading.rounds]
+    intervals: dict[int, tuple[float, float]] = {}
+    anchors: dict[str, float] = {}
+    for finding in reading.findings:
+        if finding["metric"] == "performance.accuracy" and not finding.get("where"):
+            ends = finding.get("interval")
+            if ends and None not in ends:
+                intervals[int(finding["round"])] = (ends[0], ends[1])
+            named = (finding.get("anchors") or {}).items()
+            anchors.update({formats.status(key): entry for key, entry in named if entry is not None})
+    return [
+        plots.learning_plot(
+            numbers,
+            [line.metrics.get("accuracy") for line in reading.rounds],
+            label="accuracy, %",
+            percent=True,
+            intervals=intervals,
+            anchors=anchors,
+        ),
+        plots.learning_plot(numbers, [line.metrics.get("loss") for line in reading.rounds], label="loss"),
+    ]
+
+
+def spend(reading: Reading, unit: str) -> dict[str, Any]:
+    """Planned epsilon of a unit against rounds: unit, plot ("" without a guarantee), last and target."""
+    values = [line.spend.get(unit) for line in reading.rounds]
+    plan = reading.start.plan if reading.start else {}
+    level = plan.get(unit)
+    target = level.get("epsilon") if isinstance(level, Mapping) else None
+    if not any(value is not None for value in values):
+        return {"unit": unit, "plot": "", "last": "none" if values else formats.ABSENT, "target": target}
+    plot = plots.spend_plot(
+        [line.round for line in reading.rounds],
+        values,
+        label=f"epsilon for one {unit}",
+        planned_rounds=plan.get("rounds"),
+        target=target,
+    )
+    return {"unit": unit, "plot": plot, "last": formats.epsilon(values[-1]), "target": target}
+
+
+def attributions(findings: Sequence[Json]) -> dict[str, Any] | None:
+    """The strongest features, from the first finding whose detail has "attributions"."""
+    for finding in findings:
+        table = (finding.get("detail") or {}).get("attributions")
+        if table:
+            rows = [
+                (str(row["feature"]), float(row["value"])) for row in table if row.get("value") is not None
+            ]
+            rows.sort(key=lambda row: -abs(row[1]))
+            shown = rows[:_MOST_BARS]
+            plot = plots.bars_plot(
+                [name for name, _ in shown], [size for _, size in shown], label="mean absolute attribution"
+            )
+            return {"plot": plot, "shown": len(shown), "all": len(rows), "round": finding.get("round")}
+    return None
+
+
+def robustness(findings: Sequence[Json]) -> str:
+    """Accuracy against the radius of an attack or the scale of a noise; "" where there is none.
+
+    A curve starts at the clean accuracy of the same examples, where the finding has it as the anchor "clean".
+    """
+    series: dict[str, dict[float, tuple[float, plots.Ends | None]]] = {}
+    for finding in findings:
+        place = dict(finding.get("where") or {})
+        size = place.pop("radius", place.pop("scale", None))
+        value = finding.get("value")
+        if (
+            not finding["metric"].startswith("robustness.")
+            or not isinstance(size, int | float)
+            or value is None
+        ):
+            continue
+        rest = formats.where(place)
+        name = formats.title(finding["metric"]) + (f": {rest}" if rest else "")
+        points = series.setdefault(name, {})
+        clean = (finding.get("anchors") or {}).get("clean")
+        if clean is not None:
+            points.setdefault(0.0, (clean, None))
+        ends = finding.get("interval")
+        points[float(size)] = (value, (ends[0], ends[1]) if ends else None)
+    drawn = {
+        name: [(size, *points[size]) for size in sorted(points)] for name, points in sorted(series.items())
+    }
+    return plots.robustness_plot(drawn) if drawn else ""
+
+
+def shards(findings: Sequence[Json]) -> dict[str, Any] | None:
+    """Accuracy over clients' shards of the evaluation set, from the first finding with their quantiles."""
+    for finding in findings:
+        detail = finding.get("detail") or {}
+        quantiles = detail.get("quantiles")
+        if (
+            isinstance(quantiles, list)
+            and len(quantiles) == 7
+            and None not in quantiles
+            and "shards" in detail
+        ):
+            low, high = formats.share(quantiles[2]), formats.share(quantiles[4])
+            return {
+                "plot": plots.quantiles_plot(quantiles, label="accuracy over clients, %"),
+                "count": finding.get("n"),
+                "half": f"{low} and {high}",
+                "extremes": f"{formats.share(quantiles[0])} and {formats.share(quantiles[6])}",
+                "too_small": detail.get("too_small") or 0,
+                "data": finding.get("data") or "",
+                "released": finding.get("released"),
+            }
+    return None

@@ -1,0 +1,101 @@
+"""One self-contained page that shows a run, made from its shareable record alone."""
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fedsafe.report import facts, figures, formats
+from fedsafe.report.cells import latest_findings, scorecard
+from fedsafe.report.reading import Reading, read_run
+from fedsafe.report.tables import accuracy, group_tables, requirement_rows
+from fedsafe.store import RunFolder
+
+_SECTIONS = (
+    ("claims", "Privacy claims"),
+    ("learning", "Learning curve"),
+    ("spend", "Planned spend"),
+    ("requirements", "Requirements"),
+    ("scorecard", "Scorecard"),
+    ("groups", "Groups"),
+    ("behaviour", "Attributions and robustness"),
+    ("federation", "Federation"),
+    ("configuration", "Configuration"),
+    ("versions", "Versions"),
+    ("verify", "How to verify"),
+)
+
+
+def write_report(run: str | os.PathLike[str]) -> Path:
+    """Writes ``RUN/report.html`` from the run record alone; nothing under ``private/`` is opened.
+
+    Args:
+        run: The run folder, finished or not, or a copy without its private part.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RecordError: The run cannot be read.
+    """
+    page = render(read_run(run))
+    return RunFolder.open(run).replace_text("report.html", page)
+
+
+def render(reading: Reading) -> str:
+    """The page of a run, with its style sheet and plots inside.
+
+    Args:
+        reading: The run.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    templates = resources.files("fedsafe.report") / "templates"
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        number=formats.number,
+        share=formats.share,
+        epsilon=formats.epsilon,
+        words=formats.status,
+        moment=formats.moment,
+        svg=Markup,
+    )
+    template = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8"))
+    css = (templates / "report.css").read_text(encoding="utf-8")
+    return template.render(css=Markup(css), **_view(reading))  # noqa: S704 - our own style sheet
+
+
+def _view(reading: Reading) -> dict[str, Any]:
+    start, latest = reading.start, latest_findings(reading)
+    value, ends, note = accuracy(reading)
+    plan = start.plan if start else {}
+    return {
+        "name": reading.name,
+        "start": start,
+        "end": reading.end,
+        "rounds": len(reading.rounds),
+        "last": reading.rounds[-1] if reading.rounds else None,
+        "status_key": reading.status,
+        "sections": _SECTIONS,
+        "marks": formats.MARKS,
+        "config": reading.config,
+        "accuracy": {"value": value, "interval": ends, "note": note},
+        "claims": [facts.claim(reading, unit) for unit in ("record", "client")],
+        "learning": figures.learning(reading),
+        "spend": [figures.spend(reading, unit) for unit in ("record", "client")],
+        "planned_rounds": plan.get("rounds"),
+        "assessed": sorted({int(line.get("round") or 0) for line in reading.findings}),
+        "scorecard": scorecard(latest),
+        "requirements": requirement_rows(reading),
+        "groups": group_tables(latest),
+        "attributions": figures.attributions(latest),
+        "robustness": figures.robustness(latest),
+        "shards": figures.shards(latest),
+        "federation": facts.federation(start) if start else [],
+        "provenance": facts.provenance(start) if start else [],
+        "verification": facts.verification(reading),
+        "plan_hash": plan.get("hash"),
+    }

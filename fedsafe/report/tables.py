@@ -1,0 +1,257 @@
+"""The tables of a report, as plain text cells; the command line prints `closing_table` too."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedsafe.findings import wilson
+from fedsafe.records import Json
+from fedsafe.report import formats
+from fedsafe.report.cells import Cell, finding_cell, is_of_group, latest_findings
+from fedsafe.report.reading import Reading, read_run
+
+_SIGNS = {">=": "≥", "<=": "≤", "==": "=", "!=": "≠"}
+_HEADLINE_FINDINGS = (
+    "performance.worst_decile_accuracy",
+    "fairness.demographic_parity_difference",
+    "fairness.equalised_odds_difference",
+    "robustness.attacked_accuracy",
+    "robustness.certified_accuracy",
+    "privacy.audited_epsilon",
+)
+_GROUP_METRICS = (
+    "fairness.accuracy",
+    "fairness.selection_rate",
+    "fairness.true_positive_rate",
+    "fairness.false_positive_rate",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequirementRow:
+    """The latest verdict of one requirement, and the earlier ones.
+
+    Attributes:
+        text: The rule, such as ``fairness.accuracy ≥ 0.8``.
+        where: The slice, in words.
+        severity: "must", "should" or "info".
+        verdict: "pass", "fail", "undecided" or "unmeasured".
+        value: The number that was judged.
+        interval: Its interval.
+        confidence: Confidence of the verdict.
+        reason: Why it is so.
+        round: Round of the latest verdict.
+        history: (round, verdict) of every assessment.
+    """
+
+    text: str
+    where: str
+    severity: str
+    verdict: str
+    value: str
+    interval: str
+    confidence: str
+    reason: str
+    round: int
+    history: tuple[tuple[int, str], ...]
+
+    @property
+    def mark(self) -> str:
+        """The sign of the verdict."""
+        return formats.MARKS.get(self.verdict, "?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupTable:
+    """Rates of the groups of one attribute.
+
+    Attributes:
+        attribute: Such as "sex", or "sex × race".
+        columns: Metric titles.
+        rows: (group, one cell or None for each column).
+        insufficient: Groups without any measured rate, each with its reason.
+    """
+
+    attribute: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    insufficient: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosingRow:
+    """One row of the table that closes a run.
+
+    Attributes:
+        section: "result", "claim", "finding" or "requirement".
+        name: What the row is about.
+        value: The number or verdict, in words.
+        detail: Interval, sample size, delta or reason.
+        status: "" or a key of `formats.MARKS`.
+    """
+
+    section: str
+    name: str
+    value: str
+    detail: str
+    status: str = ""
+
+
+def closing_table(run: str | os.PathLike[str]) -> list[ClosingRow]:
+    """Accuracy, claims, main findings and verdicts of a run.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        Rows in the order to print them.
+
+    Raises:
+        RecordError: The run cannot be read.
+    """
+    reading = read_run(run)
+    value, ends, note = accuracy(reading)
+    detail = " ".join(part for part in (ends, note) if part)
+    rows = [
+        ClosingRow(section="result", name="accuracy", value=value, detail=detail),
+        ClosingRow(
+            section="result",
+            name="rounds",
+            value=str(reading.last_round),
+            detail=reading.end.reason or "" if reading.end else "no end line: still running, or killed",
+            status=reading.status,
+        ),
+    ]
+    for unit in ("record", "client"):
+        claim = reading.claim(unit)
+        if claim is not None:
+            rows.append(_closing_claim(unit, claim))
+    latest = latest_findings(reading)
+    for metric in _HEADLINE_FINDINGS:
+        rows += _closing_finding([finding for finding in latest if finding["metric"] == metric])
+    for row in requirement_rows(reading):
+        name = f"{row.text} ({row.where})" if row.where else row.text
+        detail = " ".join(part for part in (row.severity, row.value, row.interval, row.reason) if part)
+        rows.append(
+            ClosingRow(section="requirement", name=name, value=row.verdict, detail=detail, status=row.verdict)
+        )
+    return rows
+
+
+def _closing_claim(unit: str, claim: Json) -> ClosingRow:
+    shown = formats.epsilon(claim.get("epsilon"))
+    detail = "no guarantee at this level" if shown == "none" else f"delta = {claim.get('delta'):g}"
+    if shown != "none":
+        detail += f", {claim.get('adjacency')}, against {claim.get('adversary')}"
+    return ClosingRow(section="claim", name=f"epsilon per {unit}", value=shown, detail=detail)
+
+
+def _closing_finding(findings: Sequence[Json]) -> list[ClosingRow]:
+    """The worst measured slice of one metric, and how many slices stand behind it."""
+    if not findings:
+        return []
+    measured = [finding for finding in findings if finding["status"] == "measured"]
+    known = formats.metric(str(findings[0]["metric"]))
+    pick = min if known is not None and known.direction == "higher" else max
+    worst = finding_cell(pick(measured, key=lambda finding: finding["value"]) if measured else findings[0])
+    parts = [worst.interval, f"n = {worst.n} {worst.unit}" if worst.n else ""] if measured else [worst.reason]
+    if len(measured) > 1:
+        parts.append(f"worst of {len(measured)}")
+    if measured and len(findings) > len(measured):
+        parts.append(f"{len(findings) - len(measured)} not measured")
+    name = worst.title.lower() + (f" ({worst.where})" if worst.where else "")
+    detail = ", ".join(part for part in parts if part)
+    return [ClosingRow(section="finding", name=name, value=worst.value, detail=detail, status=worst.status)]
+
+
+def accuracy(reading: Reading) -> tuple[str, str, str]:
+    """The run's accuracy, its interval, and where both come from.
+
+    The interval is that of the finding which measured the same model; without one it is Wilson's, over the
+    records of the evaluation set.
+
+    Args:
+        reading: The run.
+
+    Returns:
+        Value, interval and note, each as text.
+    """
+    value = reading.accuracy
+    if value is None:
+        return formats.ABSENT, "", "not measured"
+    evaluation = str(reading.start.task.get("evaluation", "")) if reading.start else ""
+    for finding in reversed(reading.findings):
+        same = finding.get("value") is not None and abs(finding["value"] - value) < 1e-9
+        if finding["metric"] == "performance.accuracy" and not finding.get("where") and same:
+            cell = finding_cell(finding)
+            if cell.interval:
+                return cell.value, cell.interval, f"{cell.method}, n = {cell.n} {cell.unit}; {evaluation}"
+    records = reading.start.task.get("evaluation_records") if reading.start else None
+    if not isinstance(records, int) or records < 1:
+        return formats.share(value), "", f"no interval; {evaluation}"
+    ends = formats.interval(wilson(round(value * records), records), "share")
+    return formats.share(value), ends, f"95 % Wilson, n = {records:,} records; {evaluation}"
+
+
+def requirement_rows(reading: Reading) -> list[RequirementRow]:
+    """One row for each requirement, with its latest verdict and its history."""
+    lines: dict[str, list[Json]] = {}
+    for line in reading.requirements:
+        rule = _rule(line)
+        lines.setdefault(f"{rule}|{formats.where(line.get('where'))}|{line.get('severity')}", []).append(line)
+    return [_requirement_row(history) for history in lines.values()]
+
+
+def _requirement_row(history: Sequence[Json]) -> RequirementRow:
+    latest = history[-1]
+    known = formats.metric(str(latest["metric"]))
+    unit = known.unit if known else ""
+    confidence = latest.get("confidence")
+    return RequirementRow(
+        text=_rule(latest),
+        where=formats.where(latest.get("where")),
+        severity=str(latest.get("severity") or ""),
+        verdict=str(latest["verdict"]),
+        value="" if latest.get("value") is None else formats.quantity(latest["value"], unit),
+        interval=formats.interval(latest.get("interval"), unit),
+        confidence="" if confidence is None else f"{100 * confidence:g} %",
+        reason=str(latest.get("reason") or ""),
+        round=int(latest.get("round") or 0),
+        history=tuple((int(line.get("round") or 0), str(line["verdict"])) for line in history),
+    )
+
+
+def _rule(line: Json) -> str:
+    sign = _SIGNS.get(str(line.get("op")), str(line.get("op")))
+    return f"{line['metric']} {sign} {formats.number(line.get('threshold'))}"
+
+
+def group_tables(findings: Iterable[Json]) -> list[GroupTable]:
+    """Rates of every group by attribute; groups that were too small are listed apart."""
+    cells: dict[str, dict[str, dict[str, Cell]]] = {}
+    for finding in findings:
+        if is_of_group(finding):
+            place = finding["where"]
+            groups = cells.setdefault(str(place.get("attribute", "group")), {})
+            groups.setdefault(str(place["group"]), {})[finding["metric"]] = finding_cell(finding)
+    return [_group_table(attribute, groups) for attribute, groups in cells.items()]
+
+
+def _group_table(attribute: str, groups: Mapping[str, Mapping[str, Cell]]) -> GroupTable:
+    present = {name for cells in groups.values() for name in cells}
+    names = [name for name in _GROUP_METRICS if name in present] + sorted(present - set(_GROUP_METRICS))
+    measured = {
+        group: cells
+        for group, cells in groups.items()
+        if any(cell.status == "measured" for cell in cells.values())
+    }
+    return GroupTable(
+        attribute=attribute,
+        columns=tuple(formats.title(name) for name in names),
+        rows=tuple((group, tuple(cells.get(name) for name in names)) for group, cells in measured.items()),
+        insufficient=tuple(
+            (group, next(iter(cells.values())).reason)
+            for group, cells in groups.items()
+            if group not in measured and cells
+        ),
+    )
