@@ -1,6 +1,7 @@
 """Averages: the noisy mean with a proven sensitivity, and plain FedAvg."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,8 @@ class NoisyMean:
     noise: float
     bits: int
     divisor: float
-    name: str = "noisy_mean"
-    proven_sensitivity: bool = True
+    name: ClassVar[str] = "noisy_mean"
+    proven_sensitivity: ClassVar[bool] = True
 
     def zero(self, parameters: int) -> Fold:
         """The sum over no client."""
@@ -65,8 +66,8 @@ class NoisyMean:
 class FedAvg:
     """The mean weighted by example counts (McMahan et al., 2017), for runs without a client-level guarantee."""
 
-    name: str = "fedavg"
-    proven_sensitivity: bool = False
+    name: ClassVar[str] = "fedavg"
+    proven_sensitivity: ClassVar[bool] = False
 
     def zero(self, parameters: int) -> Fold:
         """The rows of no client."""

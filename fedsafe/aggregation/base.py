@@ -5,7 +5,7 @@ result into one update of the model with ``finish``. How clients were packed int
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,10 @@ class Aggregator(Protocol):
         absent client changes nothing but what it would have added.
     """
 
-    name: str
+    name: ClassVar[str]
     # Whether one client's influence on the fold is bounded by the clip, with a proof. Without it there is no
     # client-level claim.
-    proven_sensitivity: bool
+    proven_sensitivity: ClassVar[bool]
 
     def zero(self, parameters: int) -> Fold:
         """The fold of no client."""

@@ -1,6 +1,7 @@
 """Robust rules. They need every row, and none has a proven sensitivity: no client-level claim can be made."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from fedsafe.rng import Stream
 class Median:
     """Coordinate-wise median (Yin et al., 2018); the mean of the two middle values for an even number."""
 
-    name: str = "median"
-    proven_sensitivity: bool = False
+    name: ClassVar[str] = "median"
+    proven_sensitivity: ClassVar[bool] = False
 
     def zero(self, parameters: int) -> Fold:
         """The rows of no client."""

@@ -120,7 +120,8 @@ class Robustness:
                 if not reasons:
                     standing[name] = standing[name] & holds[name]
                 if name == "pgd" and weak:
-                    reasons.append(f"PGD missed over {self.tolerance:.0%} of the examples {', '.join(weak)}")
+                    named = ", ".join(weak).replace("_", " ")
+                    reasons.append(f"PGD missed over {self.tolerance:.0%} of the examples {named}")
                 common: Context = {
                     "where": {"attack": name, "norm": "linf", "radius": radius},
                     "bound": "upper",

@@ -47,10 +47,10 @@ def find_assessor(spec: str) -> Assessor:
         remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ASSESSORS)}"
         raise ConfigError(f"no assessor is named {spec!r}; {remedy} Or give 'package.module:attribute'")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"assessor {spec!r} cannot be imported: {error}") from error
-    assessor: Any = found() if isinstance(found, type) else found
+        found: Any = getattr(importlib.import_module(module), attribute)
+        assessor = found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(f"assessor {spec!r} cannot be imported or made: {error}") from error
     if not isinstance(assessor, Assessor):
         raise ConfigError(f"{spec!r} is no assessor: it needs a name, plan(subject, tier) and __call__")
     return assessor

@@ -1,0 +1,32 @@
+"""The command line. One file per command; what is slow to import is imported inside the command."""
+
+import sys
+
+import typer
+
+from fedsafe.cli.data import data_app
+from fedsafe.cli.ledger import ledger_app
+from fedsafe.cli.report import report_command
+from fedsafe.cli.run import run_command
+from fedsafe.errors import FedSafeError
+
+app = typer.Typer(
+    name="fedsafe",
+    help="Private, assessed federated learning: every epsilon carries its claim.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run_command)
+app.command("report")(report_command)
+app.add_typer(data_app, name="data")
+app.add_typer(ledger_app, name="ledger")
+
+
+def main() -> None:
+    """Run a command. An error is one line on standard error, and an exit code that is not zero."""
+    try:
+        app(standalone_mode=True)
+    except FedSafeError as error:
+        sys.stderr.write(f"fedsafe: {error}\n")
+        sys.exit(1)

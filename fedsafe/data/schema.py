@@ -155,9 +155,12 @@ class Schema:
             origin: What to call the frame in the message, usually its file.
 
         Raises:
-            DataError: Naming the missing columns, the nearest present ones, and all that are present.
+            DataError: Naming the missing columns, the nearest present one, and all that are present; or if two
+                columns share a name.
         """
         present = [str(name) for name in frame.columns]
+        if len(set(present)) != len(present):
+            raise DataError(f"{origin} has two columns of the same name. Columns: {', '.join(present)}.")
         if self.label.column not in present:
             hint = nearest(self.label.column, present)
             raise DataError(

@@ -129,6 +129,7 @@ def _column(name: str, table: Any, where: str) -> Column:
     if kind == "numeric":
         return _build(Numeric, rest, _NUMERIC, ("low", "high"), where, name=name)
     if kind == "categorical":
+        _check(rest, _CATEGORICAL, ("categories",), where)
         merge = {
             target: _texts(values, f"{where}, merge") for target, values in rest.get("merge", {}).items()
         }

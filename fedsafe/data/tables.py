@@ -1,5 +1,8 @@
 """A task from the user's own table: a CSV or Parquet file and a public schema."""
 
+import lzma
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,6 +134,6 @@ def read_table(path: Path) -> tuple["pd.DataFrame", str]:
         return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True), checksum
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, EOFError) as error:
-        # Parsers of both formats raise subclasses of ValueError; a truncated compressed file raises EOFError.
+    except (ValueError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
+        # Parsers of both formats raise subclasses of ValueError; the others are broken compressed files.
         raise DataError(f"{path} cannot be parsed: {str(error).splitlines()[0]}.") from error

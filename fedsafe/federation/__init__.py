@@ -1,7 +1,7 @@
 """Everything that speaks Flower: messages, strategy, client app and server app."""
 
 from fedsafe.federation.client_app import ClientRuntime, make_client_app
-from fedsafe.federation.server_app import make_server_app
+from fedsafe.federation.server_app import make_server_app, server_context
 from fedsafe.federation.strategy import NoisyAverage, RoundOutcome, ServerOptimizer
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "ServerOptimizer",
     "make_client_app",
     "make_server_app",
+    "server_context",
 ]

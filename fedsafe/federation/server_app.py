@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedsafe.federation.messages import pack_parameters
@@ -40,3 +40,8 @@ def make_server_app(
         )
 
     return app
+
+
+def server_context() -> Context:
+    """The context of a ServerApp that FedSafe calls itself."""
+    return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})

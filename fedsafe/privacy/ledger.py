@@ -100,6 +100,11 @@ class Ledger:
         return ledger
 
     @property
+    def plan(self) -> PrivacyPlan:
+        """The plan that the ledger was opened for."""
+        return self._plan
+
+    @property
     def events(self) -> Sequence[Event]:
         """All events, oldest first."""
         return self._events
@@ -193,6 +198,21 @@ class Ledger:
             raise LedgerError(
                 f"event {sequence} of the ledger is not the one the run record has seen: it was edited or replaced"
             )
+
+    def verify_events(self) -> None:
+        """Check every event against the plan again, from the events alone.
+
+        Raises:
+            LedgerError: A round is out of order or outside the plan, or a client is over its cap.
+        """
+        counts: Counter[int] = Counter()
+        for expected, event in enumerate(self._events[1:], start=1):
+            counts.update(event.body["cohort"])
+            worst = max(counts.values(), default=0)
+            if event.round != expected or event.round > self._plan.rounds:
+                raise LedgerError(f"event {event.sequence} is for round {event.round}, outside the plan")
+            if worst > self._plan.record.max_participations:
+                raise LedgerError(f"a client took part in {worst} rounds, beyond its planned cap")
 
     def realised(self) -> dict[str, float | None]:
         """Epsilon of what was really reserved; never above the plan's."""

@@ -7,9 +7,11 @@ refused by the ledger; stopping early is covered, since a shorter run spends les
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from fedsafe.errors import CalibrationError
+from fedsafe.errors import CalibrationError, PlanViolation
 from fedsafe.privacy.accounting import SampledGaussian, calibrate_noise, epsilon
 from fedsafe.privacy.mechanisms import grid_bits
 
@@ -79,12 +81,22 @@ class ClientPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyPlan:
-    """What a run is allowed to release."""
+    """What a run is allowed to release.
+
+    Args:
+        clients: The registered population.
+        rounds: The most rounds.
+        record: DP-SGD at every client.
+        client: The noisy average.
+        program: Digest of everything else that decides what a client releases (model, learning rate, ...), so
+            that a changed program is another plan: its rounds would meet the same noise with other inputs.
+    """
 
     clients: int
     rounds: int
     record: RecordPlan
     client: ClientPlan
+    program: str
 
     @property
     def divisor(self) -> float:
@@ -96,17 +108,39 @@ class PrivacyPlan:
         """SHA-256 over every number of the plan."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
-    def numbers(self) -> dict[str, object]:
+    def numbers(self) -> dict[str, Any]:
         """The plan for the run record; infinities become null."""
 
-        def plain(value: object) -> object:
-            if isinstance(value, dict):
-                return {key: plain(item) for key, item in value.items()}
-            return None if isinstance(value, float) and math.isinf(value) else value
+        def level(values: dict[str, Any]) -> dict[str, Any]:
+            return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
 
-        numbers = plain(asdict(self))
-        assert isinstance(numbers, dict)  # noqa: S101 - narrows the type, not input
-        return {"hash": self.hash, **numbers}
+        plain = asdict(self)
+        return {"hash": self.hash, **plain, "record": level(plain["record"]), "client": level(plain["client"])}
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, Any]) -> "PrivacyPlan":
+        """Read back what :meth:`numbers` gave, without calibrating again.
+
+        Raises:
+            PlanViolation: The numbers do not give the hash that stands beside them.
+        """
+
+        def level(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {**values, "epsilon": math.inf if values["epsilon"] is None else values["epsilon"]}
+
+        try:
+            plan = cls(
+                clients=numbers["clients"],
+                rounds=numbers["rounds"],
+                record=RecordPlan(**level(numbers["record"])),
+                client=ClientPlan(**level(numbers["client"])),
+                program=numbers["program"],
+            )
+        except (KeyError, TypeError) as error:
+            raise PlanViolation(f"the plan in the run record is incomplete: {error}; restore the record") from error
+        if plan.hash != numbers.get("hash"):
+            raise PlanViolation("the plan in the run record does not match its hash: the record was edited")
+        return plan
 
     def spend(self, rounds: int, participations: int | None = None) -> dict[str, float | None]:
         """Epsilon of each level after ``rounds`` rounds (null without a guarantee).
@@ -136,6 +170,7 @@ def make_plan(
     client_epsilon: float,
     client_delta: float,
     client_clip: float,
+    program: str = "",
 ) -> PrivacyPlan:
     """Calibrate the noise of both levels so that the PLD of the whole plan meets each target.
 
@@ -168,6 +203,7 @@ def make_plan(
             noise=client_noise,
             grid_bits=grid_bits(client_clip, clients),
         ),
+        program=program,
     )
 
 

@@ -30,17 +30,20 @@ _SHOWN_APART = {"assumptions", "not_covered", "statement", *(key for key, _ in _
 def claim(reading: Reading, unit: str) -> dict[str, Any]:
     """The claim of a unit as text; a missing one and one without a guarantee say "none" and why."""
     found = reading.claim(unit)
-    if found is None:
-        reason = f"The record holds no claim about one {unit}."
-        return {"unit": unit, "epsilon": "none", "delta": None, "statement": reason, "fields": [], "more": {}}
-    shown = formats.epsilon(found.get("epsilon"))
-    reason = f"No {unit}-level guarantee is claimed, and the record does not say why."
+    shown = "none" if found is None else formats.epsilon(found.get("epsilon"))
+    if found is None or shown == "none":
+        statement = "" if found is None else str(found.get("statement") or "")
+        return {
+            "unit": unit,
+            "epsilon": "none",
+            "statement": statement or f"No {unit}-level guarantee is claimed; the record does not say why.",
+        }
     return {
         "unit": unit,
         "epsilon": shown,
-        "delta": found.get("delta"),
+        "delta": formats.delta(found.get("delta")),
         "adversary": found.get("adversary"),
-        "statement": found.get("statement") or (reason if shown == "none" else ""),
+        "statement": found.get("statement") or "The record holds no statement for this claim.",
         "fields": [
             (label, _claim_value(key, found[key]))
             for key, label in _CLAIM_FIELDS
@@ -48,13 +51,19 @@ def claim(reading: Reading, unit: str) -> dict[str, Any]:
         ],
         "assumptions": found.get("assumptions") or [],
         "not_covered": found.get("not_covered") or [],
-        "more": {key: words(entry) for key, entry in found.items() if key not in _SHOWN_APART},
+        "more": {
+            formats.status(key).capitalize(): words(entry)
+            for key, entry in found.items()
+            if key not in _SHOWN_APART
+        },
     }
 
 
 def _claim_value(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if key == "delta":
+        return formats.delta(value)
     if key in ("epsilon", "group_epsilon"):
         return f"{formats.epsilon(value)} (recorded as {value!r})"
     return f"{value:g}" if isinstance(value, float) else str(value)

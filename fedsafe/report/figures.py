@@ -56,19 +56,28 @@ def spend(reading: Reading, unit: str) -> dict[str, Any]:
 
 
 def attributions(findings: Sequence[Json]) -> dict[str, Any] | None:
-    """The strongest features, from the first finding whose detail has "attributions"."""
+    """The strongest columns, from the first finding with a table of mean absolute attributions."""
     for finding in findings:
-        table = (finding.get("detail") or {}).get("attributions")
-        if table:
-            rows = [
-                (str(row["feature"]), float(row["value"])) for row in table if row.get("value") is not None
-            ]
-            rows.sort(key=lambda row: -abs(row[1]))
+        table = (finding.get("detail") or {}).get("table")
+        if isinstance(table, list) and table and "mean_abs" in table[0]:
+            rows = sorted(
+                (row for row in table if row["mean_abs"] is not None), key=lambda row: -row["mean_abs"]
+            )
             shown = rows[:_MOST_BARS]
             plot = plots.bars_plot(
-                [name for name, _ in shown], [size for _, size in shown], label="mean absolute attribution"
+                [str(row["column"]) for row in shown],
+                [float(row["mean_abs"]) for row in shown],
+                intervals=[(row.get("low"), row.get("high")) for row in shown],
+                label="mean absolute attribution",
             )
-            return {"plot": plot, "shown": len(shown), "all": len(rows), "round": finding.get("round")}
+            place = formats.where(finding.get("where"))
+            return {
+                "plot": plot,
+                "shown": len(shown),
+                "all": len(rows),
+                "n": finding.get("n"),
+                "where": place,
+            }
     return None
 
 
@@ -88,8 +97,7 @@ def robustness(findings: Sequence[Json]) -> str:
             or value is None
         ):
             continue
-        rest = formats.where(place)
-        name = formats.title(finding["metric"]) + (f": {rest}" if rest else "")
+        name = formats.where(place) or formats.title(finding["metric"])
         points = series.setdefault(name, {})
         clean = (finding.get("anchors") or {}).get("clean")
         if clean is not None:

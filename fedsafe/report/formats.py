@@ -4,6 +4,7 @@ An epsilon is rounded up, never down: the figure that a reviewer quotes must not
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import ROUND_CEILING, Context
@@ -55,7 +56,12 @@ def epsilon(value: float | None) -> str:
     if value == 0:
         return "0"
     rounded = Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(float(value)))
-    return f"{rounded.normalize():f}"
+    return f"{rounded:f}"
+
+
+def delta(value: float | None) -> str:
+    """A delta as it was set: ``1e-5``, not ``1e-05``."""
+    return ABSENT if value is None else re.sub(r"e([+-])0+", r"e\1", f"{value:.6g}")
 
 
 def quantity(value: float | None, unit: str) -> str:

@@ -96,12 +96,15 @@ def spend_plot(
     return _svg(figure, f"spend-{label}")
 
 
-def bars_plot(labels: Sequence[str], values: Sequence[float], *, label: str) -> str:
+def bars_plot(
+    labels: Sequence[str], values: Sequence[float], *, intervals: Sequence[Ends], label: str
+) -> str:
     """Horizontal bars, the first one on top.
 
     Args:
         labels: What each bar stands for; drawn as written, never as mathematics.
-        values: Length of each bar.
+        values: Length of each bar, 0 or more.
+        intervals: Confidence interval of each; one with an open end is not drawn.
         label: What the bars show.
     """
     figure, axes = _figure(label, height=0.55 + 0.2 * len(labels), grid="x")
@@ -110,8 +113,9 @@ def bars_plot(labels: Sequence[str], values: Sequence[float], *, label: str) -> 
     axes.set_yticks(places, [_short(text) for text in labels], parse_math=False)
     axes.tick_params(axis="y", labelcolor=_INK)
     axes.invert_yaxis()
-    if min(values, default=0.0) < 0:
-        axes.axvline(0, color=_MUTED, lw=0.8)
+    for place, (low, high) in zip(places, intervals, strict=True):
+        if low is not None and high is not None:
+            axes.plot([low, high], [place, place], color=_INK, lw=1.1, marker="|", ms=4)
     axes.margins(y=0.02)
     return _svg(figure, f"bars-{label}")
 

@@ -139,10 +139,10 @@ def closing_table(run: str | os.PathLike[str]) -> list[ClosingRow]:
 
 
 def _closing_claim(unit: str, claim: Json) -> ClosingRow:
-    shown = formats.epsilon(claim.get("epsilon"))
-    detail = "no guarantee at this level" if shown == "none" else f"delta = {claim.get('delta'):g}"
+    shown, detail = formats.epsilon(claim.get("epsilon")), "no guarantee at this level"
     if shown != "none":
-        detail += f", {claim.get('adjacency')}, against {claim.get('adversary')}"
+        bounds = f"{claim.get('adjacency')}, against {claim.get('adversary')}"
+        detail = f"delta = {formats.delta(claim.get('delta'))}, {bounds}"
     return ClosingRow(section="claim", name=f"epsilon per {unit}", value=shown, detail=detail)
 
 
@@ -250,8 +250,8 @@ def _group_table(attribute: str, groups: Mapping[str, Mapping[str, Cell]]) -> Gr
         columns=tuple(formats.title(name) for name in names),
         rows=tuple((group, tuple(cells.get(name) for name in names)) for group, cells in measured.items()),
         insufficient=tuple(
-            (group, next(iter(cells.values())).reason)
+            (group, f"{cells[names[0]].reason} (n = {cells[names[0]].n})" if names[0] in cells else "")
             for group, cells in groups.items()
-            if group not in measured and cells
+            if group not in measured
         ),
     )

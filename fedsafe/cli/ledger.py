@@ -1,0 +1,80 @@
+"""``fedsafe ledger show|verify RUN``: what a run has spent, and whether its ledger can be believed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedsafe.privacy.ledger import Ledger
+
+ledger_app = typer.Typer(help="Read and check the privacy ledger of a run.", no_args_is_help=True)
+_Run = Annotated[Path, typer.Argument(help="A run folder, with its private part.", metavar="RUN")]
+
+
+@ledger_app.command("show")
+def show_command(run: _Run) -> None:
+    """Print the rounds that were reserved, and planned and realised epsilon.
+
+    What is printed is private: who took part when is what amplification relies on.
+    """
+    ledger = _open(run)
+    for event in ledger.events:
+        body = event.body
+        what = f"plan {body['plan'][:12]}" if event.kind == "plan" else f"{len(body['cohort']):4d} clients reserved"
+        typer.echo(f"event {event.sequence:4d}  {event.kind:5s}  round {event.round:4d}  {what}  {event.hash[:12]}")
+    counts = [ledger.participations[client] for client in range(ledger.plan.clients)]
+    cap = ledger.plan.record.max_participations
+    typer.echo(f"participations: at most {max(counts)} of {cap} planned, mean {sum(counts) / len(counts):.2f}")
+    _echo_spend(ledger)
+    ledger.close()
+
+
+@ledger_app.command("verify")
+def verify_command(run: _Run) -> None:
+    """Check the chain, the record, and that the events stay inside the plan; a fault ends with an error."""
+    from fedsafe.records import Round
+    from fedsafe.store import RunFolder
+
+    ledger = _open(run)
+    folder = RunFolder.open(run)
+    rounds = [line for line in folder.record() if isinstance(line, Round)]
+    for line in rounds:
+        ledger.require_at_least(line.ledger["sequence"], line.ledger["head"])
+    for number in folder.checkpoints():
+        _, metadata = folder.read_checkpoint(number)
+        ledger.require_at_least(int(metadata["sequence"]), metadata["head"])
+    ledger.verify_events()
+    typer.echo(
+        f"the ledger holds: {len(ledger.events)} events, chain unbroken, {len(rounds)} record lines and "
+        f"{len(folder.checkpoints())} checkpoints agree, every round inside plan {ledger.plan.hash[:12]}"
+    )
+    _echo_spend(ledger)
+    ledger.close()
+
+
+def _open(run: Path) -> "Ledger":
+    from fedsafe.errors import RecordError
+    from fedsafe.privacy.ledger import Ledger
+    from fedsafe.privacy.plan import PrivacyPlan
+    from fedsafe.records import Start
+    from fedsafe.runs.keys import key_fingerprint, read_key
+    from fedsafe.store import RunFolder
+
+    folder = RunFolder.open(run)
+    lines = folder.record()
+    if not lines or not isinstance(lines[0], Start):
+        raise RecordError(f"{run} has no start line: the run never began")
+    plan = PrivacyPlan.from_numbers(lines[0].plan)
+    fingerprint = key_fingerprint(read_key(folder.private))
+    return Ledger.open(folder.private / "ledger.sqlite", plan, key_fingerprint=fingerprint)
+
+
+def _echo_spend(ledger: "Ledger") -> None:
+    plan, realised = ledger.plan, ledger.realised()
+    planned = plan.spend(plan.rounds)
+    for unit, delta in (("record", plan.record.delta), ("client", plan.client.delta)):
+        shown = [
+            "none" if spend[unit] is None else f"{spend[unit]:.4f}" for spend in (planned, realised)
+        ]
+        typer.echo(f"{unit:6s}  planned epsilon {shown[0]}, realised {shown[1]}, at delta {delta:g}")

@@ -1,0 +1,117 @@
+"""What a person sees while a run goes on: a live line in a terminal, plain lines in a pipe."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from fedsafe.records import End, Round, Start
+    from fedsafe.report import ClosingRow
+    from fedsafe.runs.judge import Assessment
+
+_PIPED_WIDTH = 110
+_MARKS = {"pass": "green", "completed": "green", "fail": "red", "undecided": "yellow", "unmeasured": "yellow"}
+
+
+class Progress:
+    """Observes a run and shows it.
+
+    Args:
+        stream: Where to write.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        live = stream.isatty()
+        self._console = Console(file=stream, width=None if live else _PIPED_WIDTH, highlight=False)
+        self._live = Live(console=self._console, transient=True, auto_refresh=live) if live else None
+        self._path: Path | None = None
+        self._targets: dict[str, float | None] = {}
+        self._rounds = self._first = 0
+        self._began = 0.0
+        if self._live:
+            self._live.start()
+
+    def say(self, text: str) -> None:
+        """What is going on before the first round."""
+        if self._live:
+            self._live.update(Text(f"{text} ..."), refresh=True)
+        else:
+            self._console.print(f"{text} ...")
+
+    def on_start(self, path: Path, start: "Start", first_round: int) -> None:
+        """Print what was fixed."""
+        self._path, self._first, self._rounds = path, first_round, start.plan["rounds"]
+        self._began = time.perf_counter()
+        self._targets = {claim["unit"]: claim["epsilon"] for claim in start.claims}
+        self._console.print(
+            f"{start.task['name']}: {start.federation['clients']} clients, {start.task['train_records']:,} records, "
+            f"{start.model['name']} with {start.model['parameters']:,} parameters ({start.trainer} engine), "
+            f"{self._rounds} rounds"
+        )
+        for claim in start.claims:
+            bound = "no guarantee" if claim["epsilon"] is None else f"epsilon {claim['epsilon']:.3f}"
+            self._console.print(f"  {claim['unit']:6s} {bound} at delta {claim['delta']:g}, against {claim['adversary']}")
+
+    def on_round(self, line: "Round") -> None:
+        """Move the bar, or print every tenth of the way."""
+        done = line.round - self._first + 1
+        left = (time.perf_counter() - self._began) / done * (self._rounds - line.round)
+        spent = ", ".join(
+            f"{unit} {'-' if value is None else f'{value:.2f}/{self._targets[unit]:.2f}'}"
+            for unit, value in line.spend.items()
+        )
+        accuracy = line.metrics.get("accuracy")
+        shown = "-" if accuracy is None else f"{accuracy:.4f}"
+        text = f"round {line.round:3d}/{self._rounds}  accuracy {shown}  epsilon spent: {spent}  {left:3.0f} s left"
+        if self._live:
+            width = 24
+            filled = round(width * line.round / self._rounds)
+            self._live.update(Text("█" * filled + "░" * (width - filled) + "  " + text), refresh=True)
+        elif line.round % max(1, self._rounds // 10) == 0 or line.round == self._rounds:
+            self._console.print(text)
+
+    def on_assessment(self, assessment: "Assessment") -> None:
+        """Say what was judged; failures at once."""
+        count = sum(len(findings) for findings in assessment.findings.values())
+        bad = [verdict for verdict in assessment.verdicts if verdict.verdict != "pass"]
+        verdicts = f", {len(assessment.verdicts) - len(bad)} of {len(assessment.verdicts)} requirements pass"
+        self._console.print(
+            f"round {assessment.round}: {count} findings{verdicts if assessment.verdicts else ''}", soft_wrap=True
+        )
+
+    def on_end(self, end: "End") -> None:
+        """Take the live line away."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live:
+            self._live.stop()
+
+    def resume_hint(self) -> str:
+        """How to go on after an interruption."""
+        if self._path is None:
+            return "nothing was started"
+        return f"finished rounds are kept; go on with: fedsafe run --resume {self._path}"
+
+    def table(self, rows: "Sequence[ClosingRow]") -> None:
+        """The closing table."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        section = ""
+        for row in rows:
+            heading = row.section if row.section != section else ""
+            section = row.section
+            table.add_row(heading, row.name, Text(row.value, style=_MARKS.get(row.status, "")), row.detail)
+        self._console.print()
+        self._console.print(table)
+        self._console.print()

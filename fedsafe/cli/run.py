@@ -1,0 +1,125 @@
+"""``fedsafe run``: train, assess, record, report."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedsafe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedsafe.cli.progress import Progress
+    from fedsafe.runs.result import Run
+
+
+class Engine(StrEnum):
+    """Where clients run."""
+
+    RAY = "ray"
+    INLINE = "inline"
+
+
+_REQUIREMENT_FAILED = 3
+_INTERRUPTED = 130
+_FINDING_KEYS = ("metric", "where", "status", "value", "interval", "n")
+
+
+def run_command(
+    config: Annotated[Path | None, typer.Argument(help="A TOML file; the default experiment if left out.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of partition and initial weights.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Ray workers.")] = None,
+    engine: Annotated[Engine | None, typer.Option(help="Where clients run.")] = None,
+    reproducible: Annotated[
+        bool, typer.Option("--reproducible", help="Derive the noise from the seed: no guarantee is claimed.")
+    ] = False,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Train a federation privately, assess its model, and write a record and a report."""
+    given = {"CONFIG": config, "--set": set_, "--seed": seed, "--out": out, "--reproducible": reproducible}
+    clash = [name for name, value in given.items() if value]
+    if resume is not None and clash:
+        raise ConfigError(f"--resume goes on with the run's own configuration: leave out {', '.join(clash)}")
+    overrides = list(set_ or [])
+    overrides += [] if seed is None else [f"seed={seed}"]
+    overrides += [] if workers is None else [f"engine.workers={workers}"]
+    overrides += [] if engine is None else [f"engine.name={engine.value}"]
+    overrides += ['privacy.noise_key="seed"'] if reproducible else []
+
+    from fedsafe.cli.progress import Progress
+
+    progress = Progress(sys.stderr if as_json else sys.stdout)
+    try:
+        finished = _run(config, overrides, resume, workers, engine, out, progress)
+    except KeyboardInterrupt:
+        progress.stop()
+        sys.stderr.write(f"interrupted: {progress.resume_hint()}\n")
+        sys.exit(_INTERRUPTED)
+    finally:
+        progress.stop()
+    _close(finished, progress, as_json=as_json)
+
+
+def _run(
+    config: Path | None,
+    overrides: list[str],
+    resume: Path | None,
+    workers: int | None,
+    engine: Engine | None,
+    out: Path | None,
+    progress: "Progress",
+) -> "Run":
+    progress.say("loading")
+    if resume is not None:
+        from fedsafe.runs.resume import resume as resume_run
+
+        changed: dict[str, Any] = {} if workers is None else {"workers": workers}
+        changed |= {} if engine is None else {"name": engine.value}
+        return resume_run(resume, engine=changed, observers=[progress])
+    from fedsafe.runs.config import read_config
+    from fedsafe.runs.run import run
+
+    resolved = read_config(config, overrides)
+    progress.say("calibrating noise" + (", starting Ray" if resolved.engine.name == "ray" else ""))
+    return run(resolved, out=out, observers=[progress])
+
+
+def _close(run: "Run", progress: "Progress", *, as_json: bool) -> None:
+    from fedsafe.report import closing_table, write_report
+
+    report = write_report(run.path)
+    verdicts = run.last_verdicts()
+    blocked = [verdict for verdict in verdicts if verdict["severity"] == "must" and verdict["verdict"] != "pass"]
+    if as_json:
+        typer.echo(json.dumps(summary(run, report), allow_nan=False))
+    else:
+        progress.table(closing_table(run.path))
+        typer.echo(f"run     {run.path}")
+        typer.echo(f"report  {report}")
+    if blocked:
+        first = blocked[0]
+        sys.stderr.write(
+            f"fedsafe: {len(blocked)} requirement(s) not met, first: {first['metric']} {first['op']} "
+            f"{first['threshold']:g} is {first['verdict']} ({first['reason']})\n"
+        )
+        sys.exit(_REQUIREMENT_FAILED)
+
+
+def summary(run: "Run", report: Path) -> dict[str, Any]:
+    """What ``--json`` prints: one headline claim for each unit, and the findings of the last assessment."""
+    end = run.end
+    return {
+        "run": str(run.path),
+        "report": str(report),
+        "rounds": end.rounds if end else len(run.rounds()),
+        "seconds": end.seconds if end else None,
+        "accuracy": run.accuracy,
+        "claims": run.claims,
+        "findings": [{key: finding[key] for key in _FINDING_KEYS} for finding in run.last_findings()],
+        "requirements": run.last_verdicts(),
+    }

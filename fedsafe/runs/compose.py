@@ -1,0 +1,157 @@
+"""Turn a configuration into the parts of a run, checking everything that can be checked before it starts."""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedsafe.aggregation import Aggregator, build_aggregator, check_aggregator
+from fedsafe.client import LocalTraining, build_objective, build_trainer, choose_trainer, layout_of
+from fedsafe.data import Task, load_task, partition
+from fedsafe.engine import ClientApps
+from fedsafe.federation import ClientRuntime
+from fedsafe.models import build_model
+from fedsafe.params import Layout, Vector, fingerprint
+from fedsafe.privacy.plan import PrivacyPlan, make_plan
+from fedsafe.runs.config import Config
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run is made of, before any noise is calibrated.
+
+    Args:
+        config: The configuration.
+        task: Data and schema.
+        records: Rows of the training data of each client.
+        shards: Rows of the evaluation data, cut by the same rule; None where it is too small to cut.
+        module: The model, with its initial weights.
+        trainer: ``"stacked"`` or ``"opacus"``.
+        layout: Of the model's parameters.
+    """
+
+    config: Config
+    task: Task
+    records: Sequence[Indices]
+    shards: tuple[Indices, ...] | None
+    module: nn.Module
+    trainer: str
+    layout: Layout
+
+    @property
+    def initial(self) -> Vector:
+        """The model before round 1."""
+        trainable = {n: p.detach().numpy() for n, p in self.module.named_parameters() if p.requires_grad}
+        return self.layout.join(trainable)
+
+
+def compose(config: Config, *, model: nn.Module | None = None, data: Task | None = None) -> Parts:
+    """Load the data, cut the federation, build the model and probe it.
+
+    Args:
+        config: The configuration.
+        model: A module to train in place of ``config.model``.
+        data: A task to train on in place of ``config.task``.
+
+    Raises:
+        ConfigError: A name is unknown, or a robust aggregator meets a client-level target.
+        DataError: The data cannot be used.
+        ModelError: The model mixes examples, or cannot be trained privately.
+    """
+    private = math.isfinite(config.privacy.client.epsilon)
+    check_aggregator(config.server.aggregator, client_private=private)
+    objective = build_objective(config.client.objective)
+    task = load_task(config.task) if data is None else data
+    if config.data.evaluation == "validation":
+        task = task.with_validation(config.data.validation_fraction, config.seed)
+    federation = config.federation
+    records = partition(task.train.y, federation.clients, federation.partition, config.seed)
+    shards = None
+    if len(task.evaluation) >= federation.clients:
+        shards = tuple(partition(task.evaluation.y, federation.clients, federation.partition, config.seed))
+    module = build_model(
+        config.model if model is None else model, features=task.features, outputs=task.outputs, seed=config.seed
+    )
+    trainer = choose_trainer(module, objective, (task.features,), len(task.classes))
+    return Parts(
+        config=config,
+        task=task,
+        records=records,
+        shards=shards,
+        module=module,
+        trainer=trainer,
+        layout=layout_of(module),
+    )
+
+
+def calibrate(parts: Parts) -> PrivacyPlan:
+    """The privacy plan of a run: noise that meets both targets.
+
+    Raises:
+        CalibrationError: A target cannot be met.
+    """
+    config = parts.config
+    privacy = config.privacy
+    return make_plan(
+        clients=config.federation.clients,
+        rounds=config.rounds,
+        cohort_rate=config.federation.cohort.rate,
+        record_epsilon=privacy.record.epsilon,
+        record_delta=privacy.record.delta,
+        record_clip=privacy.record.clip,
+        record_rate=config.client.rate,
+        steps=config.client.steps,
+        max_participations=privacy.record.max_participations,
+        client_epsilon=privacy.client.epsilon,
+        client_delta=privacy.client.delta,
+        client_clip=privacy.client.clip,
+        program=program_digest(parts),
+    )
+
+
+def program_digest(parts: Parts) -> str:
+    """Digest of what decides a client's release besides the plan's numbers and its records."""
+    settings = parts.config.model_dump(include={"task", "model", "seed", "data", "federation", "client", "server"})
+    described = [settings, parts.trainer, repr(parts.module), fingerprint(parts.initial)]
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
+    """The aggregator, the same at workers and server."""
+    return build_aggregator(parts.config.server.aggregator, plan)
+
+
+def client_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> Callable[[], ClientApps]:
+    """A factory of the client app, small enough to send to a worker together with the data."""
+    return functools.partial(_make_apps, parts, plan, key)
+
+
+def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
+    level = plan.record
+    training = LocalTraining(
+        learning_rate=parts.config.client.optimizer.lr,
+        steps=level.steps,
+        rate=level.rate,
+        clip=level.clip if level.private else math.inf,
+        noise=level.noise,
+    )
+    # Workers see the object store's arrays, which are read-only: a copy of their own can be a tensor.
+    x, y = torch.tensor(parts.task.train.x), torch.tensor(parts.task.train.y)
+    objective = build_objective(parts.config.client.objective)
+    runtime = ClientRuntime(
+        trainer=build_trainer(parts.trainer, parts.module, objective, x, y, training),
+        aggregator=aggregator_of(parts, plan),
+        records=parts.records,
+        key=key,
+        plan=plan.hash,
+    )
+    return ClientApps(one=runtime.train, batch=runtime.train_chunk)

@@ -1,0 +1,235 @@
+"""The configuration of a run: strict, with every default written out in the run's ``config.toml``."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedsafe.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+Budget = Annotated[float, Field(gt=0.0)]
+Delta = Annotated[float, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class CohortConfig(_Section):
+    """How clients are sampled; Poisson is what the accounting assumes, so it is what happens."""
+
+    name: Literal["poisson"] = "poisson"
+    rate: Rate = 0.3
+
+
+class DataConfig(_Section):
+    """What the model is judged on: the task's public test split, or records held out of the training split."""
+
+    evaluation: Literal["test", "validation"] = "test"
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+
+
+class FederationConfig(_Section):
+    """Who the clients are."""
+
+    clients: Count = 300
+    partition: dict[str, Any] = Field(default_factory=lambda: {"name": "iid"})
+    cohort: CohortConfig = CohortConfig()
+
+
+class ClientOptimizerConfig(_Section):
+    """Plain SGD at the client."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Positive = 1.0
+
+
+class ClientConfig(_Section):
+    """Local training: ``steps`` Poisson batches of rate ``rate``."""
+
+    objective: str = "cross_entropy"
+    optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
+    steps: Count = 10
+    rate: Rate = 0.1
+
+
+class ServerOptimizerConfig(_Section):
+    """SGD with momentum on the averaged update."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Positive = 1.0
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class ServerConfig(_Section):
+    """How updates become a model."""
+
+    aggregator: str = "noisy_mean"
+    optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
+
+
+class RecordPrivacyConfig(_Section):
+    """Target of DP-SGD at each client; ``epsilon = inf`` removes clip and noise."""
+
+    epsilon: Budget = 3.0
+    delta: Delta = 1e-5
+    clip: Positive = 1.0
+    max_participations: Count | None = None
+
+
+class ClientPrivacyConfig(_Section):
+    """Target of the noisy average; ``epsilon = inf`` means plain FedAvg."""
+
+    epsilon: Budget = 8.0
+    delta: Delta = 1e-3
+    clip: Positive = 1.0
+
+
+class PrivacyConfig(_Section):
+    """Both levels. Privacy is on unless it is turned off by name."""
+
+    noise_key: Literal["os", "seed"] = "os"
+    record: RecordPrivacyConfig = RecordPrivacyConfig()
+    client: ClientPrivacyConfig = ClientPrivacyConfig()
+
+
+class AssessConfig(_Section):
+    """When and how the global model is judged."""
+
+    every: Count = 10
+    tier: Literal["cheap", "full"] = "cheap"
+    assessors: list[str] | None = None
+    require: list[dict[str, Any]] | str = Field(default_factory=list)
+
+
+class EngineConfig(_Section):
+    """Where clients run. Nothing here changes a result."""
+
+    name: Literal["ray", "inline"] = "ray"
+    workers: Count = 2
+    chunk: Count | None = None
+
+
+class Config(_Section):
+    """A whole run."""
+
+    task: str | dict[str, Any] = "adult"
+    model: str | dict[str, Any] = "logistic"
+    rounds: Count = 40
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig = DataConfig()
+    federation: FederationConfig = FederationConfig()
+    client: ClientConfig = ClientConfig()
+    server: ServerConfig = ServerConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    assess: AssessConfig = AssessConfig()
+    engine: EngineConfig = EngineConfig()
+
+    def to_toml(self) -> str:
+        """As TOML, defaults included; what is unset is left out."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def default_source() -> str:
+    """The TOML of the experiment that runs when no configuration is named."""
+    return resources.files("fedsafe.runs").joinpath("default.toml").read_text(encoding="utf-8")
+
+
+def read_config(source: Path | str | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file, or the default experiment, and apply ``a.b=c`` overrides.
+
+    Raises:
+        ConfigError: The file is missing or not TOML, a key is unknown, or a value does not fit.
+    """
+    if source is None:
+        values = tomllib.loads(default_source())
+    else:
+        path = Path(source)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}; name a TOML file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(values, override)
+    return make_config(values)
+
+
+def parse_config(text: str) -> Config:
+    """A configuration from TOML text, such as a run's ``config.toml``.
+
+    Raises:
+        ConfigError: It is not TOML, a key is unknown, or a value does not fit.
+    """
+    try:
+        return make_config(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration is not valid TOML: {error}") from error
+
+
+def make_config(values: Mapping[str, Any]) -> Config:
+    """A configuration from plain values.
+
+    Raises:
+        ConfigError: A key is unknown, or a value does not fit.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override!r} is not of the form a.b=value")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string, so that quotes need no quoting in a shell
+    target = values
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {key!r} is a value, not a section")
+    target[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem as one line: where, what, and what to write instead."""
+    problem = error.errors()[0]
+    parts = [str(part) for part in problem["loc"]]
+    where = ".".join(parts)
+    if problem["type"] == "extra_forbidden":
+        known = _fields(parts[:-1])
+        near = get_close_matches(parts[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*parts[:-1], near[0]])!r}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown configuration key {where!r}: {hint}"
+    value = problem["input"]
+    shown = f" = {value!r}" if not isinstance(value, dict | list) or len(str(value)) < 60 else ""
+    return f"configuration {where}{shown}: {_lower(problem['msg'])}"
+
+
+def _fields(path: Sequence[str]) -> list[str]:
+    section: type[BaseModel] = Config
+    for name in path:
+        annotation = section.model_fields[name].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+

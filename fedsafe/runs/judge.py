@@ -1,0 +1,114 @@
+"""Judge the global model on the evaluation records: two figures each round, the assessors every few."""
+
+import copy
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedsafe.assess import ASSESSORS, Requirement, Subject, Verdict, find_assessor, judge, parse_requirements
+from fedsafe.assess import run_assessors
+from fedsafe.client import build_objective
+from fedsafe.errors import ConfigError
+from fedsafe.findings import Finding
+from fedsafe.params import Vector
+from fedsafe.runs.compose import Parts
+from fedsafe.runs.config import AssessConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What the assessors found in one round.
+
+    Args:
+        round: The round.
+        findings: By assessor.
+        verdicts: One for each requirement.
+    """
+
+    round: int
+    findings: Mapping[str, list[Finding]]
+    verdicts: Sequence[Verdict]
+
+
+class Judge:
+    """Measures models of one run.
+
+    Args:
+        parts: Of the run.
+        claims: The run's claims, as plain values.
+
+    Raises:
+        ConfigError: An assessor or a requirement is not known.
+    """
+
+    def __init__(self, parts: Parts, claims: Sequence[Mapping[str, Any]]) -> None:
+        self._parts = parts
+        self._claims = tuple(claims)
+        config = parts.config.assess
+        self._assessors = [find_assessor(name) for name in assessor_names(config)]
+        self._requirements = read_requirements(config)
+        self._objective = build_objective(parts.config.client.objective)
+        self._model = copy.deepcopy(parts.module).eval()
+        self._trainable = [p for p in self._model.parameters() if p.requires_grad]
+        self._x = torch.tensor(parts.task.evaluation.x)
+        self._y = torch.tensor(parts.task.evaluation.y)
+
+    @torch.no_grad()
+    def metrics(self, parameters: Vector) -> dict[str, float]:
+        """Accuracy and mean loss of a model on the evaluation records."""
+        model = self._with(parameters)
+        logits = model(self._x)
+        predicted = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+        # A stand-in that gives back the logits: the objective need not run the model again.
+        losses = self._objective(nn.Identity(), logits, self._y)
+        return {
+            "accuracy": float((predicted == self._y).double().mean()),
+            "loss": float(losses.double().mean()),
+        }
+
+    def assess(self, round: int, parameters: Vector) -> Assessment:
+        """Run every assessor and judge every requirement."""
+        task = self._parts.task
+        config = self._parts.config
+        subject = Subject(
+            model=self._with(parameters),
+            task=task,
+            evaluation=task.evaluation,
+            evaluation_name=task.evaluation_name,
+            shards=self._parts.shards,
+            claims=self._claims,
+            round=round,
+        )
+        findings = run_assessors(subject, self._assessors, rng_seed=config.seed, tier=config.assess.tier)
+        everything = [finding for group in findings.values() for finding in group]
+        verdicts = [judge(requirement, everything) for requirement in self._requirements]
+        return Assessment(round=round, findings=findings, verdicts=verdicts)
+
+    def _with(self, parameters: Vector) -> nn.Module:
+        nn.utils.vector_to_parameters(torch.from_numpy(parameters.copy()), self._trainable)
+        return self._model
+
+
+def assessor_names(config: AssessConfig) -> list[str]:
+    """The assessors that are configured, all of FedSafe's by default."""
+    return list(ASSESSORS) if config.assessors is None else config.assessors
+
+
+def read_requirements(config: AssessConfig) -> tuple[Requirement, ...]:
+    """The requirements of a configuration, or of the TOML file that it names (tables ``[[require]]``).
+
+    Raises:
+        ConfigError: The file cannot be read, or a requirement is not valid.
+    """
+    tables: Any = config.require
+    if isinstance(tables, str):
+        try:
+            tables = tomllib.loads(Path(tables).read_text(encoding="utf-8")).get("require", [])
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"assess.require = {config.require!r} cannot be read: {error}") from error
+    return parse_requirements(tables)

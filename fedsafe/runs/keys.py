@@ -1,0 +1,47 @@
+"""The run's secret key: made by the operating system, kept in ``RUN/private/``, never anywhere else."""
+
+import hmac
+import os
+from pathlib import Path
+
+from fedsafe.errors import LedgerError
+from fedsafe.rng import KEY_BYTES, key_from_seed, new_key
+
+_NAME = "noise.key"
+
+
+def create_key(private: Path, *, seed: int | None) -> bytes:
+    """Make and store the key.
+
+    Args:
+        private: The folder ``RUN/private/``.
+        seed: Derive the key from this seed, for reproducible simulations; None asks the operating system.
+    """
+    key = new_key() if seed is None else key_from_seed(seed)
+    descriptor = os.open(private / _NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key.hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+def read_key(private: Path) -> bytes:
+    """Read the key back.
+
+    Raises:
+        LedgerError: It is missing or damaged.
+    """
+    path = private / _NAME
+    try:
+        key = bytes.fromhex(path.read_text().strip())
+    except (OSError, ValueError) as error:
+        raise LedgerError(f"the noise key {path} cannot be read: {error}; a run cannot go on without it") from error
+    if len(key) != KEY_BYTES:
+        raise LedgerError(f"the noise key {path} has {len(key)} bytes, not {KEY_BYTES}: it was cut; restore it")
+    return key
+
+
+def key_fingerprint(key: bytes) -> str:
+    """What the ledger remembers of the key: enough to recognise it, nothing to derive it from."""
+    return hmac.digest(key, b"fedsafe ledger fingerprint", "sha256").hex()

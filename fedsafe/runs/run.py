@@ -1,0 +1,312 @@
+"""A run: from a configuration to a folder that can be defended, in one go or in several."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedsafe.data import Task
+from fedsafe.engine import InlineGrid, LocalGrid
+from fedsafe.errors import ConfigError
+from fedsafe.federation import NoisyAverage, RoundOutcome, ServerOptimizer, make_server_app, server_context
+from fedsafe.params import Vector, fingerprint
+from fedsafe.privacy.accounting import spending_curve
+from fedsafe.privacy.claim import planned_claims
+from fedsafe.privacy.ledger import Ledger
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.records import End, Round, Start
+from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_apps, compose
+from fedsafe.runs.config import Config, make_config, read_config
+from fedsafe.runs.judge import Assessment, Judge
+from fedsafe.runs.keys import create_key, key_fingerprint
+from fedsafe.runs.result import Run
+from fedsafe.runs.start import describe_start
+from fedsafe.store import RunFolder
+
+
+class Observer(Protocol):
+    """Is told what happens in a run. Nothing it does changes the result."""
+
+    def on_start(self, path: Path, start: Start, first_round: int) -> None:
+        """The plan is fixed and the folder is there."""
+        ...
+
+    def on_round(self, line: Round) -> None:
+        """A round is complete and on the disk."""
+        ...
+
+    def on_assessment(self, assessment: Assessment) -> None:
+        """The assessors have judged a round's model."""
+        ...
+
+    def on_end(self, end: End) -> None:
+        """The run is complete."""
+        ...
+
+
+def run(
+    config: Config | Mapping[str, Any] | Path | str | None = None,
+    *,
+    model: nn.Module | None = None,
+    data: Task | None = None,
+    out: Path | str | None = None,
+    observers: Sequence[Observer] = (),
+) -> Run:
+    """Train, assess and record a federation.
+
+    Args:
+        config: A :class:`Config`, plain values, or a TOML file; the default experiment if left out.
+        model: A module to train in place of ``config.model``; it keeps its weights as the start.
+        data: A task to train on in place of ``config.task``.
+        out: The run folder; by default a new one under ``runs/``.
+        observers: Told what happens.
+
+    Returns:
+        The run, complete.
+
+    Raises:
+        FedSafeError: Something cannot be used as it is. Nothing half-written is left.
+    """
+    # A result must not depend on how many threads a machine has.
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    resolved = _resolve(config)
+    if model is not None:
+        resolved = resolved.model_copy(update={"model": {"name": "given in Python"}})
+    if data is not None:
+        resolved = resolved.model_copy(update={"task": {"name": "given in Python"}})
+    path = Path(out) if out is not None else _new_path(resolved, data)
+    _require_free(path)
+    parts = compose(resolved, model=model, data=data)
+    Judge(parts, ())  # a wrong assessor or requirement is reported before anything slow
+    planning = _Background(lambda: calibrate(parts))
+    if resolved.engine.name == "ray":
+        _start_ray(resolved.engine.workers)
+    plan = planning.result()
+    with ExitStack() as stack:
+        folder = RunFolder.create(path, resolved.to_toml())
+        stack.enter_context(folder.lock())
+        seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
+        key = create_key(folder.private, seed=seed)
+        ledger = Ledger.create(folder.private / "ledger.sqlite", plan, key_fingerprint=key_fingerprint(key))
+        stack.callback(ledger.close)
+        claims = [claim.to_json() for claim in planned_claims(plan, key_from_seed=seed is not None)]
+        start = describe_start(path.name, parts, plan, claims)
+        folder.append_record(start)
+        state = State(round=0, parameters=parts.initial, velocity=np.zeros(parts.layout.total), seconds=0.0)
+        state = replace(state, seconds=time.perf_counter() - began)
+        return execute(parts, plan, folder, key, ledger, start, state, observers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a run stands.
+
+    Args:
+        round: The last complete round.
+        parameters: The global model after it.
+        velocity: The server optimiser's state.
+        seconds: Wall time so far.
+    """
+
+    round: int
+    parameters: Vector
+    velocity: NDArray[np.float64]
+    seconds: float
+
+
+def execute(
+    parts: Parts,
+    plan: PrivacyPlan,
+    folder: RunFolder,
+    key: bytes,
+    ledger: Ledger,
+    start: Start,
+    state: State,
+    observers: Sequence[Observer],
+) -> Run:
+    """Run the rounds that are left, and close the record."""
+    began = time.perf_counter()
+    curve = _Background(lambda: _curve(plan))
+    judge = Judge(parts, start.claims)
+    with ExitStack() as stack:
+        grid = _grid(parts, plan, key, stack)
+        for observer in observers:
+            observer.on_start(folder.path, start, state.round + 1)
+        spend = curve.result()
+        optimizer = parts.config.server.optimizer
+        strategy = NoisyAverage(
+            plan=plan,
+            aggregator=aggregator_of(parts, plan),
+            layout=parts.layout,
+            optimizer=ServerOptimizer(learning_rate=optimizer.lr, momentum=optimizer.momentum),
+            ledger=ledger,
+            key=key,
+            velocity=state.velocity,
+        )
+        latest: Round | None = None
+
+        def on_round(outcome: RoundOutcome) -> bool:
+            nonlocal latest
+            elapsed = state.seconds + time.perf_counter() - began
+            latest = _commit(outcome, judge, folder, parts.config, spend, elapsed, observers)
+            return True
+
+        app = make_server_app(
+            strategy,
+            state.parameters,
+            first_round=state.round + 1,
+            last_round=plan.rounds,
+            on_round=on_round,
+        )
+        app(grid, server_context())
+    accuracy = latest.metrics["accuracy"] if latest else Run(folder.path).accuracy
+    end = End(
+        rounds=plan.rounds,
+        seconds=state.seconds + time.perf_counter() - began,
+        status="completed",
+        accuracy=accuracy,
+    )
+    folder.append_record(end)
+    for observer in observers:
+        observer.on_end(end)
+    return Run(folder.path)
+
+
+def _commit(
+    outcome: RoundOutcome,
+    judge: Judge,
+    folder: RunFolder,
+    config: Config,
+    spend: Mapping[str, Sequence[float | None]],
+    elapsed: float,
+    observers: Sequence[Observer],
+) -> Round:
+    """Write what a round leaves behind; its record line comes last and makes it count."""
+    number = outcome.round
+    checkpoint = folder.write_checkpoint(
+        number,
+        {"parameters": outcome.parameters, "velocity": outcome.velocity},
+        {"round": str(number), "sequence": str(outcome.head.sequence), "head": outcome.head.hash},
+    )
+    assessment = None
+    if number % config.assess.every == 0 or number == config.rounds:
+        assessment = judge.assess(number, outcome.parameters)
+        lines = [
+            {"round": number, "assessor": name, **finding.to_json()}
+            for name, findings in assessment.findings.items()
+            for finding in findings
+        ]
+        folder.append("findings.jsonl", *lines)
+        folder.append("requirements.jsonl", *(verdict.to_json(number) for verdict in assessment.verdicts))
+    folder.append_timing(
+        round=number,
+        seconds=outcome.seconds,
+        cpu_seconds=outcome.cpu_seconds,
+        failures=outcome.failures,
+        elapsed=elapsed,
+    )
+    line = Round(
+        round=number,
+        metrics=judge.metrics(outcome.parameters),
+        spend={unit: values[number - 1] for unit, values in spend.items()},
+        ledger={"sequence": outcome.head.sequence, "head": outcome.head.hash},
+        checkpoint=checkpoint,
+        parameters_sha256=fingerprint(outcome.parameters),
+    )
+    folder.append_record(line)
+    for observer in observers:
+        observer.on_round(line)
+        if assessment is not None:
+            observer.on_assessment(assessment)
+    return line
+
+
+def _curve(plan: PrivacyPlan) -> dict[str, list[float | None]]:
+    """Planned epsilon of both levels after each round: the worst case, whoever took part."""
+    rounds = range(1, plan.rounds + 1)
+    record: list[float | None] = [None] * plan.rounds
+    client: list[float | None] = [None] * plan.rounds
+    if plan.record.private:
+        worst = [min(round, plan.record.max_participations) * plan.record.steps for round in rounds]
+        record = [*spending_curve(plan.record.mechanism(), plan.record.delta, worst)]
+    if plan.client.private:
+        client = [*spending_curve(plan.client.mechanism(plan.rounds), plan.client.delta, list(rounds))]
+    return {"record": record, "client": client}
+
+
+def _grid(parts: Parts, plan: PrivacyPlan, key: bytes, stack: ExitStack) -> LocalGrid:
+    engine = parts.config.engine
+    make_apps = client_apps(parts, plan, key)
+    if engine.name == "inline":
+        return InlineGrid(clients=plan.clients, apps=make_apps(), chunk=engine.chunk)
+    # Ray costs a second to import, and an inline run does not need it.
+    from fedsafe.engine.ray_grid import RayGrid
+
+    sizes = [float(len(rows)) for rows in parts.records]
+    grid = RayGrid(
+        clients=plan.clients,
+        make_apps=make_apps,
+        workers=engine.workers,
+        chunk=engine.chunk,
+        cost=lambda node: sizes[node - 2],
+    )
+    stack.callback(grid.close)
+    grid.wait_until_ready()
+    return grid
+
+
+def _start_ray(workers: int) -> None:
+    from fedsafe.engine.ray_grid import start_ray
+
+    start_ray(workers)
+
+
+def _resolve(config: Config | Mapping[str, Any] | Path | str | None) -> Config:
+    if isinstance(config, Config):
+        return config
+    return make_config(config) if isinstance(config, Mapping) else read_config(config)
+
+
+def _new_path(config: Config, data: Task | None) -> Path:
+    named = config.task if isinstance(config.task, str) else str(config.task.get("name", "run"))
+    name = data.name if data is not None else named.replace(":", "-").replace("/", "-")
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{name}-{moment}-{secrets.token_hex(2)}"
+
+
+def _require_free(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"output folder in use: {path}; choose another --out, or --resume it")
+
+
+class _Background:
+    """Work that goes on while Ray starts. A daemon: an interrupted run does not wait for it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._do, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _do(self, work: Callable[[], Any]) -> None:
+        try:
+            self._value = work()
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            self._error = error
+
+    def result(self) -> Any:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._value

@@ -1,0 +1,83 @@
+"""The first line of a run record: what was fixed before round 1."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.records import Start
+from fedsafe.runs.compose import Parts
+
+_PACKAGES = ("fedsafe", "flwr", "ray", "torch", "numpy", "opacus", "dp-accounting", "captum", "fairlearn")
+
+
+def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[dict[str, Any]]) -> Start:
+    """Describe a run before its first round."""
+    task, config = parts.task, parts.config
+    sizes = [len(rows) for rows in parts.records]
+    return Start(
+        run=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        revision=code_revision(),
+        versions={"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
+        machine={
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "workers": config.engine.workers if config.engine.name == "ray" else 1,
+        },
+        seed=config.seed,
+        reproducible=config.privacy.noise_key == "seed",
+        task={
+            "name": task.name,
+            "kind": task.kind,
+            "classes": list(task.classes),
+            "features": task.features,
+            "train_records": len(task.train),
+            "evaluation": task.evaluation_name,
+            "evaluation_records": len(task.evaluation),
+            "source": asdict(task.source),
+        },
+        model={
+            "name": config.model if isinstance(config.model, str) else config.model.get("name", "module"),
+            "parameters": parts.layout.total,
+        },
+        trainer=parts.trainer,
+        federation={
+            "clients": len(sizes),
+            "partition": config.federation.partition,
+            "records_per_client": {
+                "min": min(sizes),
+                "median": float(np.median(sizes)),
+                "max": max(sizes),
+            },
+        },
+        claims=tuple(claims),
+        plan=plan.numbers(),
+    )
+
+
+def code_revision() -> str | None:
+    """The commit that this package was run from, with ``+`` if the tree differs; None outside a checkout."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    return done.stdout.strip()

@@ -1,0 +1,218 @@
+"""Every assessor keeps the contract, and none can stop or disturb another."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedsafe.assess import ASSESSORS, Assessor, Cost, find_assessor, run_assessors
+from fedsafe.errors import ConfigError, DataError, ModelError
+from fedsafe.findings import METRICS, Finding, proportion
+
+CLAIMS = (
+    {"unit": "record", "epsilon": 3.0, "delta": 1e-5, "adversary": "server", "group_epsilon": 7.5},
+    {"unit": "client", "epsilon": None},
+)
+
+
+@pytest.fixture
+def subject(perceptron, inputs, judged):
+    x = inputs(1500)
+    y = np.random.default_rng(9).integers(0, 2, 1500)
+    shards = tuple(np.array_split(np.arange(1500), 40))
+    return judged(nn.Sequential(perceptron(), nn.Dropout(0.5)), x, y, shards=shards, claims=CLAIMS, round=3)
+
+
+class Made:
+    """An assessor whose call is given."""
+
+    def __init__(self, name, call):
+        self.name, self.call = name, call
+
+    def plan(self, subject, tier):
+        return Cost(description="made")
+
+    def __call__(self, subject, *, rng, tier):
+        return self.call(subject, rng)
+
+
+def good(subject, rng):
+    return [proportion("performance.accuracy", int(rng.integers(0, 1000)), 1000)]
+
+
+@pytest.mark.parametrize("tier", ["cheap", "full"])
+@pytest.mark.parametrize("name", ASSESSORS)
+def test_contract(subject, name, tier):
+    assessor = find_assessor(name)
+    assert isinstance(assessor, Assessor)
+    assert assessor.name == name
+    cost = assessor.plan(subject, tier)
+    assert cost.description
+    assert min(cost.examples, cost.forward, cost.backward) >= 0
+    weights = copy.deepcopy(subject.model.state_dict())
+    torch.manual_seed(5)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    x = subject.evaluation.x.copy()
+
+    first = assessor(subject, rng=np.random.default_rng(1), tier=tier)
+    second = assessor(subject, rng=np.random.default_rng(1), tier=tier)
+
+    assert first
+    for finding in first:
+        assert isinstance(finding, Finding)
+        assert finding.metric in METRICS
+        assert finding.metric.startswith(f"{name}.")
+        assert finding.data
+        assert finding.released is None
+        assert Finding.from_json(json.loads(json.dumps(finding.to_json(), allow_nan=False))) == finding
+    assert first == second
+    keys = [(finding.metric, tuple(finding.where.items())) for finding in first]
+    assert len(keys) == len(set(keys))
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+    assert not any(module.training for module in subject.model.modules())
+    assert all(torch.equal(weights[key], value) for key, value in subject.model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in subject.model.parameters())
+    assert np.array_equal(x, subject.evaluation.x)
+
+
+def test_statuses_of_a_complete_subject_are_measured(subject):
+    found = run_assessors(subject, list(ASSESSORS), rng_seed=0, tier="cheap")
+    assert list(found) == list(ASSESSORS)
+    odd = [f for findings in found.values() for f in findings if f.status != "measured"]
+    assert [(f.metric, f.where) for f in odd] == [("privacy.epsilon", {"unit": "client"})]
+
+
+def test_an_assessor_that_raises_is_reported_by_name_and_the_others_run(subject):
+    def bad(subject, rng):
+        raise RuntimeError("no such luck")
+
+    found = run_assessors(subject, [Made("bad", bad), Made("good", good)], rng_seed=0, tier="cheap")
+    (finding,) = found["bad"]
+    assert (finding.metric, finding.status, finding.value) == ("assess.completed", "failed", None)
+    assert finding.where == {"assessor": "bad"}
+    assert "'bad'" in finding.reason
+    assert "RuntimeError: no such luck" in finding.reason
+    assert found["good"][0].status == "measured"
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [(None, "a NoneType"), ({}, "a dict"), ([0.5], "entry 0 of its list is a float"), ("fine", "a str")],
+)
+def test_a_wrong_return_type_is_refused_by_name(subject, returned, words):
+    found = run_assessors(subject, [Made("odd", lambda s, r: returned)], rng_seed=0, tier="cheap")
+    (finding,) = found["odd"]
+    assert finding.status == "failed"
+    assert "'odd'" in finding.reason
+    assert words in finding.reason
+
+
+def test_adding_an_assessor_does_not_change_another(subject):
+    alone = run_assessors(subject, [Made("b", good)], rng_seed=0, tier="cheap")
+    both = run_assessors(subject, [Made("a", good), Made("b", good)], rng_seed=0, tier="cheap")
+    assert alone["b"] == both["b"]
+    assert both["a"] != both["b"]
+    assert run_assessors(subject, [Made("b", good)], rng_seed=1, tier="cheap") != alone
+
+
+def test_an_assessor_cannot_damage_the_model_nor_global_randomness(subject):
+    def vandal(subject, rng):
+        subject.model.train()
+        with torch.no_grad():
+            for parameter in subject.model.parameters():
+                parameter.zero_()
+        return [proportion("performance.accuracy", int(torch.randint(0, 1000, ())), 1000)]
+
+    before, state = copy.deepcopy(subject.model.state_dict()), torch.get_rng_state()
+    first = run_assessors(subject, [Made("vandal", vandal)], rng_seed=0, tier="cheap")
+    assert all(torch.equal(before[key], value) for key, value in subject.model.state_dict().items())
+    assert not subject.model.training
+    assert torch.equal(state, torch.get_rng_state())
+    torch.rand(7)
+    assert run_assessors(subject, [Made("vandal", vandal)], rng_seed=0, tier="cheap") == first
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_model_without_finite_outputs_gets_no_number(inputs, judged, broken):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(broken))
+
+        def forward(self, x):
+            return x[:, :1] * self.weight
+
+    subject = judged(Broken(), inputs(300), np.arange(300) % 2)
+    found = run_assessors(subject, list(ASSESSORS), rng_seed=0, tier="cheap")
+    findings = [finding for name in found if name != "privacy" for finding in found[name]]
+    assert {finding.status for finding in findings} == {"failed"}
+    assert all("not finite" in finding.reason for finding in findings)
+    with pytest.raises(ModelError, match="300 of 300"):
+        subject.predict(subject.evaluation.x)
+
+
+def test_names_are_found_or_refused_with_the_nearest(subject):
+    assert find_assessor("fedsafe.assess.privacy:Privacy").name == "privacy"
+    for spec, words in (
+        ("fairnes", "did you mean 'fairness'"),
+        ("no.such:thing", "cannot be imported"),
+        ("fedsafe.assess.privacy:Nothing", "cannot be imported"),
+        ("math:pi", "no assessor"),
+        ("fractions:Fraction.missing", "cannot be imported"),
+        ("fedsafe.assess:Subject", "cannot be imported or made"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            find_assessor(spec)
+    with pytest.raises(ConfigError, match="two assessors are named 'privacy'"):
+        run_assessors(subject, ["privacy", "privacy"], rng_seed=0, tier="cheap")
+    with pytest.raises(ConfigError, match="tier 'quick'"):
+        run_assessors(subject, ["privacy"], rng_seed=0, tier="quick")
+
+
+def test_privacy_findings_follow_the_claims(subject, inputs, judged, linear):
+    found = run_assessors(subject, ["privacy"], rng_seed=0, tier="cheap")["privacy"]
+    record, group, client = found
+    assert (record.value, record.bound, record.interval) == (3.0, "upper", None)
+    assert record.where == {"unit": "record", "adversary": "server"}
+    assert (group.metric, group.value) == ("privacy.group_epsilon", 7.5)
+    assert (client.status, client.where) == ("not_applicable", {"unit": "client"})
+    for claims in ((), ({"unit": "record", "epsilon": float("inf")},)):
+        bare = judged(linear(np.zeros(6), 0.0), inputs(2), [0, 1], claims=claims)
+        (finding,) = run_assessors(bare, ["privacy"], rng_seed=0, tier="cheap")["privacy"]
+        assert (finding.status, finding.value) == ("not_applicable", None)
+
+
+def test_a_subject_that_cannot_be_judged_is_refused(linear, inputs, judged):
+    subject = judged(linear(np.zeros(6), 0.0), inputs(4), [0, 1, 0, 1])
+    with pytest.raises(ConfigError, match=r"model\.eval"):
+        replace(subject, model=nn.Linear(6, 1))
+    with pytest.raises(DataError, match="empty"):
+        replace(subject, evaluation=subject.evaluation.take(np.arange(0)))
+    narrow = replace(subject.evaluation, x=np.zeros((4, 5), np.float32))
+    with pytest.raises(DataError, match="5 features, the schema 6"):
+        replace(subject, evaluation=narrow)
+    with pytest.raises(DataError, match="labels run from 0 to 5"):
+        replace(subject, evaluation=replace(subject.evaluation, y=np.array([0, 1, 5, 1])))
+    with pytest.raises(ModelError, match=r"\(4, 2\)"):
+        replace(subject, model=nn.Linear(6, 2).eval()).predict(subject.evaluation.x)
+
+
+def test_private_evaluation_records_are_marked_as_released(linear, inputs, judged):
+    subject = judged(linear(np.ones(6), 0.0), inputs(200), np.arange(200) % 2)
+    private = replace(subject, task=replace(subject.task, evaluation_public=False))
+    found = run_assessors(private, ["performance"], rng_seed=0, tier="cheap")["performance"]
+    assert all("charged to no budget" in finding.released for finding in found)
+
+
+def test_predictions_do_not_depend_on_batches(perceptron, inputs, judged, monkeypatch):
+    x = inputs(500)
+    subject = judged(perceptron(3), x, np.arange(500) % 3, classes=3)
+    whole = subject.logits(x)
+    monkeypatch.setattr("fedsafe.assess.base._ROWS", 64)
+    assert subject.logits(x) == pytest.approx(whole, abs=1e-6)
+    assert subject.logits(x[:0]).shape == (0, 3)

@@ -1,0 +1,70 @@
+"""A task is found by name, by file or by import path; a mistake is answered with the nearest valid choice."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fedsafe.data import load_task
+from fedsafe.errors import ConfigError, DataError
+
+FACTORIES = """
+from fedsafe.data import load_task
+
+def shipped(copies=1):
+    return load_task("adult") if copies == 1 else [load_task("adult")] * copies
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def factories(tmp_path, monkeypatch):
+    (tmp_path / "task_factories.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "task_factories"
+
+
+def test_a_name_and_a_table_with_a_name_are_the_same_task():
+    assert load_task("adult").schema == load_task({"name": "adult"}).schema
+
+
+def test_a_factory_is_called_with_its_options(factories):
+    assert load_task(f"{factories}:shipped").name == "adult"
+    assert load_task({"name": f"{factories}:shipped", "copies": 1}).name == "adult"
+    with pytest.raises(DataError, match=r"returned list, not a fedsafe\.data\.Task"):
+        load_task({"name": f"{factories}:shipped", "copies": 2})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("adlut", "no task 'adlut'. Did you mean 'adult'"),
+        ({"name": "adult", "clients": 3}, "takes no options: got clients"),
+        ({}, "needs `name`, or `path` and `schema`"),
+        ({"name": 3}, "needs `name`"),
+        (3, "neither a name nor a table"),
+        ({"path": "a.csv"}, "no `schema`"),
+        ({"path": "a.csv", "shema": "b"}, "unknown key 'shema'. Did you mean 'schema'"),
+        ({"path": 3, "schema": "b"}, r"task\.path = 3 is not a path"),
+        ({"path": "a.csv", "schema": "b", "evaluation_fraction": "half"}, "not a number"),
+        ({"path": "a.csv", "schema": "b", "seed": 1.5}, "not a whole number"),
+        ("no_such_module:task", "cannot be imported: No module named 'no_such_module'"),
+        ("fedsafe.data:no_such_task", "cannot be imported: .*no_such_task"),
+        (":task", "cannot be imported"),
+    ],
+)
+def test_a_mistake_is_answered_with_a_remedy(spec, message):
+    with pytest.raises(ConfigError, match=message):
+        load_task(spec)
+
+
+def test_an_import_path_to_something_else_is_refused(factories):
+    with pytest.raises(ConfigError, match="is int, not something to call"):
+        load_task(f"{factories}:constant")
+
+
+def test_data_needs_no_torch_and_no_drawing_library_to_import():
+    # In a process of its own, since other tests of this session may have imported them.
+    code = "import sys, fedsafe.data, fedsafe.data.describe; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
