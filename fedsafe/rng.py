@@ -57,7 +57,9 @@ class StreamId:
         """An injective encoding: lengths are written before the parts of variable length."""
         name = self.purpose.encode()
         head = len(name).to_bytes(2, "big") + name
-        return head + self.client.to_bytes(8, "big", signed=True) + self.round.to_bytes(8, "big") + self.digest
+        return (
+            head + self.client.to_bytes(8, "big", signed=True) + self.round.to_bytes(8, "big") + self.digest
+        )
 
 
 class Stream:

@@ -59,7 +59,10 @@ class NoisyMean:
     def finish(self, fold: Fold, noise: Stream) -> NDArray[np.float64]:
         """Noise calibrated to the sum's sensitivity, then the public divisor."""
         total = fold.arrays["total"].astype(np.int64, copy=False)
-        return from_grid(gaussian_on_grid(total, self.noise * self.clip, self.bits, noise), self.bits) / self.divisor
+        return (
+            from_grid(gaussian_on_grid(total, self.noise * self.clip, self.bits, noise), self.bits)
+            / self.divisor
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ result into one update of the model with ``finish``. How clients were packed int
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Updates:
 class Fold:
     """What an aggregator has folded so far, as plain arrays that any transport can carry."""
 
-    arrays: dict[str, NDArray[np.int64] | NDArray[np.float64]]
+    arrays: dict[str, NDArray[Any]]
 
 
 class Aggregator(Protocol):

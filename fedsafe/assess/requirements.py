@@ -115,7 +115,7 @@ class Verdict:
         """Whether the model may not be released: a `must` that did not pass."""
         return self.requirement.severity == "must" and self.verdict != "pass"
 
-    def to_json(self, round: int) -> dict[str, Any]:  # noqa: A002  the key of the file
+    def to_json(self, round: int) -> dict[str, Any]:
         """One line of ``requirements.jsonl``."""
         required = {entry.name: getattr(self.requirement, entry.name) for entry in fields(self.requirement)}
         return {

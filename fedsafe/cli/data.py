@@ -15,8 +15,12 @@ def _group() -> None:
 
 @data_app.command("describe")
 def describe_command(
-    config: Annotated[Path | None, typer.Argument(help="A TOML file; the default experiment if left out.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file; the default experiment if left out.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the partition.")] = None,
     out: Annotated[Path, typer.Option(help="Where to draw it.")] = Path("federation.png"),
 ) -> None:

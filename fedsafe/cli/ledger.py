@@ -21,11 +21,19 @@ def show_command(run: _Run) -> None:
     ledger = _open(run)
     for event in ledger.events:
         body = event.body
-        what = f"plan {body['plan'][:12]}" if event.kind == "plan" else f"{len(body['cohort']):4d} clients reserved"
-        typer.echo(f"event {event.sequence:4d}  {event.kind:5s}  round {event.round:4d}  {what}  {event.hash[:12]}")
+        what = (
+            f"plan {body['plan'][:12]}"
+            if event.kind == "plan"
+            else f"{len(body['cohort']):4d} clients reserved"
+        )
+        typer.echo(
+            f"event {event.sequence:4d}  {event.kind:5s}  round {event.round:4d}  {what}  {event.hash[:12]}"
+        )
     counts = [ledger.participations[client] for client in range(ledger.plan.clients)]
     cap = ledger.plan.record.max_participations
-    typer.echo(f"participations: at most {max(counts)} of {cap} planned, mean {sum(counts) / len(counts):.2f}")
+    typer.echo(
+        f"participations: at most {max(counts)} of {cap} planned, mean {sum(counts) / len(counts):.2f}"
+    )
     _echo_spend(ledger)
     ledger.close()
 
@@ -74,7 +82,5 @@ def _echo_spend(ledger: "Ledger") -> None:
     plan, realised = ledger.plan, ledger.realised()
     planned = plan.spend(plan.rounds)
     for unit, delta in (("record", plan.record.delta), ("client", plan.client.delta)):
-        shown = [
-            "none" if spend[unit] is None else f"{spend[unit]:.4f}" for spend in (planned, realised)
-        ]
+        shown = ["none" if spend[unit] is None else f"{spend[unit]:.4f}" for spend in (planned, realised)]
         typer.echo(f"{unit:6s}  planned epsilon {shown[0]}, realised {shown[1]}, at delta {delta:g}")

@@ -56,7 +56,9 @@ class Progress:
         )
         for claim in start.claims:
             bound = "no guarantee" if claim["epsilon"] is None else f"epsilon {claim['epsilon']:.3f}"
-            self._console.print(f"  {claim['unit']:6s} {bound} at delta {claim['delta']:g}, against {claim['adversary']}")
+            self._console.print(
+                f"  {claim['unit']:6s} {bound} at delta {claim['delta']:g}, against {claim['adversary']}"
+            )
 
     def on_round(self, line: "Round") -> None:
         """Move the bar, or print every tenth of the way."""
@@ -82,7 +84,8 @@ class Progress:
         bad = [verdict for verdict in assessment.verdicts if verdict.verdict != "pass"]
         verdicts = f", {len(assessment.verdicts) - len(bad)} of {len(assessment.verdicts)} requirements pass"
         self._console.print(
-            f"round {assessment.round}: {count} findings{verdicts if assessment.verdicts else ''}", soft_wrap=True
+            f"round {assessment.round}: {count} findings{verdicts if assessment.verdicts else ''}",
+            soft_wrap=True,
         )
 
     def on_end(self, end: "End") -> None:

@@ -28,8 +28,12 @@ _FINDING_KEYS = ("metric", "where", "status", "value", "interval", "n")
 
 
 def run_command(
-    config: Annotated[Path | None, typer.Argument(help="A TOML file; the default experiment if left out.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file; the default experiment if left out.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of partition and initial weights.")] = None,
     workers: Annotated[int | None, typer.Option(help="Ray workers.")] = None,
     engine: Annotated[Engine | None, typer.Option(help="Where clients run.")] = None,
@@ -94,7 +98,9 @@ def _close(run: "Run", progress: "Progress", *, as_json: bool) -> None:
 
     report = write_report(run.path)
     verdicts = run.last_verdicts()
-    blocked = [verdict for verdict in verdicts if verdict["severity"] == "must" and verdict["verdict"] != "pass"]
+    blocked = [
+        verdict for verdict in verdicts if verdict["severity"] == "must" and verdict["verdict"] != "pass"
+    ]
     if as_json:
         typer.echo(json.dumps(summary(run, report), allow_nan=False))
     else:

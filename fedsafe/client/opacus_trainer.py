@@ -76,7 +76,7 @@ class OpacusTrainer:
         nn.utils.vector_to_parameters(vector, self._trainable)
         self._model.zero_grad(set_to_none=True)
         losses = self._objective(self._model, self._x[rows], self._y[rows])
-        losses.sum().backward()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         samples = [p.grad_sample if hasattr(p, "grad_sample") else None for p in self._trainable]
         gradients = torch.cat(
             [
@@ -91,4 +91,3 @@ class OpacusTrainer:
         factors = (clip / norms).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
         factors = torch.where(keep, factors, 0.0).to(vector.dtype)
         return torch.where(keep[:, None], gradients * factors[:, None], 0.0).sum(0)
-

@@ -50,7 +50,9 @@ def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ..
         raise ModelError(f"the objective gives losses of shape {tuple(losses.shape)} for {_BATCH} examples")
     moved = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     if moved:
-        raise ModelError(f"buffer {moved[0]} moves in training, and would leave the client un-noised: {_REMEDY}")
+        raise ModelError(
+            f"buffer {moved[0]} moves in training, and would leave the client un-noised: {_REMEDY}"
+        )
     if not _close(losses, again):
         raise ModelError(
             "the model draws random numbers in forward (dropout?): they would not be keyed to the client; set the "

@@ -155,8 +155,8 @@ class Schema:
             origin: What to call the frame in the message, usually its file.
 
         Raises:
-            DataError: Naming the missing columns, the nearest present one, and all that are present; or if two
-                columns share a name.
+            DataError: Naming the missing columns, the nearest present one, and all that are present; or if
+                two columns share a name.
         """
         present = [str(name) for name in frame.columns]
         if len(set(present)) != len(present):

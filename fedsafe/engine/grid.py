@@ -50,7 +50,7 @@ def deliver(apps: ClientApps, messages: Sequence[Message], contexts: Sequence[Co
     for message, context in zip(messages, contexts, strict=True):
         try:
             reply = apps.one(message, context)
-        except Exception as error:  # noqa: BLE001 - a client's failure is a reply, not a crash
+        except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             reply = Message(Error(code=_CLIENT_FAILED, reason=reason), reply_to=message)
         replies.append(reply)
@@ -58,7 +58,7 @@ def deliver(apps: ClientApps, messages: Sequence[Message], contexts: Sequence[Co
 
 
 @dataclass(kw_only=True)
-class LocalGrid(Grid):  # type: ignore[misc]
+class LocalGrid(Grid):
     """What every grid of ours shares: nodes 2, 3, ... for clients 0, 1, ..., ids, and contexts that persist.
 
     Args:
@@ -90,10 +90,17 @@ class LocalGrid(Grid):  # type: ignore[misc]
         return self._run
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """A message from the server."""
-        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+        return Message(
+            content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl
+        )
 
     def get_node_ids(self) -> Iterable[int]:
         """Every node, whether busy or not."""
@@ -110,7 +117,9 @@ class LocalGrid(Grid):  # type: ignore[misc]
         """Replies to these messages that were not pulled before."""
         return [self._waiting.pop(number) for number in message_ids if number in self._waiting]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
         """Deliver messages and wait for the replies."""
         sent = self._number(messages)
         return self.exchange(sent, timeout) if sent else []
@@ -119,7 +128,11 @@ class LocalGrid(Grid):  # type: ignore[misc]
         """The context of a message's node; what the app keeps in it is there in the next round."""
         node = message.metadata.dst_node_id
         if node not in self._contexts:
-            config = {"partition-id": node - SERVER_NODE - 1, "num-partitions": self.clients, **self.node_config}
+            config = {
+                "partition-id": node - SERVER_NODE - 1,
+                "num-partitions": self.clients,
+                **self.node_config,
+            }
             self._contexts[node] = Context(
                 run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config={}
             )

@@ -1,6 +1,7 @@
 """A Flower grid over Ray actors: the model is put once, a chunk of clients is one task."""
 
 import io
+import logging
 import math
 import os
 import pickle
@@ -26,11 +27,10 @@ def start_ray(workers: int) -> bool:
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     return True
 
 
-@ray.remote(num_cpus=1)
 class _Worker:
     """One process with the client app and its data."""
 
@@ -48,6 +48,9 @@ class _Worker:
         replies = deliver(self._apps, messages, contexts)
         # Our own chunks keep nothing in their contexts; any other app may.
         return replies, None if self._apps.batch is not None else contexts
+
+
+_Actor: Any = ray.remote(num_cpus=1)(_Worker)
 
 
 @dataclass(kw_only=True)
@@ -71,7 +74,7 @@ class RayGrid(LocalGrid):
         super().__post_init__()
         self._started_ray = start_ray(self.workers)
         apps = ray.put(self.make_apps)
-        self._actors = [_Worker.remote(apps) for _ in range(self.workers)]
+        self._actors = [_Actor.remote(apps) for _ in range(self.workers)]
 
     def wait_until_ready(self) -> None:
         """Wait until every actor has loaded its data.

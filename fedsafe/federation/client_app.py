@@ -55,8 +55,12 @@ class ClientRuntime:
         for message in messages[1:]:
             if message.content["arrays"] is not messages[0].content["arrays"]:
                 other = read_instruction(message, self.trainer.layout)
-                if other.round != instruction.round or not np.array_equal(other.parameters, instruction.parameters):
-                    raise PlanViolation("the messages of a chunk carry different models: send one round at a time")
+                if other.round != instruction.round or not np.array_equal(
+                    other.parameters, instruction.parameters
+                ):
+                    raise PlanViolation(
+                        "the messages of a chunk carry different models: send one round at a time"
+                    )
         clients = sorted(int(context.node_config["partition-id"]) for context in contexts)
         fold, failures, error = self._fold(instruction, clients)
         reply = TrainReply(
@@ -71,7 +75,7 @@ class ClientRuntime:
             )
         try:
             return self._train(instruction, clients), 0, ""
-        except Exception as error:  # noqa: BLE001 - a client's failure is a reply, not a crash
+        except Exception as error:
             if len(clients) == 1:
                 return self.aggregator.zero(self.trainer.layout.total), 1, f"{type(error).__name__}: {error}"
         # Only one of them may be at fault: the others still count.

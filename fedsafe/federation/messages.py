@@ -1,6 +1,7 @@
 """The codec between FedSafe's values and Flower's records. Both entry points of a client speak it."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -70,19 +71,19 @@ def instruction_content(arrays: ArrayRecord, *, round: int, plan: str) -> Record
 
 def read_instruction(message: Message, layout: Layout) -> TrainInstruction:
     """What a training message asks for."""
-    config = message.content["config"]
-    arrays = message.content["arrays"]
-    assert isinstance(arrays, ArrayRecord)  # noqa: S101 - narrows the type of our own codec
+    config = message.content.config_records["config"]
     return TrainInstruction(
-        round=int(config["server-round"]),
-        plan=str(config["plan"]),
-        parameters=unpack_parameters(arrays, layout),
+        round=cast("int", config["server-round"]),
+        plan=cast("str", config["plan"]),
+        parameters=unpack_parameters(message.content.array_records["arrays"], layout),
     )
 
 
 def reply_message(reply: TrainReply, to: Message) -> Message:
     """A reply as a Flower message."""
-    fold = ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in reply.fold.arrays.items()})
+    fold = ArrayRecord(
+        {name: Array(np.ascontiguousarray(value)) for name, value in reply.fold.arrays.items()}
+    )
     info = MetricRecord({"failures": reply.failures, "cpu-seconds": reply.cpu_seconds})
     content = RecordDict({"fold": fold, "info": info, "error": ConfigRecord({"text": reply.error})})
     return Message(content, reply_to=to)
@@ -92,11 +93,11 @@ def read_reply(message: Message) -> TrainReply | None:
     """The reply that a message carries; None for one that only carries an error."""
     if message.has_error():
         return None
-    info = message.content["info"]
-    fold = Fold(arrays={name: array.numpy() for name, array in message.content["fold"].items()})
+    info = message.content.metric_records["info"]
+    fold = message.content.array_records["fold"]
     return TrainReply(
-        fold=fold,
-        failures=int(info["failures"]),
-        error=str(message.content["error"]["text"]),
-        cpu_seconds=float(info["cpu-seconds"]),
+        fold=Fold(arrays={name: array.numpy() for name, array in fold.items()}),
+        failures=cast("int", info["failures"]),
+        error=cast("str", message.content.config_records["error"]["text"]),
+        cpu_seconds=cast("float", info["cpu-seconds"]),
     )

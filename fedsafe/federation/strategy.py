@@ -73,7 +73,7 @@ class RoundOutcome:
     failures: int
 
 
-class NoisyAverage(Strategy):  # type: ignore[misc]
+class NoisyAverage(Strategy):
     """One round: sample, reserve, send, merge, add noise, divide by a public constant, step.
 
     Args:

@@ -23,6 +23,7 @@ Adjacency = Literal["zero-out", "add/remove", "replace-one"]
 # Headline figures use the fine interval; a curve over many horizons uses the coarse one. Both are upper bounds.
 FINE = 1e-4
 COARSE = 1e-3
+LEAST_NOISE = 0.3
 
 _RELATION = {
     "zero-out": privacy_accountant.NeighboringRelation.REPLACE_SPECIAL,
@@ -112,6 +113,9 @@ def calibrate_noise(
 ) -> float:
     """The smallest noise multiplier, to four digits, whose epsilon does not exceed ``target``.
 
+    Never below ``LEAST_NOISE``: the loss distribution of less noise is too wide to handle, and more noise than
+    asked for is always sound.
+
     Raises:
         CalibrationError: No noise up to 10^5 meets the target.
     """
@@ -120,6 +124,8 @@ def calibrate_noise(
         mechanism = SampledGaussian(rate=rate, noise=math.exp(log_noise), count=count, adjacency=adjacency)
         return math.log(max(epsilon(mechanism, delta, interval), 1e-9)) - math.log(target)
 
+    if excess(math.log(LEAST_NOISE), COARSE) <= 0.0:
+        return LEAST_NOISE
     low, high = _bracket(lambda log_noise: excess(log_noise, COARSE), target)
     rough = brentq(lambda x: excess(x, COARSE), low, high, xtol=1e-3)
     # The coarse bound lies a little above the fine one: the root is near, from above.
@@ -143,14 +149,12 @@ def _bracket(excess: Any, target: float) -> tuple[float, float]:
             )
     while excess(low) <= 0.0:
         low, high = low - math.log(1.5), low
-        if low < math.log(1e-2):
-            break
     return low, high
 
 
 def _round_up(value: float) -> float:
     digits = 3 - math.floor(math.log10(value))
-    return math.ceil(value * 10**digits - 1e-9) / 10**digits
+    return float(math.ceil(value * 10**digits - 1e-9) / 10**digits)
 
 
 def _composed(mechanism: SampledGaussian, interval: float) -> Any:

@@ -53,9 +53,7 @@ class Claim:
     def statement(self) -> str:
         """One paragraph that a reviewer can quote."""
         if math.isinf(self.epsilon):
-            return (
-                f"No {self.unit}-level differential privacy is claimed: this level ran without clip and noise."
-            )
+            return f"No {self.unit}-level differential privacy is claimed: this level ran without clip and noise."
         group = ""
         if self.group_epsilon is not None:
             bound = f"{self.group_epsilon:.4g}" if math.isfinite(self.group_epsilon) else "unbounded"
@@ -134,7 +132,11 @@ def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
             "each client runs this code, and keeps its batches and noise to itself",
             "preprocessing uses the public schema alone",
         ),
-        not_covered=(*_NOT_COVERED, "how many records a client holds", "persons with records in several clients"),
+        not_covered=(
+            *_NOT_COVERED,
+            "how many records a client holds",
+            "persons with records in several clients",
+        ),
         group_epsilon=group,
     )
 
@@ -162,4 +164,3 @@ def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
         ),
         not_covered=(*_NOT_COVERED, "the server itself, and clients, who see that they were chosen"),
     )
-

@@ -60,7 +60,9 @@ class Ledger:
         self._events = list(_read_chain(database))
         opening = self._events[0] if self._events else None
         if opening is None or opening.kind != "plan":
-            raise LedgerError("the ledger has no plan event: it was truncated; restore the run folder from a backup")
+            raise LedgerError(
+                "the ledger has no plan event: it was truncated; restore the run folder from a backup"
+            )
         if opening.body["plan"] != plan.hash:
             raise PlanViolation(
                 f"the ledger was opened for plan {opening.body['plan'][:12]}, the configuration gives "
@@ -166,7 +168,9 @@ class Ledger:
     def _check(self, round: int, cohort: Sequence[int]) -> None:
         done = self._events[-1].round
         if round != done + 1:
-            raise PlanViolation(f"round {round} was asked for after round {done}: rounds are released in order")
+            raise PlanViolation(
+                f"round {round} was asked for after round {done}: rounds are released in order"
+            )
         if round > self._plan.rounds:
             raise PlanViolation(
                 f"round {round} is outside the plan of {self._plan.rounds} rounds, and was refused; a longer run "
@@ -174,7 +178,9 @@ class Ledger:
             )
         for client in cohort:
             if not 0 <= client < self._plan.clients:
-                raise PlanViolation(f"client {client} is not one of the {self._plan.clients} registered clients")
+                raise PlanViolation(
+                    f"client {client} is not one of the {self._plan.clients} registered clients"
+                )
             if self._participations[client] >= self._plan.record.max_participations:
                 raise PlanViolation(
                     f"client {client} has used its {self._plan.record.max_participations} planned participations"
@@ -278,7 +284,9 @@ def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
         previous = digest
         yield Event(sequence=sequence, kind=kind, round=round, body=content, hash=digest)
     if releases:
-        raise LedgerError(f"rounds {sorted(releases)} have a release but no event: the ledger was cut or edited")
+        raise LedgerError(
+            f"rounds {sorted(releases)} have a release but no event: the ledger was cut or edited"
+        )
 
 
 def _append(
@@ -288,7 +296,9 @@ def _append(
     before = "" if previous is None else previous.hash
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     digest = _hash(sequence, kind, round, text, before)
-    database.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", (sequence, kind, round, text, before, digest))
+    database.execute(
+        "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", (sequence, kind, round, text, before, digest)
+    )
     return Event(sequence=sequence, kind=kind, round=round, body=body, hash=digest)
 
 

@@ -29,7 +29,8 @@ def grid_bits(clip: float, population: int) -> int:
 
 def to_grid(rows: NDArray[np.float64], bits: int) -> Grid:
     """Round toward zero to multiples of ``2^-bits``; ``(rows, parameters)`` int64."""
-    return np.trunc(np.ldexp(rows, bits)).astype(np.int64)
+    grid: Grid = np.trunc(np.ldexp(rows, bits)).astype(np.int64)
+    return grid
 
 
 def from_grid(values: Grid, bits: int) -> NDArray[np.float64]:
@@ -43,4 +44,5 @@ def gaussian_on_grid(total: Grid, standard_deviation: float, bits: int, stream: 
     Source: Dwork and Roth (2014), appendix A, for the mechanism; the grid answers Mironov (2012).
     """
     noise = stream.normal(total.size) * np.ldexp(standard_deviation, bits)
-    return total + np.rint(noise).astype(np.int64).reshape(total.shape)
+    noisy: Grid = total + np.rint(noise).astype(np.int64).reshape(total.shape)
+    return noisy

@@ -115,7 +115,12 @@ class PrivacyPlan:
             return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
 
         plain = asdict(self)
-        return {"hash": self.hash, **plain, "record": level(plain["record"]), "client": level(plain["client"])}
+        return {
+            "hash": self.hash,
+            **plain,
+            "record": level(plain["record"]),
+            "client": level(plain["client"]),
+        }
 
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any]) -> "PrivacyPlan":
@@ -137,7 +142,9 @@ class PrivacyPlan:
                 program=numbers["program"],
             )
         except (KeyError, TypeError) as error:
-            raise PlanViolation(f"the plan in the run record is incomplete: {error}; restore the record") from error
+            raise PlanViolation(
+                f"the plan in the run record is incomplete: {error}; restore the record"
+            ) from error
         if plan.hash != numbers.get("hash"):
             raise PlanViolation("the plan in the run record does not match its hash: the record was edited")
         return plan

@@ -72,6 +72,7 @@ class MetricBlock:
         name: Its dotted name.
         about: One sentence on it, or "".
         note: What all cells note alike, or "".
+        method: How all intervals were made, or "" where that differs.
         cells: One for each slice.
     """
 
@@ -79,6 +80,7 @@ class MetricBlock:
     name: str
     about: str
     note: str
+    method: str
     cells: tuple[Cell, ...]
 
 
@@ -104,12 +106,14 @@ def scorecard(findings: Iterable[Json]) -> dict[str, list[MetricBlock]]:
 
 def _block(cells: Sequence[Cell]) -> MetricBlock:
     first = cells[0]
+    methods = {cell.method for cell in cells if cell.method}
     alike = all(cell.note == first.note for cell in cells)
     return MetricBlock(
         title=first.title,
         name=first.name,
         about=first.about,
         note=first.note if alike else "",
+        method=methods.pop() if len(methods) == 1 else "",
         cells=tuple(cells),
     )
 
@@ -130,7 +134,8 @@ def finding_cell(finding: Mapping[str, Any]) -> Cell:
     low, high = (0.0, 1.0) if bounded else _axis(value, ends, anchors.values())
     shows = bounded or value is None or bool(ends) or bool(anchors)
     confidence = finding.get("confidence")
-    method = f"{100 * confidence:g} % {finding.get('interval_method')}" if ends and confidence else ""
+    made = formats.method(str(finding.get("interval_method") or ""))
+    method = f"{100 * confidence:g} % {made}".strip() if ends and confidence else ""
     count = finding.get("n")
     return Cell(
         title=formats.title(name),

@@ -32,6 +32,14 @@ MARKS: Mapping[str, str] = {
 }
 """A sign for each status, so that none is told by colour alone."""
 
+_PEOPLE = {
+    "wilson": "Wilson",
+    "clopper": "Clopper",
+    "pearson": "Pearson",
+    "newcombe": "Newcombe",
+    "delong": "DeLong",
+    "bca": "BCa",
+}
 _ACRONYMS = {"auc": "AUC", "nll": "NLL", "ece": "ECE"}
 
 
@@ -91,8 +99,15 @@ def where(place: Mapping[str, Any] | None) -> str:
     words = [] if attribute is None else [f"{attribute}: {group}" if group is not None else str(attribute)]
     if attribute is None and group is not None:
         words.append(str(group))
-    words += [f"{key} {number(value) if isinstance(value, float) else value}" for key, value in place.items()]
+    for key, value in place.items():
+        shown = number(value) if isinstance(value, float) else status(str(value))
+        words.append(f"{status(str(key))} {shown}")
     return ", ".join(words)
+
+
+def method(name: str) -> str:
+    """How an interval was made, with the names of people in capitals."""
+    return re.sub(r"[a-z]+", lambda word: _PEOPLE.get(word[0], word[0]), name)
 
 
 def metric(name: str) -> Metric | None:

@@ -79,7 +79,10 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
     if len(task.evaluation) >= federation.clients:
         shards = tuple(partition(task.evaluation.y, federation.clients, federation.partition, config.seed))
     module = build_model(
-        config.model if model is None else model, features=task.features, outputs=task.outputs, seed=config.seed
+        config.model if model is None else model,
+        features=task.features,
+        outputs=task.outputs,
+        seed=config.seed,
     )
     trainer = choose_trainer(module, objective, (task.features,), len(task.classes))
     return Parts(
@@ -120,7 +123,9 @@ def calibrate(parts: Parts) -> PrivacyPlan:
 
 def program_digest(parts: Parts) -> str:
     """Digest of what decides a client's release besides the plan's numbers and its records."""
-    settings = parts.config.model_dump(include={"task", "model", "seed", "data", "federation", "client", "server"})
+    settings = parts.config.model_dump(
+        include={"task", "model", "seed", "data", "federation", "client", "server"}
+    )
     described = [settings, parts.trainer, repr(parts.module), fingerprint(parts.initial)]
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 

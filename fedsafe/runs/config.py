@@ -213,7 +213,11 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         known = _fields(parts[:-1])
         near = get_close_matches(parts[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*parts[:-1], near[0]])!r}?" if near else f"known here: {', '.join(known)}"
+        hint = (
+            f"did you mean {'.'.join([*parts[:-1], near[0]])!r}?"
+            if near
+            else f"known here: {', '.join(known)}"
+        )
         return f"unknown configuration key {where!r}: {hint}"
     value = problem["input"]
     shown = f" = {value!r}" if not isinstance(value, dict | list) or len(str(value)) < 60 else ""
@@ -232,4 +236,3 @@ def _fields(path: Sequence[str]) -> list[str]:
 
 def _lower(message: str) -> str:
     return message[:1].lower() + message[1:]
-

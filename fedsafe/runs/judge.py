@@ -10,8 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedsafe.assess import ASSESSORS, Requirement, Subject, Verdict, find_assessor, judge, parse_requirements
-from fedsafe.assess import run_assessors
+from fedsafe.assess import (
+    ASSESSORS,
+    Requirement,
+    Subject,
+    Verdict,
+    find_assessor,
+    judge,
+    parse_requirements,
+    run_assessors,
+)
 from fedsafe.client import build_objective
 from fedsafe.errors import ConfigError
 from fedsafe.findings import Finding

@@ -36,9 +36,13 @@ def read_key(private: Path) -> bytes:
     try:
         key = bytes.fromhex(path.read_text().strip())
     except (OSError, ValueError) as error:
-        raise LedgerError(f"the noise key {path} cannot be read: {error}; a run cannot go on without it") from error
+        raise LedgerError(
+            f"the noise key {path} cannot be read: {error}; a run cannot go on without it"
+        ) from error
     if len(key) != KEY_BYTES:
-        raise LedgerError(f"the noise key {path} has {len(key)} bytes, not {KEY_BYTES}: it was cut; restore it")
+        raise LedgerError(
+            f"the noise key {path} has {len(key)} bytes, not {KEY_BYTES}: it was cut; restore it"
+        )
     return key
 
 

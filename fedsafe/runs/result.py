@@ -52,7 +52,10 @@ class Run:
         return rounds[-1].metrics.get("accuracy") if rounds else None
 
     def rounds(self) -> "pd.DataFrame":
-        """One row for each complete round: ``round``, ``accuracy``, ``loss``, ``epsilon_record``, ``epsilon_client``."""
+        """One row for each complete round.
+
+        Columns: ``round``, ``accuracy``, ``loss``, ``epsilon_record``, ``epsilon_client``.
+        """
         import pandas as pd
 
         rows = [

@@ -64,8 +64,8 @@ def resume(
         parts = compose(config, model=model, data=data)
         if program_digest(parts) != plan.program:
             raise ConfigError(
-                f"the configuration, model or task is not the one that {path} began with; restore config.toml, or "
-                "start a new run"
+                f"the configuration, model or task is not the one that {path} began with; restore config.toml, "
+                "or start a new run"
             )
         key = read_key(folder.private)
         ledger_path = folder.private / "ledger.sqlite"
@@ -95,7 +95,9 @@ def _state(folder: RunFolder, parts: Parts, rounds: Sequence[Round]) -> State:
     last = rounds[-1]
     tensors, _ = folder.read_checkpoint(last.round)
     if fingerprint(tensors["parameters"]) != last.parameters_sha256:
-        raise LedgerError(f"the checkpoint of round {last.round} is not the one in the record: it was replaced")
+        raise LedgerError(
+            f"the checkpoint of round {last.round} is not the one in the record: it was replaced"
+        )
     timings = [line for line in folder.read("private/timings.jsonl") if line["round"] <= last.round]
     return State(
         round=last.round,

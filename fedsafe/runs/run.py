@@ -302,7 +302,7 @@ class _Background:
     def _do(self, work: Callable[[], Any]) -> None:
         try:
             self._value = work()
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+        except BaseException as error:
             self._error = error
 
     def result(self) -> Any:

@@ -205,7 +205,7 @@ class RunFolder:
 
     def write_checkpoint(
         self,
-        round: int,  # noqa: A002
+        round: int,
         tensors: Mapping[str, np.ndarray],
         metadata: Mapping[str, str],
         *,

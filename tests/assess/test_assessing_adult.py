@@ -1,4 +1,4 @@
-"""The whole cheap assessment on the shipped Adult data, where a logistic model's robustness is known exactly."""
+"""The cheap assessment of the shipped Adult data, where a logistic model's robustness is known exactly."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from fedsafe.assess import ASSESSORS, Requirement, Subject, judge, run_assessors
 from fedsafe.data import load_task, partition
+from fedsafe.rng import public_generator
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,6 @@ def test_attack_equals_the_exact_robust_accuracy_of_the_logistic_model(subject, 
     weight = subject.model.weight.detach().numpy().astype(np.float64)[0]
     low, high = subject.input_bounds()
     # The assessor draws its examples first from its own generator: draw the same ones.
-    from fedsafe.rng import public_generator
-
     examples = subject.sample(2000, public_generator(0, "assess 1 robustness"))
     x, sign = examples.x.astype(np.float64), np.where(examples.y == 1, 1.0, -1.0)
     margin = sign * subject.logits(examples.x)[:, 0]

@@ -21,9 +21,9 @@ CLAIMS = (
 
 @pytest.fixture
 def subject(perceptron, inputs, judged):
-    x = inputs(1500)
-    y = np.random.default_rng(9).integers(0, 2, 1500)
-    shards = tuple(np.array_split(np.arange(1500), 40))
+    x = inputs(900)
+    y = np.random.default_rng(9).integers(0, 2, 900)
+    shards = tuple(np.array_split(np.arange(900), 40))
     return judged(nn.Sequential(perceptron(), nn.Dropout(0.5)), x, y, shards=shards, claims=CLAIMS, round=3)
 
 

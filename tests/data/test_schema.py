@@ -1,4 +1,4 @@
-"""A record's features come from that record and the public schema alone, and stay inside the stated bounds."""
+"""A record's features come from that record and the public schema alone, inside the stated bounds."""
 
 import math
 
@@ -32,8 +32,8 @@ def frame(**columns: list[object]) -> pd.DataFrame:
 
 
 cells = st.one_of(
-    st.none(), st.sampled_from(["?", "", "a", "bee", "x", " b ", "nan", "-inf", "1e999", "30"]), st.text(max_size=4),
-    st.integers(-(10**9), 10**9), st.floats(),
+    st.none(), st.sampled_from(["?", "", "a", "bee", "x", " b ", "nan", "-inf", "1e999", "30"]),
+    st.text(max_size=4), st.integers(-(10**9), 10**9), st.floats(),
 )  # fmt: skip
 records = st.fixed_dictionaries({c.name: cells for c in SCHEMA.columns})
 
@@ -129,7 +129,7 @@ def test_moving_a_perturbable_feature_inside_its_bounds_gives_the_encoding_of_a_
 
 def test_labels_are_class_indices_and_strange_or_missing_ones_are_refused():
     assert SCHEMA.labels(frame(y=["no", " yes", "no"])).tolist() == [0, 1, 0]
-    with pytest.raises(DataError, match="'yess'.*no, yes.*Did you mean 'yes'"):
+    with pytest.raises(DataError, match=r"'yess'.*no, yes.*Did you mean 'yes'"):
         SCHEMA.labels(frame(y=["no", "yess"]))
     with pytest.raises(DataError, match="missing in 2 of 3"):
         SCHEMA.labels(frame(y=["no", "?", None]))
@@ -190,7 +190,7 @@ def test_a_schema_needs_columns_with_different_names_and_two_classes():
 
 
 def test_missing_columns_are_named_with_the_nearest_and_all_present_ones():
-    with pytest.raises(DataError, match="no label column 'y'.*Columns: hours, gain"):
+    with pytest.raises(DataError, match=r"no label column 'y'.*Columns: hours, gain"):
         SCHEMA.check(frame(y=["no"]).drop(columns="y"), "my.csv")
     renamed = frame(y=["no"]).rename(columns={"hours": "hour"})
     with pytest.raises(DataError, match=r"my.csv lacks the columns hours\. Did you mean 'hour'"):
@@ -209,5 +209,5 @@ def test_a_split_value_that_is_neither_is_refused():
     split = Split(column="part", train="t", evaluation="e")
     held, kept = split.indices(pd.DataFrame({"part": ["t", "e", "t"]}), "my.csv")
     assert (held.tolist(), kept.tolist()) == ([1], [0, 2])
-    with pytest.raises(DataError, match="'v' in the split column 'part'.*'t' or 'e'"):
+    with pytest.raises(DataError, match=r"'v' in the split column 'part'.*'t' or 'e'"):
         split.indices(pd.DataFrame({"part": ["t", "v"]}), "my.csv")

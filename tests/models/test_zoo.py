@@ -32,6 +32,9 @@ class Net(nn.Module):
         super().__init__()
         self.layer = nn.Linear(features, outputs)
 
+    def forward(self, x):
+        return self.layer(x)
+
 def number(features, outputs):
     return 3
 

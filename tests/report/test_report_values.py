@@ -24,7 +24,15 @@ def test_an_epsilon_is_never_rounded_down():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(2.99871, "2.999"), (7.99312, "7.994"), (0.1, "0.1"), (3.0, "3.0"), (2.99961, "3.000"), (12345.6, "12350"), (0.0, "0")],
+    [
+        (2.99871, "2.999"),
+        (7.99312, "7.994"),
+        (0.1, "0.1"),
+        (3.0, "3.0"),
+        (2.99961, "3.000"),
+        (12345.6, "12350"),
+        (0.0, "0"),
+    ],
 )
 def test_an_epsilon_has_at_most_four_digits_and_a_short_one_stays(value, shown):
     assert formats.epsilon(value) == shown
@@ -58,6 +66,8 @@ def test_slices_are_named_in_words():
     assert formats.where({"attribute": "sex", "group": "Female"}) == "sex: Female"
     assert formats.where({"attribute": "sex"}) == "sex"
     assert formats.where({"attack": "pgd", "radius": 0.1}) == "attack pgd, radius 0.1"
+    assert formats.where({"explainer": "integrated_gradients"}) == "explainer integrated gradients"
+    assert formats.where({"attribute": "job", "group": "a_b"}) == "job: a_b"
     assert formats.where({}) == ""
 
 
@@ -110,7 +120,7 @@ def test_the_accuracy_takes_the_interval_of_the_finding_that_measured_the_same_m
     value, ends, note = accuracy(read_run(full))
     expected = formats.interval(wilson(round(FixtureRun().accuracy(40) * EXAMPLES), EXAMPLES), "share")
     assert (value, ends) == ("83.9 %", expected)
-    assert note.startswith("95 % wilson, n = 16,281 examples; UCI Adult test split (public)")
+    assert note.startswith("95 % Wilson, n = 16,281 examples; UCI Adult test split (public)")
 
 
 def test_an_accuracy_that_no_finding_measured_has_wilsons_interval(tmp_path):

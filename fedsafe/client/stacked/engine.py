@@ -45,7 +45,9 @@ def clipped_sum(
     with torch.enable_grad():
         losses = objective(model.module, x, y)
         if losses.shape != y.shape[:1]:
-            raise ValueError(f"the objective gave losses of shape {tuple(losses.shape)}, not {tuple(y.shape[:1])}")
+            raise ValueError(
+                f"the objective gave losses of shape {tuple(losses.shape)}, not {tuple(y.shape[:1])}"
+            )
         gradients = torch.autograd.grad(losses.sum(), [tap.output for tap in model.taps], allow_unused=True)
     layers = gradients_by_layer(model.taps, gradients, batch)
     model.taps.clear()

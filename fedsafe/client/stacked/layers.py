@@ -51,17 +51,17 @@ class StackedLinear(nn.Module):
         self.clients = clients
         self.columns = columns
         self._taps = taps
-        self._weight = parameters[:, columns["weight"]].view(clients, template.out_features, template.in_features)
+        self._weight = parameters[:, columns["weight"]].view(
+            clients, template.out_features, template.in_features
+        )
         self._bias = parameters[:, columns["bias"]].unsqueeze(1) if "bias" in columns else None
 
     def forward(self, x: Tensor) -> Tensor:
         """``(clients * batch, ..., inputs)`` to ``(clients * batch, ..., outputs)``."""
         inputs = x.reshape(self.clients, -1, x.shape[-1])
         transposed = self._weight.transpose(1, 2)
-        if self._bias is None:
-            output = torch.bmm(inputs, transposed)
-        else:
-            output = torch.baddbmm(self._bias, inputs, transposed)
+        bias = self._bias
+        output = torch.bmm(inputs, transposed) if bias is None else torch.baddbmm(bias, inputs, transposed)
         if torch.is_grad_enabled():
             if not output.requires_grad:
                 output.requires_grad_()
@@ -103,7 +103,8 @@ class StackedLinear(nn.Module):
 
 
 def _squared(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, dim=2, dtype=torch.float64).square()
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float64)
+    return norms.square()
 
 
 StackedRule = Callable[[nn.Linear, int, Tensor, dict[str, slice], list[Tap]], StackedLinear]
