@@ -10,6 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fedsafe.report.formats import epsilon
+
 if TYPE_CHECKING:
     from fedsafe.records import End, Round, Start
     from fedsafe.report import ClosingRow
@@ -55,17 +57,15 @@ class Progress:
             f"{self._rounds} rounds"
         )
         for claim in start.claims:
-            bound = "no guarantee" if claim["epsilon"] is None else f"epsilon {claim['epsilon']:.3f}"
-            self._console.print(
-                f"  {claim['unit']:6s} {bound} at delta {claim['delta']:g}, against {claim['adversary']}"
-            )
+            bound = "no guarantee" if claim["epsilon"] is None else f"epsilon {epsilon(claim['epsilon'])}"
+            self._console.print(f"  {claim['unit']:6s} {bound} at delta {claim['delta']:g}")
 
     def on_round(self, line: "Round") -> None:
         """Move the bar, or print every tenth of the way."""
         done = line.round - self._first + 1
         left = (time.perf_counter() - self._began) / done * (self._rounds - line.round)
         spent = ", ".join(
-            f"{unit} {'-' if value is None else f'{value:.2f}/{self._targets[unit]:.2f}'}"
+            f"{unit} {epsilon(value)}" + ("" if value is None else f" of {epsilon(self._targets[unit])}")
             for unit, value in line.spend.items()
         )
         accuracy = line.metrics.get("accuracy")

@@ -6,6 +6,7 @@ agree up to rounding.
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,7 +77,10 @@ class OpacusTrainer:
         nn.utils.vector_to_parameters(vector, self._trainable)
         self._model.zero_grad(set_to_none=True)
         losses = self._objective(self._model, self._x[rows], self._y[rows])
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # Inputs need no gradient, and Opacus's hooks do without one.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            losses.sum().backward()  # type: ignore[no-untyped-call]
         samples = [p.grad_sample if hasattr(p, "grad_sample") else None for p in self._trainable]
         gradients = torch.cat(
             [

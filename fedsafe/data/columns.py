@@ -42,8 +42,15 @@ def text(series: "pd.Series", missing: Collection[str] = ("",)) -> Texts:
         read = "" if value is None else str(value).strip()
         return None if read in missing or read in ("<NA>", "NaT") else read
 
-    out = np.empty(len(series), dtype=np.object_)
-    out[:] = [one(value) for value in series.astype(object)]
+    import pandas as pd
+
+    values = series.to_numpy(dtype=np.object_)
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":
+        # Only texts: read each distinct one once. (Mixed types would be merged by equality: 1, 1.0 and True.)
+        codes, distinct = pd.factorize(values)
+        return np.array([*map(one, distinct), None], dtype=np.object_)[codes]
+    out = np.empty(len(values), dtype=np.object_)
+    out[:] = [one(value) for value in values]
     return out
 
 

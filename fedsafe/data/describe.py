@@ -22,17 +22,8 @@ Parts = Sequence[NDArray[np.int64]]
 
 _INK, _QUIET = "#22303c", "#8a97a3"
 _HUES = (
-    "#3b6ea8",
-    "#e08a3c",
-    "#5a9e6f",
-    "#b5566b",
-    "#7d6bb0",
-    "#4aa3a8",
-    "#c2a83e",
-    "#8c6d5a",
-    "#9aa5b1",
-    "#d48fb0",
-)
+    "#3b6ea8", "#e08a3c", "#5a9e6f", "#b5566b", "#7d6bb0", "#4aa3a8", "#c2a83e", "#8c6d5a", "#9aa5b1", "#d48fb0",
+)  # fmt: skip
 
 
 def describe(task: Task, parts: Parts) -> "pd.DataFrame":
@@ -56,12 +47,10 @@ def describe(task: Task, parts: Parts) -> "pd.DataFrame":
     frame = pd.DataFrame({"records": [len(part) for part in parts]}, dtype=np.int64)
     frame.index.name = "client"
     for title, values, names in _attributes(task, task.train):
-        codes = np.searchsorted(np.sort(names), values)
-        order = np.argsort(names)
-        counts = np.stack([np.bincount(codes[part], minlength=len(names)) for part in parts])
+        counts = np.stack([(values[part][:, None] == names).sum(axis=0) for part in parts])
         shares = counts / frame["records"].to_numpy()[:, None]
-        for position, label in sorted(enumerate(order), key=lambda pair: int(pair[1])):
-            frame[f"{title}={names[label]}"] = shares[:, position]
+        for name, column in zip(names, shares.T, strict=True):
+            frame[f"{title}={name}"] = column
     return frame
 
 
@@ -104,9 +93,11 @@ def draw(task: Task, parts: Parts, path: Path) -> Path:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     frame = describe(task, parts)
-    figure = Figure(figsize=(11.0, 6.4), dpi=150, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+    figure = Figure(figsize=(11.0, 6.4), dpi=150, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     grouped = bool(task.train.groups)
     grid = figure.add_gridspec(2, 2 if grouped else 1, width_ratios=(3, 2) if grouped else None)

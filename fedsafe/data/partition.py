@@ -127,40 +127,51 @@ def _round_to(share: _Floats, total: int) -> Indices:
 def _label_counts(labels: NDArray[np.int64], sizes: Indices, alpha: float, seed: int) -> Indices:
     """``(clients, classes)`` records: rows sum to ``sizes``, columns to how often each label occurs."""
     available = np.bincount(labels).astype(np.int64)
-    mix = _dirichlet(available / len(labels) * (alpha * np.count_nonzero(available)), len(sizes), seed)
-    return _round_both(_fit(mix, sizes, available), sizes, available)
+    concentration = available / len(labels) * (alpha * np.count_nonzero(available))
+    log_mix = _log_dirichlet(concentration, len(sizes), seed)
+    return _round_both(_fit(log_mix, sizes, available), sizes, available)
 
 
-def _dirichlet(concentration: _Floats, clients: int, seed: int) -> _Floats:
-    """``(clients, classes)`` draws, each a gamma by inversion: similar concentrations give similar draws."""
+def _log_dirichlet(concentration: _Floats, clients: int, seed: int) -> _Floats:
+    """``(clients, classes)`` logarithms of unnormalised Dirichlet draws, -inf for absent classes.
+
+    Each is a gamma by inversion, so that similar concentrations give similar draws; logarithms, because draws of
+    a small concentration underflow.
+    """
     from scipy.special import gammaincinv, gammaln
 
     uniform = 1.0 - public_generator(seed, "partition labels").random((clients, len(concentration)))
     shape = np.where(concentration > 0, np.maximum(concentration, 1e-9), 1.0)
-    # For small shapes the gamma underflows; there its lower tail is u = x^a / Gamma(a + 1).
+    # Where the gamma underflows its lower tail is exact enough: u = x^a / Gamma(a + 1).
     tail = (np.log(uniform) + gammaln(shape + 1.0)) / shape
     gamma = gammaincinv(shape, uniform)
     logs = np.where(gamma > 1e-200, np.log(np.maximum(gamma, 1e-200)), tail)
-    logs = np.where(concentration > 0, logs, -np.inf)
-    mix = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(mix / mix.sum(axis=1, keepdims=True))
+    return np.where(concentration > 0, logs, -np.inf)
 
 
-def _fit(mix: _Floats, sizes: Indices, available: Indices) -> _Floats:
-    """Expected counts nearest to ``mix`` in relative entropy that meet both margins.
+def _fit(log_mix: _Floats, sizes: Indices, available: Indices) -> _Floats:
+    """``(clients, classes)`` expected counts that meet both margins (nearly; the rounding settles the rest).
 
-    Iterative proportional fitting (Deming and Stephan, 1940). The floor keeps it feasible when a mix is pure.
+    One factor per class tilts all mixes alike, as in iterative proportional fitting (Deming and Stephan, 1940).
+    A tilt moves the clients that are nearest to changing their label and leaves pure clients pure. Its steps
+    follow signs only (Riedmiller and Braun, 1993): for a small alpha the sums hardly move until they jump.
     """
-    present = available > 0
-    table = np.where(present, np.maximum(mix, 1e-9), 0.0) * sizes[:, None]
+    tilt, last = np.zeros(len(available)), np.zeros(len(available))
+    step = np.ones(len(available))
+    best, least = np.empty(0), np.inf
     for _ in range(_FITTING_ROUNDS):
-        columns = table.sum(axis=0)
-        table = table * np.where(present, available / np.where(present, columns, 1.0), 0.0)
-        rows = table.sum(axis=1)
-        table = table * (sizes / rows)[:, None]
-        if np.abs(table.sum(axis=0) - available).max() < 0.01:
+        logits = log_mix + tilt
+        mix = np.exp(logits - logits.max(axis=1, keepdims=True))
+        expected = mix * (sizes / mix.sum(axis=1))[:, None]
+        excess = expected.sum(axis=0) - available
+        if (worst := float(np.abs(excess).max())) < least:
+            best, least = expected, worst
+        if least < 0.1:
             break
-    return np.asarray(table)
+        sign = np.sign(excess)
+        step = np.where(sign * last < 0, step * 0.5, np.minimum(step * 1.5, 1e12))
+        tilt, last = tilt - sign * step, sign
+    return best
 
 
 def _round_both(expected: _Floats, sizes: Indices, available: Indices) -> Indices:

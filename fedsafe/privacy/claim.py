@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from typing import Any
 
 from fedsafe.privacy.accounting import accountant_name, epsilon, group_epsilon
@@ -56,11 +57,11 @@ class Claim:
             return f"No {self.unit}-level differential privacy is claimed: this level ran without clip and noise."
         group = ""
         if self.group_epsilon is not None:
-            bound = f"{self.group_epsilon:.4g}" if math.isfinite(self.group_epsilon) else "unbounded"
+            bound = _upper(self.group_epsilon) if math.isfinite(self.group_epsilon) else "unbounded"
             group = f" For a person with two records in one client, epsilon is {bound}."
         secrecy = "relies on" if self.cohort_secret else "does not rely on"
         return (
-            f"At the {self.unit} level, the run is ({self.epsilon:.4g}, {self.delta:g})-differentially private "
+            f"At the {self.unit} level, the run is ({_upper(self.epsilon)}, {self.delta:g})-differentially private "
             f"under {self.adjacency} adjacency against {self.adversary}, for the release of {self.release}. "
             f"The bound composes {self.horizon} ({self.regime} regime; {self.accountant}) with {self.sampler}, "
             f"and {secrecy} the secrecy of the cohorts. Randomness: {self.randomness}.{group} "
@@ -91,6 +92,11 @@ class Claim:
             "group_epsilon": number(self.group_epsilon),
             "statement": self.statement(),
         }
+
+
+def _upper(bound: float) -> str:
+    """Four significant digits, rounded up: a printed bound must still be one."""
+    return f"{Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(float(bound))):f}"
 
 
 def planned_claims(plan: PrivacyPlan, *, key_from_seed: bool) -> tuple[Claim, Claim]:

@@ -141,7 +141,11 @@ def closing_table(run: str | os.PathLike[str]) -> list[ClosingRow]:
 def _closing_claim(unit: str, claim: Json) -> ClosingRow:
     shown, detail = formats.epsilon(claim.get("epsilon")), "no guarantee at this level"
     if shown != "none":
-        bounds = f"{claim.get('adjacency')}, against {claim.get('adversary')}"
+        # The first words name it; the report has the whole sentence.
+        adjacency, adversary = (
+            str(claim.get(key)).split(" (")[0].split(",")[0].split(" who ")[0] for key in ("adjacency", "adversary")
+        )
+        bounds = f"{adjacency}, against {adversary}"
         detail = f"delta = {formats.delta(claim.get('delta'))}, {bounds}"
     return ClosingRow(section="claim", name=f"epsilon per {unit}", value=shown, detail=detail)
 

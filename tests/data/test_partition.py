@@ -96,6 +96,14 @@ def test_skew_grows_as_alpha_falls():
     assert skews[-1] < 0.1
 
 
+def test_a_rare_label_under_a_small_alpha_stays_with_few_clients():
+    labels = (np.arange(60_000) % 100 < 3).astype(np.int64)
+    for alpha in (1e-6, 0.01):
+        parts = partition(labels, 1000, {"name": "dirichlet", "alpha": alpha}, 0)
+        holders = sum(labels[part].any() for part in parts)
+        assert 30 <= holders <= 40  # thirty clients' worth of records
+
+
 def test_the_same_seed_gives_the_same_parts_and_another_seed_others():
     spec = {"name": "dirichlet", "alpha": 0.5, "sizes": {"name": "lognormal", "sigma": 0.5}}
     labels = BALANCED[::50]

@@ -70,6 +70,15 @@ def test_a_null_elsewhere_in_a_typed_column_does_not_change_a_record():
     assert schema.encode(with_null)[0].tolist() == [1, 0, 0]
 
 
+def test_a_column_of_texts_reads_as_its_values_do_one_by_one():
+    values = ["30", " 30", "?", "", "1e3", "nan", "30"]
+    together = SCHEMA.encode(frame(hours=values, job=values))
+    alone = [SCHEMA.encode(frame(hours=[value], job=[value]))[0] for value in values]
+    mixed = SCHEMA.encode(frame(hours=[*values, 30], job=[*values, True]))[:-1]
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together, mixed)
+
+
 def test_linear_values_are_mapped_from_the_bounds_and_clamped():
     x = SCHEMA.encode(frame(hours=[10, 40, 70, -5, 500, "25"]))[:, 0]
     np.testing.assert_allclose(x, [-1, 0, 1, -1, 1, -0.5])

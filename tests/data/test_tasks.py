@@ -65,6 +65,6 @@ def test_an_import_path_to_something_else_is_refused(factories):
 
 
 def test_data_needs_no_torch_and_no_drawing_library_to_import():
-    # In a process of its own, since other tests of this session may have imported them.
+    # In a process of its own, since other tests may have imported them.
     code = "import sys, fedsafe.data.describe; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
