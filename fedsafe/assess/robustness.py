@@ -41,7 +41,7 @@ class Robustness:
 
     Attributes:
         scales: Standard deviations of the noise, in encoded units.
-        radii: Radii of the attacks in the maximum norm, in encoded units, ascending.
+        radii: Radii of the attacks in the maximum norm, in encoded units.
         tolerance: Share of the examples on which an attack may be weaker than a simpler one, or than itself
             at a smaller radius, before it is called unreliable.
         cheap: Effort of the cheap tier.
@@ -104,7 +104,7 @@ class Robustness:
         """The security curve: a robust example withstands all that was tried at this or a smaller radius."""
         findings: list[Finding] = []
         standing = {"fgsm": clean, "pgd": clean}
-        for radius in self.radii:
+        for radius in sorted(self.radii):
             found = _attack(subject, examples, radius, effort, rng)
             faults = {name: _faults(subject, examples.x, x, radius) for name, x in found.items()}
             # Counted by the untouched model on the returned input, never by the attack's own word.

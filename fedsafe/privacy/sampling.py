@@ -39,11 +39,15 @@ def batch_capacity(records: int, rate: float, largest: int) -> int:
 
 
 def _bucket(size: int) -> int:
-    """The next of 8, 16, 24, 32, 48, 64, 96, ...: two for each doubling waste little, and few are needed."""
-    bucket = 8
+    """The next of 16, 32, 48, 64, 96, 128, ...: few sizes, so that many clients share one.
+
+    Multiples of 16 keep every client's rows aligned alike, wherever they lie in a stack: matrix products choose
+    their kernel, and so their rounding, by alignment.
+    """
+    bucket = 16
     while bucket < size:
         half = bucket + bucket // 2
-        if half >= size and half % 8 == 0:
+        if half >= size and half % 16 == 0:
             return half
         bucket *= 2
     return bucket

@@ -57,8 +57,8 @@ class ClientConfig(_Section):
 
     objective: str = "cross_entropy"
     optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
-    steps: Count = 10
-    rate: Rate = 0.1
+    steps: Count = 2
+    rate: Rate = 0.5
 
 
 class ServerOptimizerConfig(_Section):
@@ -66,7 +66,7 @@ class ServerOptimizerConfig(_Section):
 
     name: Literal["sgd"] = "sgd"
     lr: Positive = 1.0
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.8
 
 
 class ServerConfig(_Section):

@@ -141,6 +141,8 @@ def test_an_attack_that_weakens_with_the_radius_is_unreliable(perceptron, inputs
     _, attacked = run(subject, radii=(0.2, 0.4))
     assert attacked["pgd", 0.2].status == "measured"
     assert "smaller radius" in attacked["pgd", 0.4].reason
+    _, attacked = run(subject, radii=(0.2, 0.4), tolerance=1.0)
+    assert attacked["pgd", 0.4].value == attacked["pgd", 0.2].value < 1.0
 
 
 def test_curve_falls_and_stays_below_clean(perceptron, inputs, judged):

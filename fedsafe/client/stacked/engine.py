@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedsafe.client.objectives import Objective
-from fedsafe.client.stacked.model import StackedModel, gradients_by_layer
+from fedsafe.client.stacked.model import StackedModel, aligned_rows, gradients_by_layer
 from fedsafe.privacy.clipping import MARGIN
 
 
@@ -62,7 +62,7 @@ def clipped_sum(
     factors = torch.where(keep, factors, 0.0).to(model.parameters.dtype)
 
     clean = bool(finite.all())
-    sums = torch.zeros_like(model.parameters)
+    sums = aligned_rows(clients, model.parameters.shape[1], model.parameters.dtype).zero_()
     for layer, inputs, outputs in layers:
         positions = inputs.shape[1] // batch
         scale = factors if positions == 1 else factors.repeat_interleave(positions, 1)

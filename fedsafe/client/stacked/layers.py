@@ -94,8 +94,8 @@ class StackedLinear(nn.Module):
 
     def write_sum(self, inputs: Tensor, gradients: Tensor, sums: Tensor) -> None:
         """Write the sum over examples of gradients that are already scaled into ``sums`` (clients, parameters)."""
-        outer = torch.bmm(gradients.transpose(1, 2), inputs)
-        sums[:, self.columns["weight"]] = outer.flatten(1)
+        target = sums[:, self.columns["weight"]].view(self.clients, gradients.shape[2], inputs.shape[2])
+        torch.bmm(gradients.transpose(1, 2), inputs, out=target)
         if self._bias is not None:
             # A product with ones: a plain sum changes its bits with the number of clients.
             ones = inputs.new_ones(self.clients, inputs.shape[1], 1)

@@ -1,6 +1,7 @@
 """Stacking: an ordinary module, run for many clients at once with each client's own parameters."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,17 @@ from torch import Tensor, nn
 from fedsafe.client.stacked.layers import RULES, StackedLinear, Tap
 from fedsafe.errors import ModelError
 from fedsafe.params import Layout
+
+
+# A matrix product takes another kernel, with other bits, where its operands are aligned differently. What is a
+# multiple of this many values is aligned alike wherever it lies in a stack.
+ALIGNMENT = 16
+
+
+def aligned_rows(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """``(rows, columns)`` uninitialised values, every row aligned like the first."""
+    width = ALIGNMENT * math.ceil(columns / ALIGNMENT)
+    return torch.empty(rows, width, dtype=dtype)[:, :columns]
 
 
 def layout_of(module: nn.Module) -> Layout:

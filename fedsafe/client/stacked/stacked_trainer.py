@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.engine import clipped_sum
-from fedsafe.client.stacked.model import StackedModel, layout_of
+from fedsafe.client.stacked.model import StackedModel, aligned_rows, layout_of
 from fedsafe.client.trainer import ClientJob, LocalTraining
 from fedsafe.params import Vector
 from fedsafe.privacy.sampling import batch_capacity
@@ -61,7 +61,9 @@ class StackedTrainer:
         """Clients of equal capacity; ``rows`` and ``mask`` are ``(steps, stack, capacity)``."""
         training = self._training
         stacked = rows.shape[1]
-        model = StackedModel(self._module, start.repeat(stacked, 1))
+        parameters = aligned_rows(stacked, len(start), start.dtype)
+        parameters[:] = start
+        model = StackedModel(self._module, parameters)
         sizes = [training.step_size(len(job.records)) for job in jobs]
         sizes += sizes[:1] * (stacked - len(jobs))
         scale = start.new_tensor(sizes).unsqueeze(1)
