@@ -1,1 +1,89 @@
-"""FedSafe: private, assessed federated learning."""
+"""FedSafe: private, assessed federated learning.
+
+    import fedsafe
+
+    run = fedsafe.run("experiments/adult.toml")
+    print(run.claims[0]["statement"])
+    run.findings()
+
+What is slow to import is imported when it is used.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fedsafe.data import Task
+    from fedsafe.runs import Callback, Config, Run
+
+__version__ = "0.1.0"
+__all__ = ["open_run", "resume", "run"]
+
+
+def run(
+    config: "Config | Mapping[str, Any] | Path | str | None" = None,
+    *,
+    model: "nn.Module | None" = None,
+    data: "Task | None" = None,
+    out: Path | str | None = None,
+    callbacks: "Sequence[Callback]" = (),
+) -> "Run":
+    """Train a federation privately, assess its model, and write a record and a report.
+
+    Args:
+        config: A TOML file, plain values, or a :class:`fedsafe.runs.Config`; the default experiment if left out.
+        model: A module to train in place of ``config.model``; its weights are the start.
+        data: A task to train on in place of ``config.task``.
+        out: The run folder; by default a new one under ``runs/``.
+        callbacks: Told what happens, see :class:`fedsafe.runs.Callback`.
+
+    Returns:
+        The complete run; ``run.path / "report.html"`` is its page.
+
+    Raises:
+        FedSafeError: Something cannot be used as it is; the message says what, the value, and what to do.
+    """
+    from fedsafe import report, runs
+
+    finished = runs.run(config, model=model, data=data, out=out, callbacks=callbacks)
+    report.write_report(finished.path)
+    return finished
+
+
+def resume(
+    path: Path | str,
+    *,
+    model: "nn.Module | None" = None,
+    data: "Task | None" = None,
+    callbacks: "Sequence[Callback]" = (),
+) -> "Run":
+    """Go on with a run that was interrupted, exactly as if it had not been.
+
+    Args:
+        path: The run folder, with its private part.
+        model: The module, if the run was started with one.
+        data: The task, if the run was started with one.
+        callbacks: Told what happens.
+
+    Raises:
+        FedSafeError: The folder, its ledger or its key is not the one that the run began with.
+    """
+    from fedsafe import report, runs
+
+    finished = runs.resume(path, model=model, data=data, callbacks=callbacks)
+    report.write_report(finished.path)
+    return finished
+
+
+def open_run(path: Path | str) -> "Run":
+    """Read a run folder, or a shared copy of one.
+
+    Raises:
+        RecordError: It is not a run folder.
+    """
+    from fedsafe import runs, store
+
+    return runs.Run(store.RunFolder.open(path).path)

@@ -2,6 +2,7 @@
 
 import sys
 
+import click
 import typer
 
 from fedsafe.cli.data import data_app
@@ -26,7 +27,14 @@ app.add_typer(ledger_app, name="ledger")
 def main() -> None:
     """Run a command. An error is one line on standard error, and an exit code that is not zero."""
     try:
-        app(standalone_mode=True)
-    except FedSafeError as error:
+        code = app(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        sys.stderr.write(f"fedsafe: {error.format_message()}\n")
+        sys.exit(error.exit_code)
+    except (FedSafeError, OSError) as error:
         sys.stderr.write(f"fedsafe: {error}\n")
         sys.exit(1)
+    sys.exit(code)

@@ -62,15 +62,18 @@ class Progress:
 
     def on_round(self, line: "Round") -> None:
         """Move the bar, or print every tenth of the way."""
-        done = line.round - self._first + 1
-        left = (time.perf_counter() - self._began) / done * (self._rounds - line.round)
+        if line.round == self._first:
+            self._began = time.perf_counter()  # what came before is the workers' start
+        timed = max(1, line.round - self._first)
+        left = (time.perf_counter() - self._began) / timed * (self._rounds - line.round)
+        ahead = f"    {left:3.0f} s left" if line.round > self._first else ""
         spent = ", ".join(
             f"{unit} {epsilon(value)}" + ("" if value is None else f" of {epsilon(self._targets[unit])}")
             for unit, value in line.spend.items()
         )
         accuracy = line.metrics.get("accuracy")
         shown = "-" if accuracy is None else f"{accuracy:.4f}"
-        text = f"round {line.round:3d}/{self._rounds}  accuracy {shown}  epsilon spent: {spent}  {left:3.0f} s left"
+        text = f"round {line.round:3d}/{self._rounds}  accuracy {shown}  epsilon spent: {spent}{ahead}"
         if self._live:
             width = 24
             filled = round(width * line.round / self._rounds)

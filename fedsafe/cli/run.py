@@ -46,7 +46,7 @@ def run_command(
 ) -> None:
     """Train a federation privately, assess its model, and write a record and a report."""
     given = {"CONFIG": config, "--set": set_, "--seed": seed, "--out": out, "--reproducible": reproducible}
-    clash = [name for name, value in given.items() if value]
+    clash = [name for name, value in given.items() if value not in (None, False, [])]
     if resume is not None and clash:
         raise ConfigError(f"--resume goes on with the run's own configuration: leave out {', '.join(clash)}")
     overrides = list(set_ or [])
@@ -60,13 +60,13 @@ def run_command(
     progress = Progress(sys.stderr if as_json else sys.stdout)
     try:
         finished = _run(config, overrides, resume, workers, engine, out, progress)
+        _close(finished, progress, as_json=as_json)
     except KeyboardInterrupt:
         progress.stop()
         sys.stderr.write(f"interrupted: {progress.resume_hint()}\n")
         sys.exit(_INTERRUPTED)
     finally:
         progress.stop()
-    _close(finished, progress, as_json=as_json)
 
 
 def _run(

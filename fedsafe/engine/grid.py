@@ -4,6 +4,7 @@
 would: in the metadata's own dictionary. Both are kept here, so that an upgrade of Flower breaks one file.
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -49,12 +50,23 @@ def deliver(apps: ClientApps, messages: Sequence[Message], contexts: Sequence[Co
     replies = []
     for message, context in zip(messages, contexts, strict=True):
         try:
-            reply = apps.one(message, context)
+            reply = _detached(apps.one(_detached(message), context))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             reply = Message(Error(code=_CLIENT_FAILED, reason=reason), reply_to=message)
         replies.append(reply)
     return replies
+
+
+def _detached(message: Message) -> Message:
+    """What a wire would give: records of its own, so that an app that changes them changes nobody else's.
+
+    Array values are immutable bytes, and stay shared.
+    """
+    received = copy.copy(message)
+    if message.has_content():
+        received.content = copy.deepcopy(message.content)
+    return received
 
 
 @dataclass(kw_only=True)

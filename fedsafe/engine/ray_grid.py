@@ -17,18 +17,36 @@ from flwr.app import ArrayRecord, Context, Message
 from fedsafe.engine.grid import ClientApps, LocalGrid, deliver, identify
 from fedsafe.errors import EngineError
 
-# Each actor is asked for this many chunks a round: enough to even out clients of unequal cost.
-_CHUNKS_PER_WORKER = 2
-
-
 def start_ray(workers: int) -> bool:
-    """Start a one-node Ray of ``workers`` processors, unless one is running; whether it was started here."""
+    """Start a one-node Ray of ``workers`` processors, unless one is running; whether it was started here.
+
+    Raises:
+        EngineError: The Ray that is running has fewer processors, so some workers would wait for ever.
+    """
     if ray.is_initialized():
+        found = int(ray.cluster_resources().get("CPU", 0))
+        if found < workers:
+            raise EngineError(
+                f"engine.workers = {workers}, but the Ray that is running in this process has {found} processors: ask "
+                "for fewer workers, or stop it with ray.shutdown()"
+            )
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # Named, so that RAY_ADDRESS of the environment does not send private records to some cluster.
+    ray.init(
+        address="local",
+        num_cpus=workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     return True
+
+
+def stop_ray() -> None:
+    """Stop the Ray that `start_ray` started, with its processes."""
+    ray.shutdown()
 
 
 class _Worker:
@@ -60,7 +78,8 @@ class RayGrid(LocalGrid):
     Args:
         make_apps: Builds the client app inside each actor; it carries the data, which is put once.
         workers: How many actors.
-        chunk: Messages in one chunk; by default two chunks of equal cost for each worker.
+        chunk: Messages in one chunk; by default one chunk of equal cost for each worker, since every chunk
+            has a fixed price and a stack is cheaper the more clients it holds.
         cost: Relative cost of a node's work, for cutting chunks; equal by default.
     """
 
@@ -88,7 +107,7 @@ class RayGrid(LocalGrid):
             raise EngineError(f"a worker could not start: {_cause(error)}") from error
 
     def exchange(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
-        """One task for each chunk; replies in the order in which they arrive."""
+        """One task for each chunk; replies in the order of the messages, so that float sums repeat."""
         shared, tokens = _shared_arrays(messages)
         reference = ray.put(shared)
         waiting: dict[Any, Sequence[Message]] = {}
@@ -111,14 +130,14 @@ class RayGrid(LocalGrid):
             replies += arrived
             for context in contexts or ():
                 self._contexts[context.node_id] = context
-        return replies
+        return sorted(replies, key=lambda reply: int(reply.metadata.reply_to_message_id))
 
     def close(self) -> None:
         """Stop the actors, and Ray if this grid started it."""
         for actor in self._actors:
             ray.kill(actor)
         if self._started_ray:
-            ray.shutdown()
+            stop_ray()
 
     def _cut(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
         """Chunks of neighbouring cost, so that they stack well, and of equal total, so that none is waited for."""
@@ -127,7 +146,7 @@ class RayGrid(LocalGrid):
         weigh = self.cost or (lambda node: 1.0)
         costs = {id(message): weigh(message.metadata.dst_node_id) for message in messages}
         ordered = sorted(messages, key=lambda message: costs[id(message)], reverse=True)
-        share = sum(costs.values()) / (_CHUNKS_PER_WORKER * len(self._actors))
+        share = sum(costs.values()) / len(self._actors)
         chunks: dict[int, list[Message]] = {}
         total = 0.0
         for message in ordered:

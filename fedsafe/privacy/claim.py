@@ -9,7 +9,7 @@ from fedsafe.privacy.accounting import accountant_name, epsilon, group_epsilon
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import GENERATOR
 
-_OS_KEY = f"{GENERATOR} streams keyed by 256 bits from the operating system; single-precision Gaussian"
+_OS_KEY = f"{GENERATOR} streams keyed by 256 bits from the operating system"
 _SEED_KEY = "simulated: no guarantee against anyone who knows the seed"
 
 
@@ -59,10 +59,11 @@ class Claim:
         if self.group_epsilon is not None:
             bound = _upper(self.group_epsilon) if math.isfinite(self.group_epsilon) else "unbounded"
             group = f" For a person with two records in one client, epsilon is {bound}."
+        kind, _, difference = self.adjacency.partition(" (")
         secrecy = "relies on" if self.cohort_secret else "does not rely on"
         return (
             f"At the {self.unit} level, the run is ({_upper(self.epsilon)}, {self.delta:g})-differentially private "
-            f"under {self.adjacency} adjacency against {self.adversary}, for the release of {self.release}. "
+            f"under {kind} adjacency ({difference} against {self.adversary}, for the release of {self.release}. "
             f"The bound composes {self.horizon} ({self.regime} regime; {self.accountant}) with {self.sampler}, "
             f"and {secrecy} the secrecy of the cohorts. Randomness: {self.randomness}.{group} "
             f"Not covered: {'; '.join(self.not_covered)}."
@@ -132,7 +133,7 @@ def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
             f"clip {level.clip:g}; the same bound for every client, so the worst client's"
         ),
         regime="planned",
-        randomness=_SEED_KEY if key_from_seed else _OS_KEY,
+        randomness=_SEED_KEY if key_from_seed else f"{_OS_KEY}; single-precision Gaussian",
         assumptions=(
             "one record per person, in one client",
             "each client runs this code, and keeps its batches and noise to itself",
@@ -162,7 +163,9 @@ def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
         accountant=accountant_name(),
         horizon=f"{plan.rounds} rounds, noise multiplier {level.noise:g}, clip {level.clip:g}",
         regime="planned",
-        randomness=_SEED_KEY if key_from_seed else _OS_KEY,
+        randomness=_SEED_KEY
+        if key_from_seed
+        else f"{_OS_KEY}; Gaussian rounded to a grid of 2^-{level.grid_bits}",
         assumptions=(
             "the server is trusted: it sees each update and adds the noise",
             "nobody but the server learns who was in a cohort",

@@ -36,7 +36,8 @@ def clip_rows(rows: NDArray[np.float64], clip: float) -> NDArray[np.float64]:
     safe = finite_rows(rows)
     # Scaling first keeps the square of a huge finite value from overflowing.
     peak = np.maximum(np.abs(safe).max(axis=1, initial=0.0), np.finfo(float).tiny)
-    norms = peak * np.linalg.norm(safe / peak[:, None], axis=1)
+    with np.errstate(over="ignore"):
+        norms = peak * np.linalg.norm(safe / peak[:, None], axis=1)
     factors = np.minimum(1.0, clip * MARGIN / np.maximum(norms, np.finfo(float).tiny))
     clipped = safe * factors[:, None]
     # A norm that overflowed is infinite: its factor is zero and so is the row.

@@ -93,8 +93,14 @@ class Ledger:
             LedgerError: It is missing, damaged, edited, or belongs to another key.
             PlanViolation: It was opened for another plan.
         """
-        ledger = cls(_existing(path), plan)
+        database = _existing(path)
+        try:
+            ledger = cls(database, plan)
+        except BaseException:
+            database.close()
+            raise
         if ledger.events[0].body["key"] != key_fingerprint:
+            ledger.close()
             raise LedgerError(
                 "the noise key is not the one this ledger was opened with: continuing would release the same "
                 "inputs with a second noise; restore private/noise.key"
@@ -147,10 +153,11 @@ class Ledger:
             LedgerError: The round was reserved before with another digest or cohort.
         """
         members = [int(client) for client in cohort]
-        known = self._database.execute("SELECT digest FROM release WHERE round = ?", (round,)).fetchone()
+        with _damage_reported():
+            known = self._database.execute("SELECT digest FROM release WHERE round = ?", (round,)).fetchone()
         if known is not None:
-            event = next(event for event in self._events if event.round == round)
-            if known[0] != digest.hex() or event.body["cohort"] != members:
+            event = next((event for event in self._events if event.round == round), None)
+            if event is None or known[0] != digest.hex() or event.body["cohort"] != members:
                 raise LedgerError(
                     f"round {round} was already released with other inputs: a second release under the same noise "
                     "would reveal their difference; start a new run"
@@ -158,7 +165,7 @@ class Ledger:
             return self.head
         self._check(round, members)
         body = {"digest": digest.hex(), "cohort": members}
-        with self._database:
+        with _damage_reported(), self._database:
             self._database.execute("INSERT INTO release VALUES (?, ?)", (round, digest.hex()))
             event = _append(self._database, kind="round", round=round, body=body, previous=self._events[-1])
         self._events.append(event)
@@ -265,8 +272,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _damage_reported() -> Iterator[None]:
     try:
         yield
-    except (sqlite3.DatabaseError, json.JSONDecodeError, KeyError) as error:
-        raise LedgerError(f"the ledger is damaged or truncated: {error}; restore it from a backup") from error
+    except (sqlite3.DatabaseError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise LedgerError(
+            f"the ledger is damaged, truncated, full or in use by another process: {error}; free the disk, or "
+            "restore the ledger from a backup"
+        ) from error
 
 
 def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
@@ -275,7 +285,9 @@ def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
         releases = dict(database.execute("SELECT round, digest FROM release").fetchall())
     previous = ""
     for expected, (sequence, kind, round, body, before, digest) in enumerate(rows):
-        if sequence != expected or before != previous or digest != _hash(sequence, kind, round, body, before):
+        with _damage_reported():
+            computed = _hash(sequence, kind, round, body, before)
+        if sequence != expected or before != previous or digest != computed:
             raise LedgerError(f"the chain of the ledger breaks at event {sequence}: it was edited or cut")
         with _damage_reported():
             content = json.loads(body)

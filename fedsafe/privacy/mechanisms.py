@@ -5,8 +5,8 @@ cannot change a bit. Rounding the noise to the grid of the value is the same as 
 post-processing of the Gaussian mechanism and costs no privacy.
 
 Guarantees:
-    A row's norm never grows on its way to the grid (truncation is toward zero), and a sum over the whole
-    population cannot overflow 64 bits.
+    A row's norm never grows on its way to the grid (truncation is toward zero), a sum over the whole population
+    and its noise cannot overflow 64 bits, and the noise can take every value of the grid.
 """
 
 import numpy as np
@@ -17,14 +17,22 @@ from fedsafe.rng import Stream
 Grid = NDArray[np.int64]
 
 
-def grid_bits(clip: float, population: int) -> int:
-    """The finest public grid on which the sum of ``population`` clipped rows and its noise fit 62 bits.
+def grid_bits(clip: float, population: int, noise: float = 1.0) -> int:
+    """The finest public grid, 40 bits at most, on which neither the sum nor its noise loses a bit.
 
-    At most 40: then one value has at most 53 bits for clips up to 4096, and converts without loss.
+    The sum of ``population`` clipped rows fits 58 bits. The largest draw, 9.5 standard deviations, stays below
+    2^53, up to which double precision holds every integer: coarser noise would leave the last bits of the sum
+    bare. A large clip gives a negative number: a grid coarser than one.
+
+    Args:
+        clip: Bound on one row's norm.
+        population: The most rows that can be summed.
+        noise: Noise multiplier: the standard deviation over ``clip``.
     """
-    headroom = int(np.ceil(np.log2(max(clip, 1e-300)))) + int(np.ceil(np.log2(population + 1)))
-    # 16 times the population's sum leaves room for noise far beyond any plan.
-    return max(0, min(40, 62 - headroom - 4, 52 - int(np.ceil(np.log2(max(clip, 1.0))))))
+    magnitude = int(np.ceil(np.log2(max(clip, 1e-300))))
+    sum_fits = 58 - magnitude - int(np.ceil(np.log2(population + 1)))
+    noise_fits = 49 - magnitude - int(np.ceil(np.log2(max(noise, 1.0))))
+    return min(40, sum_fits, noise_fits)
 
 
 def to_grid(rows: NDArray[np.float64], bits: int) -> Grid:

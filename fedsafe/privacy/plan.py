@@ -208,7 +208,7 @@ def make_plan(
             clip=client_clip,
             rate=cohort_rate,
             noise=client_noise,
-            grid_bits=grid_bits(client_clip, clients),
+            grid_bits=grid_bits(client_clip, clients, client_noise),
         ),
         program=program,
     )

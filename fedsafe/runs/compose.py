@@ -135,6 +135,14 @@ def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
     return build_aggregator(parts.config.server.aggregator, plan)
 
 
+def client_cost(parts: Parts, records: int) -> float:
+    """About how many seconds a client takes, for cutting a cohort into chunks of equal work."""
+    fixed = 2e-4  # streams, sampling and padding, whatever the model
+    rows = parts.config.client.steps * parts.config.client.rate * records
+    # Six operations for each parameter and row, forward and backward, at the speed of small products.
+    return fixed + rows * parts.layout.total * 6.0 / 1e10
+
+
 def client_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> Callable[[], ClientApps]:
     """A factory of the client app, small enough to send to a worker together with the data."""
     return functools.partial(_make_apps, parts, plan, key)

@@ -16,7 +16,7 @@ from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
 from fedsafe.runs.compose import Parts, compose, program_digest
-from fedsafe.runs.config import parse_config
+from fedsafe.runs.config import make_config, parse_config
 from fedsafe.runs.keys import key_fingerprint, read_key
 from fedsafe.runs.result import Run
 from fedsafe.runs.run import Observer, State, execute
@@ -53,14 +53,14 @@ def resume(
         stack.enter_context(folder.lock())
         lines = folder.record()
         if not lines or not isinstance(lines[0], Start):
-            raise RecordError(f"{path} stopped before its first round: run it again")
+            raise RecordError(f"{path} stopped before anything was released: delete it and run it again")
         if isinstance(lines[-1], End):
             return Run(folder.path)
         start, plan = lines[0], PrivacyPlan.from_numbers(lines[0].plan)
         config = parse_config(folder.config)
         if engine:
             merged = {**config.engine.model_dump(), **engine}
-            config = config.model_copy(update={"engine": type(config.engine).model_validate(merged)})
+            config = config.model_copy(update={"engine": make_config({"engine": merged}).engine})
         parts = compose(config, model=model, data=data)
         if program_digest(parts) != plan.program:
             raise ConfigError(

@@ -25,7 +25,7 @@ from fedsafe.privacy.claim import planned_claims
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
-from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_apps, compose
+from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_apps, client_cost, compose
 from fedsafe.runs.config import Config, make_config, read_config
 from fedsafe.runs.judge import Assessment, Judge
 from fedsafe.runs.keys import create_key, key_fingerprint
@@ -89,19 +89,19 @@ def run(
     _require_free(path)
     parts = compose(resolved, model=model, data=data)
     Judge(parts, ())  # a wrong assessor or requirement is reported before anything slow
-    planning = _Background(lambda: calibrate(parts))
-    if resolved.engine.name == "ray":
-        _start_ray(resolved.engine.workers)
-    plan = planning.result()
+    seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
+    planning = _Background(lambda: _planned(parts, seed))
     with ExitStack() as stack:
+        if resolved.engine.name == "ray":
+            _start_ray(resolved.engine.workers, stack)
+        plan, claims = planning.result()
+        start = describe_start(path.name, parts, plan, claims)
+        # From here to the start line nothing is slow: a run that is killed in between cannot be resumed.
         folder = RunFolder.create(path, resolved.to_toml())
         stack.enter_context(folder.lock())
-        seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
         key = create_key(folder.private, seed=seed)
         ledger = Ledger.create(folder.private / "ledger.sqlite", plan, key_fingerprint=key_fingerprint(key))
         stack.callback(ledger.close)
-        claims = [claim.to_json() for claim in planned_claims(plan, key_from_seed=seed is not None)]
-        start = describe_start(path.name, parts, plan, claims)
         folder.append_record(start)
         state = State(round=0, parameters=parts.initial, velocity=np.zeros(parts.layout.total), seconds=0.0)
         state = replace(state, seconds=time.perf_counter() - began)
@@ -140,9 +140,10 @@ def execute(
     curve = _Background(lambda: _curve(plan))
     judge = Judge(parts, start.claims)
     with ExitStack() as stack:
-        grid = _grid(parts, plan, key, stack)
+        # Told first: whoever interrupts while workers start should hear how to resume.
         for observer in observers:
             observer.on_start(folder.path, start, state.round + 1)
+        grid = _grid(parts, plan, key, stack)
         spend = curve.result()
         optimizer = parts.config.server.optimizer
         strategy = NoisyAverage(
@@ -232,6 +233,12 @@ def _commit(
     return line
 
 
+def _planned(parts: Parts, seed: int | None) -> tuple[PrivacyPlan, list[dict[str, Any]]]:
+    """The plan and its claims: seconds of accounting."""
+    plan = calibrate(parts)
+    return plan, [claim.to_json() for claim in planned_claims(plan, key_from_seed=seed is not None)]
+
+
 def _curve(plan: PrivacyPlan) -> dict[str, list[float | None]]:
     """Planned epsilon of both levels after each round: the worst case, whoever took part."""
     rounds = range(1, plan.rounds + 1)
@@ -253,23 +260,24 @@ def _grid(parts: Parts, plan: PrivacyPlan, key: bytes, stack: ExitStack) -> Loca
     # Ray costs a second to import, and an inline run does not need it.
     from fedsafe.engine.ray_grid import RayGrid
 
-    sizes = [float(len(rows)) for rows in parts.records]
+    costs = [client_cost(parts, len(rows)) for rows in parts.records]
     grid = RayGrid(
         clients=plan.clients,
         make_apps=make_apps,
         workers=engine.workers,
         chunk=engine.chunk,
-        cost=lambda node: sizes[node - 2],
+        cost=lambda node: costs[node - 2],
     )
     stack.callback(grid.close)
     grid.wait_until_ready()
     return grid
 
 
-def _start_ray(workers: int) -> None:
-    from fedsafe.engine.ray_grid import start_ray
+def _start_ray(workers: int, stack: ExitStack) -> None:
+    from fedsafe.engine.ray_grid import start_ray, stop_ray
 
-    start_ray(workers)
+    if start_ray(workers):
+        stack.callback(stop_ray)
 
 
 def _resolve(config: Config | Mapping[str, Any] | Path | str | None) -> Config:

@@ -1,0 +1,78 @@
+"""Starts ``fedsafe`` commands by forking, from a process that has imported everything once.
+
+Each command is a process of its own, which can be killed and interrupted, without the seconds of imports. It
+reads one JSON request a line: ``{"argv", "cwd", "env", "out", "err"}`` answers a process id, ``{"poll": pid}`` an
+exit code (negative for a signal) or null.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+
+
+def run_child(request: dict) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(request["cwd"])
+    os.environ.update(request["env"])
+    sys.argv = ["fedsafe", *request["argv"]]
+    code = 0
+    try:
+        from fedsafe.cli import main
+
+        main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def warm() -> None:
+    """Import what runs need, and calibrate the tiny plan, whose figures are remembered."""
+    import tiny_federation
+
+    import fedsafe.cli.progress
+    import fedsafe.report
+    import fedsafe.runs.resume
+    from fedsafe.privacy.claim import planned_claims
+    from fedsafe.runs.compose import calibrate, compose
+    from fedsafe.runs.config import make_config
+    from fedsafe.runs.judge import Judge
+    from fedsafe.runs.run import _curve
+
+    parts = compose(make_config(tiny_federation.config()))
+    plan = calibrate(parts)
+    planned_claims(plan, key_from_seed=True)
+    _curve(plan)
+    Judge(parts, ())
+
+
+def main() -> None:
+    warm()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "poll" in request:
+            pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer = None if pid == 0 else os.waitstatus_to_exitcode(status)
+        else:
+            answer = os.fork()
+            if answer == 0:
+                sys.stdin = open(os.devnull)  # noqa: SIM115 - the child leaves by _exit
+                run_child(request)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
