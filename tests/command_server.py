@@ -42,6 +42,10 @@ def warm() -> None:
     """Import what runs need, and calibrate the tiny plan, whose figures are remembered."""
     import tiny_federation
 
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure
+
     import fedsafe.cli.progress
     import fedsafe.report
     import fedsafe.runs.resume

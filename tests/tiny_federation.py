@@ -4,9 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from flwr.serverapp import Grid
+from torch import nn
 
 from fedsafe.data import Categorical, Examples, Label, Numeric, Schema, Source, Task
+from fedsafe.federation import NoisyAverage, RoundOutcome, ServerOptimizer, make_server_app, server_context
+from fedsafe.privacy.ledger import Ledger
+from fedsafe.privacy.mechanisms import grid_bits
+from fedsafe.privacy.plan import ClientPlan, PrivacyPlan, RecordPlan
+from fedsafe.runs.compose import Parts, aggregator_of, client_apps, compose, program_digest
+from fedsafe.runs.config import make_config
 
 CLIENTS = 12
 # Little epsilon is much noise, whose loss distribution is narrow and quick to compose.
@@ -63,6 +70,93 @@ def task(records: int = 240, evaluation: int = 60) -> Task:
     )
 
 
+def parts(**changes: Any) -> Parts:
+    """The parts of a tiny run, with unequal clients and a hidden layer."""
+    sizes = {"name": "lognormal", "sigma": 0.7}
+    partition = {"name": "dirichlet", "by": "label", "alpha": 1.0, "sizes": sizes}
+    values = {"federation__partition": partition, "model": {"name": "mlp", "hidden": [4]}, **changes}
+    return compose(make_config(config(**values)))
+
+
+def plan(of: Parts, *, noise: float = 1.0, cap: int | None = None) -> PrivacyPlan:
+    """A plan of the noise given, calibrated to nothing; no noise means that no level is private."""
+    values = of.config
+    epsilon = 1.0 if noise else float("inf")
+    return PrivacyPlan(
+        clients=values.federation.clients,
+        rounds=values.rounds,
+        record=RecordPlan(
+            epsilon=epsilon,
+            delta=1e-5,
+            clip=1.0,
+            rate=values.client.rate,
+            steps=values.client.steps,
+            max_participations=cap or values.rounds,
+            noise=noise,
+        ),
+        client=ClientPlan(
+            epsilon=epsilon,
+            delta=1e-3,
+            clip=1.0,
+            rate=values.federation.cohort.rate,
+            noise=noise,
+            grid_bits=grid_bits(1.0, values.federation.clients),
+        ),
+        program=program_digest(of),
+    )
+
+
+def apps(of: Parts, by: PrivacyPlan, key: bytes = bytes(32)) -> Any:
+    """What makes the client app."""
+    return client_apps(of, by, key)
+
+
+def play(
+    of: Parts,
+    by: PrivacyPlan,
+    grid: Grid,
+    ledger: Path,
+    *,
+    key: bytes = bytes(32),
+    last: int | None = None,
+    after: RoundOutcome | None = None,
+) -> list[RoundOutcome]:
+    """Run rounds on a grid, from the start or after a round, with a ledger that is made or opened."""
+    opened = (
+        Ledger.open(ledger, by, key_fingerprint="key")
+        if ledger.exists()
+        else Ledger.create(ledger, by, key_fingerprint="key")
+    )
+    momentum = of.config.server.optimizer.momentum
+    strategy = NoisyAverage(
+        plan=by,
+        aggregator=aggregator_of(of, by),
+        layout=of.layout,
+        optimizer=ServerOptimizer(learning_rate=1.0, momentum=momentum),
+        ledger=opened,
+        key=key,
+        velocity=None if after is None else after.velocity,
+    )
+    outcomes: list[RoundOutcome] = []
+
+    def on_round(outcome: RoundOutcome) -> bool:
+        outcomes.append(outcome)
+        return True
+
+    app = make_server_app(
+        strategy,
+        of.initial if after is None else after.parameters,
+        first_round=1 if after is None else after.round + 1,
+        last_round=last or by.rounds,
+        on_round=on_round,
+    )
+    try:
+        app(grid, server_context())
+    finally:
+        opened.close()
+    return outcomes
+
+
 def batch_normalised(features: int, outputs: int) -> nn.Module:
     """A model that mixes the records of a batch."""
     return nn.Sequential(nn.Linear(features, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, outputs))
@@ -87,7 +181,3 @@ class SlowAssessor:
 
 def _copied(values: dict[str, Any]) -> dict[str, Any]:
     return {key: _copied(value) if isinstance(value, dict) else value for key, value in values.items()}
-
-
-HERE = Path(__file__).parent
-__all__ = ["CLIENTS", "CONFIG", "HERE", "SlowAssessor", "Tensor", "batch_normalised", "config", "task"]

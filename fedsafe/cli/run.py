@@ -45,8 +45,14 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Train a federation privately, assess its model, and write a record and a report."""
-    given = {"CONFIG": config, "--set": set_, "--seed": seed, "--out": out, "--reproducible": reproducible}
-    clash = [name for name, value in given.items() if value not in (None, False, [])]
+    given = {
+        "CONFIG": config is not None,
+        "--set": bool(set_),
+        "--seed": seed is not None,
+        "--out": out is not None,
+        "--reproducible": reproducible,
+    }
+    clash = [name for name, there in given.items() if there]
     if resume is not None and clash:
         raise ConfigError(f"--resume goes on with the run's own configuration: leave out {', '.join(clash)}")
     overrides = list(set_ or [])
@@ -84,13 +90,13 @@ def _run(
 
         changed: dict[str, Any] = {} if workers is None else {"workers": workers}
         changed |= {} if engine is None else {"name": engine.value}
-        return resume_run(resume, engine=changed, observers=[progress])
+        return resume_run(resume, engine=changed, callbacks=[progress])
     from fedsafe.runs.config import read_config
     from fedsafe.runs.run import run
 
     resolved = read_config(config, overrides)
     progress.say("calibrating noise" + (", starting Ray" if resolved.engine.name == "ray" else ""))
-    return run(resolved, out=out, observers=[progress])
+    return run(resolved, out=out, callbacks=[progress])
 
 
 def _close(run: "Run", progress: "Progress", *, as_json: bool) -> None:

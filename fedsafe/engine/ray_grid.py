@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, Context, Message
 from fedsafe.engine.grid import ClientApps, LocalGrid, deliver, identify
 from fedsafe.errors import EngineError
 
+
 def start_ray(workers: int) -> bool:
     """Start a one-node Ray of ``workers`` processors, unless one is running; whether it was started here.
 
@@ -24,7 +25,7 @@ def start_ray(workers: int) -> bool:
         EngineError: The Ray that is running has fewer processors, so some workers would wait for ever.
     """
     if ray.is_initialized():
-        found = int(ray.cluster_resources().get("CPU", 0))
+        found = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
         if found < workers:
             raise EngineError(
                 f"engine.workers = {workers}, but the Ray that is running in this process has {found} processors: ask "

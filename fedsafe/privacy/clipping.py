@@ -38,7 +38,8 @@ def clip_rows(rows: NDArray[np.float64], clip: float) -> NDArray[np.float64]:
     peak = np.maximum(np.abs(safe).max(axis=1, initial=0.0), np.finfo(float).tiny)
     with np.errstate(over="ignore"):
         norms = peak * np.linalg.norm(safe / peak[:, None], axis=1)
-    factors = np.minimum(1.0, clip * MARGIN / np.maximum(norms, np.finfo(float).tiny))
+    bound = clip * MARGIN
+    factors = bound / np.maximum(norms, bound)
     clipped = safe * factors[:, None]
     # A norm that overflowed is infinite: its factor is zero and so is the row.
     return np.where(np.isfinite(norms)[:, None], clipped, 0.0)

@@ -3,6 +3,6 @@
 from fedsafe.runs.config import Config, make_config, read_config
 from fedsafe.runs.result import Run
 from fedsafe.runs.resume import resume
-from fedsafe.runs.run import Observer, run
+from fedsafe.runs.run import Callback, run
 
-__all__ = ["Config", "Observer", "Run", "make_config", "read_config", "resume", "run"]
+__all__ = ["Callback", "Config", "Run", "make_config", "read_config", "resume", "run"]

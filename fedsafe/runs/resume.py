@@ -19,7 +19,7 @@ from fedsafe.runs.compose import Parts, compose, program_digest
 from fedsafe.runs.config import make_config, parse_config
 from fedsafe.runs.keys import key_fingerprint, read_key
 from fedsafe.runs.result import Run
-from fedsafe.runs.run import Observer, State, execute
+from fedsafe.runs.run import Callback, State, execute
 from fedsafe.store import RunFolder
 
 
@@ -29,7 +29,7 @@ def resume(
     engine: dict[str, Any] | None = None,
     model: nn.Module | None = None,
     data: Task | None = None,
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Run the rounds that are left. What an unfinished round wrote is dropped, and the round is repeated.
 
@@ -40,7 +40,7 @@ def resume(
         engine: Engine options to change; they cannot change a result.
         model: The module, if the run was started with one.
         data: The task, if the run was started with one.
-        observers: Told what happens.
+        callbacks: Told what happens.
 
     Raises:
         LedgerError: The ledger is older than the record, damaged or edited, or the key is another one.
@@ -76,7 +76,7 @@ def resume(
         state = _state(folder, parts, rounds)
         for name in ("findings.jsonl", "requirements.jsonl", "private/timings.jsonl"):
             folder.truncate_after(name, lambda line: line["round"] <= state.round)
-        return execute(parts, plan, folder, key, ledger, start, state, observers)
+        return execute(parts, plan, folder, key, ledger, start, state, callbacks)
 
 
 def _require_newest(ledger: Ledger, folder: RunFolder, rounds: Sequence[Round]) -> None:

@@ -34,7 +34,7 @@ from fedsafe.runs.start import describe_start
 from fedsafe.store import RunFolder
 
 
-class Observer(Protocol):
+class Callback(Protocol):
     """Is told what happens in a run. Nothing it does changes the result."""
 
     def on_start(self, path: Path, start: Start, first_round: int) -> None:
@@ -60,7 +60,7 @@ def run(
     model: nn.Module | None = None,
     data: Task | None = None,
     out: Path | str | None = None,
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train, assess and record a federation.
 
@@ -69,7 +69,7 @@ def run(
         model: A module to train in place of ``config.model``; it keeps its weights as the start.
         data: A task to train on in place of ``config.task``.
         out: The run folder; by default a new one under ``runs/``.
-        observers: Told what happens.
+        callbacks: Told what happens.
 
     Returns:
         The run, complete.
@@ -105,7 +105,7 @@ def run(
         folder.append_record(start)
         state = State(round=0, parameters=parts.initial, velocity=np.zeros(parts.layout.total), seconds=0.0)
         state = replace(state, seconds=time.perf_counter() - began)
-        return execute(parts, plan, folder, key, ledger, start, state, observers)
+        return execute(parts, plan, folder, key, ledger, start, state, callbacks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def execute(
     ledger: Ledger,
     start: Start,
     state: State,
-    observers: Sequence[Observer],
+    callbacks: Sequence[Callback],
 ) -> Run:
     """Run the rounds that are left, and close the record."""
     began = time.perf_counter()
@@ -141,8 +141,8 @@ def execute(
     judge = Judge(parts, start.claims)
     with ExitStack() as stack:
         # Told first: whoever interrupts while workers start should hear how to resume.
-        for observer in observers:
-            observer.on_start(folder.path, start, state.round + 1)
+        for callback in callbacks:
+            callback.on_start(folder.path, start, state.round + 1)
         grid = _grid(parts, plan, key, stack)
         spend = curve.result()
         optimizer = parts.config.server.optimizer
@@ -160,7 +160,7 @@ def execute(
         def on_round(outcome: RoundOutcome) -> bool:
             nonlocal latest
             elapsed = state.seconds + time.perf_counter() - began
-            latest = _commit(outcome, judge, folder, parts.config, spend, elapsed, observers)
+            latest = _commit(outcome, judge, folder, parts.config, spend, elapsed, callbacks)
             return True
 
         app = make_server_app(
@@ -179,8 +179,8 @@ def execute(
         accuracy=accuracy,
     )
     folder.append_record(end)
-    for observer in observers:
-        observer.on_end(end)
+    for callback in callbacks:
+        callback.on_end(end)
     return Run(folder.path)
 
 
@@ -191,7 +191,7 @@ def _commit(
     config: Config,
     spend: Mapping[str, Sequence[float | None]],
     elapsed: float,
-    observers: Sequence[Observer],
+    callbacks: Sequence[Callback],
 ) -> Round:
     """Write what a round leaves behind; its record line comes last and makes it count."""
     number = outcome.round
@@ -226,10 +226,10 @@ def _commit(
         parameters_sha256=fingerprint(outcome.parameters),
     )
     folder.append_record(line)
-    for observer in observers:
-        observer.on_round(line)
+    for callback in callbacks:
+        callback.on_round(line)
         if assessment is not None:
-            observer.on_assessment(assessment)
+            callback.on_assessment(assessment)
     return line
 
 

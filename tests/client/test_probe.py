@@ -44,7 +44,10 @@ class Dropped(Centred):
 
 
 MIXING = {
-    "batch norm": (lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)), "BatchNorm1d.*GroupNorm"),
+    "batch norm": (
+        lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)),
+        "BatchNorm1d.*GroupNorm",
+    ),
     "functional batch norm": (FunctionalBatchNorm, "changing one example"),
     "centred": (Centred, "changing one example"),
     "softmax over the batch": (SoftmaxOverBatch, "changing one example"),

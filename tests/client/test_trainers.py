@@ -1,6 +1,7 @@
 """Every trainer: the same result however clients are packed, the right noise, true Poisson batches."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -19,7 +20,9 @@ MODELS = {
     "logistic": lambda d: nn.Linear(d, 1),
     "softmax": lambda d: nn.Linear(d, 3),
     "relu": lambda d: nn.Sequential(nn.Linear(d, 13), nn.ReLU(), nn.Linear(13, 1)),
-    "tanh": lambda d: nn.Sequential(nn.Linear(d, 10), nn.Tanh(), nn.Linear(10, 5), nn.Sigmoid(), nn.Linear(5, 4)),
+    "tanh": lambda d: nn.Sequential(
+        nn.Linear(d, 10), nn.Tanh(), nn.Linear(10, 5), nn.Sigmoid(), nn.Linear(5, 4)
+    ),
     "gelu": lambda d: nn.Sequential(nn.Linear(d, 17), nn.GELU(), nn.Linear(17, 1)),
 }
 
@@ -48,7 +51,7 @@ def make_problem(name, *, features=11, sizes=(5, 40, 90, 17, 300, 60, 1, 33), se
     outputs = module(x[:1]).shape[1]
     y = torch.randint(0, max(2, outputs), (sum(sizes),), generator=generator)
     bounds = np.cumsum([0, *sizes])
-    parts = [np.arange(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [np.arange(low, high) for low, high in itertools.pairwise(bounds)]
     settings = {"learning_rate": 0.5, "steps": 4, "rate": 0.2, "clip": 1.0, "noise": 1.0} | training
     start = nn.utils.parameters_to_vector(module.parameters()).detach().numpy().copy()
     build = functools.partial(build_trainer, module=module, objective=cross_entropy, x=x, y=y)
@@ -59,7 +62,8 @@ def make_problem(name, *, features=11, sizes=(5, 40, 90, 17, 300, 60, 1, 33), se
 def test_stacked_and_opacus_agree(name):
     build, training, parts, start = make_problem(name)
     results = [
-        build(trainer, training=training).train(start, make_jobs(parts, range(len(parts)))) for trainer in TRAINERS
+        build(trainer, training=training).train(start, make_jobs(parts, range(len(parts))))
+        for trainer in TRAINERS
     ]
     np.testing.assert_allclose(results[0], results[1], rtol=2e-5, atol=2e-6)
 
@@ -137,7 +141,9 @@ def test_a_bad_record_leaves_every_other_client_bit_identical(trainer, bad):
     x = build.keywords["x"].clone()
     x[parts[3][0]] = bad
     module, y = build.keywords["module"], build.keywords["y"]
-    after = build_trainer(trainer, module, cross_entropy, x, y, training).train(start, make_jobs(parts, range(8)))
+    after = build_trainer(trainer, module, cross_entropy, x, y, training).train(
+        start, make_jobs(parts, range(8))
+    )
     others = [0, 1, 2, 4, 5, 6, 7]
     np.testing.assert_array_equal(after[others], before[others])
     assert np.isfinite(after).all()

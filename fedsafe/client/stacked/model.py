@@ -12,7 +12,6 @@ from fedsafe.client.stacked.layers import RULES, StackedLinear, Tap
 from fedsafe.errors import ModelError
 from fedsafe.params import Layout
 
-
 # A matrix product takes another kernel, with other bits, where its operands are aligned differently. What is a
 # multiple of this many values is aligned alike wherever it lies in a stack.
 ALIGNMENT = 16

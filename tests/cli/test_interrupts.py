@@ -1,0 +1,150 @@
+"""Ctrl-C stops within seconds, keeps finished rounds, says how to resume, and leaves no process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import QUIET
+
+SLOW = {"rounds": 40, "assess__every": 1, "assess__assessors": ["tiny_federation:SlowAssessor"]}
+
+
+def recorded(run: Path) -> int:
+    path = run / "record.jsonl"
+    return path.read_text().count('"kind":"round"') if path.exists() else 0
+
+
+def until(condition, alive, seconds=60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert alive()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_during_the_rounds(start, fedsafe, tiny_toml, tmp_path):
+    command = start("run", tiny_toml(**SLOW), "--out", "run", "--json")
+    until(lambda: recorded(tmp_path / "run") >= 2, command.running)
+    command.signal(signal.SIGINT)
+    assert command.wait(5.0) == 130
+    assert command.err.splitlines()[-1] == (
+        "interrupted: finished rounds are kept; go on with: fedsafe run --resume run"
+    )
+    assert "Traceback" not in command.err
+    assert command.out == ""
+    done = recorded(tmp_path / "run")
+    assert 2 <= done < 40
+    assert fedsafe("ledger", "verify", "run").code == 0
+    again = start("run", "--resume", "run")
+    until(lambda: recorded(tmp_path / "run") > done, again.running)
+    again.signal(signal.SIGINT)
+    assert again.wait(5.0) == 130
+
+
+def test_before_the_rounds(start, tiny_toml, tmp_path):
+    """Calibrating this plan takes seconds, and is not remembered by the fork server."""
+    command = start("run", tiny_toml(privacy__record__epsilon=7.7, rounds=300), "--out", "run")
+    until(lambda: "calibrating" in command.out, command.running)
+    time.sleep(0.3)
+    command.signal(signal.SIGINT)
+    assert command.wait(5.0) == 130
+    assert command.err == "interrupted: nothing was started\n"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def ray_command(tmp_path, ray_temp):
+    """Starts a real command that starts a Ray of its own, in a session of its own."""
+    started: list[subprocess.Popen] = []
+    environment = {**os.environ, **QUIET, "RAY_TMPDIR": str(ray_temp)}
+
+    def begin(*words: object) -> subprocess.Popen:
+        with (tmp_path / "ray.out").open("w") as out, (tmp_path / "ray.err").open("w") as err:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "fedsafe", *map(str, words)],
+                    cwd=tmp_path,
+                    env=environment,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+            )
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def session_of(process: subprocess.Popen) -> list[int]:
+    """Living processes that this command has started, and their descendants: all share its session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, NotADirectoryError):
+            continue
+        if fields and int(fields[3]) == process.pid and fields[0] != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+def children_gone(process: subprocess.Popen) -> bool:
+    end = time.monotonic() + 15.0
+    while session_of(process) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not session_of(process)
+
+
+def said(tmp_path: Path) -> str:
+    return (tmp_path / "ray.err").read_text()
+
+
+def test_with_ray_before_the_rounds(ray_command, tiny_toml, tmp_path):
+    process = ray_command("run", tiny_toml(engine__name="ray", engine__workers=1), "--out", "run")
+    until(lambda: len(session_of(process)) > 2, lambda: process.poll() is None)  # Ray's first processes
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to Ray's processes too
+    assert process.wait(5.0) == 130
+    assert said(tmp_path) == "interrupted: nothing was started\n"
+    assert not (tmp_path / "run").exists()
+    assert children_gone(process)
+
+
+def test_with_ray_during_the_rounds_and_killed_after_a_resume(ray_command, fedsafe, tiny_toml, tmp_path):
+    path = tiny_toml(**{**SLOW, "rounds": 6}, engine__name="ray", engine__workers=1)
+    run = tmp_path / "run"
+    process = ray_command("run", path, "--out", "run", "--reproducible")
+    until(lambda: recorded(run) >= 1, lambda: process.poll() is None)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(5.0) == 130
+    assert said(tmp_path) == "interrupted: finished rounds are kept; go on with: fedsafe run --resume run\n"
+    assert children_gone(process)
+
+    done = recorded(run)
+    process = ray_command("run", "--resume", "run")
+    until(lambda: recorded(run) > done, lambda: process.poll() is None)
+    process.kill()
+    process.wait()
+    assert children_gone(process), "Ray's processes end with a run that was killed"
+    assert recorded(run) < 6
+
+    assert fedsafe("run", "--resume", "run", "--engine", "inline").code == 0
+    path = tiny_toml(**{**SLOW, "rounds": 6})
+    assert fedsafe("run", path, "--out", "whole", "--reproducible").code == 0
+    for name in ("findings.jsonl",):
+        assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert digests(run) == digests(tmp_path / "whole")
+
+
+def digests(run: Path) -> list[str]:
+    from fedsafe.records import Round
+    from fedsafe.store import RunFolder
+
+    return [line.parameters_sha256 for line in RunFolder.open(run).record() if isinstance(line, Round)]

@@ -1,0 +1,93 @@
+"""The same key gives the same bytes, however clients are packed and wherever they run."""
+
+import numpy as np
+import pytest
+import tiny_federation
+from tiny_federation import apps, parts, plan, play
+
+from fedsafe.engine import ClientApps, InlineGrid
+from fedsafe.params import fingerprint
+
+
+@pytest.fixture(scope="module", params=[1.0, 0.0], ids=["private", "plain FedAvg"])
+def federation(request):
+    of = parts(federation__cohort__rate=0.7)
+    return of, plan(of, noise=request.param)
+
+
+def final(federation, grid, folder, key=bytes(32)) -> str:
+    outcomes = play(*federation, grid, folder / "ledger.sqlite", key=key)
+    assert len(outcomes) == 3
+    assert all(outcome.failures == 0 for outcome in outcomes)
+    return fingerprint(outcomes[-1].parameters)
+
+
+def inline(federation, chunk=None, key=bytes(32), *, one_by_one=False):
+    made = apps(*federation, key)()
+    if one_by_one:
+        made = ClientApps(one=made.one)
+    return InlineGrid(clients=tiny_federation.CLIENTS, apps=made, chunk=chunk)
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_chunk_sizes_do_not_change_a_bit(federation, tmp_path, chunk):
+    whole = final(federation, inline(federation), tmp_path)
+    (tmp_path / "again").mkdir()
+    assert final(federation, inline(federation, chunk), tmp_path / "again") == whole
+
+
+def test_one_reply_for_each_client_and_one_for_a_chunk_give_the_same_bytes(federation, tmp_path):
+    whole = final(federation, inline(federation), tmp_path)
+    (tmp_path / "again").mkdir()
+    assert final(federation, inline(federation, one_by_one=True), tmp_path / "again") == whole
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_federations_and_random_packings_give_the_same_bytes(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    key = rng.bytes(32)
+    of = parts(
+        seed=seed,
+        federation__cohort__rate=float(rng.uniform(0.3, 1.0)),
+        client__rate=float(rng.uniform(0.05, 1.0)),
+        client__steps=int(rng.integers(1, 4)),
+        model=[{"name": "mlp", "hidden": [3]}, "logistic"][seed % 2],
+    )
+    federation = of, plan(of, noise=float(rng.uniform(0.5, 2.0)))
+    results = set()
+    for number, chunk in enumerate([None, *rng.integers(1, 12, 2).tolist()]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        results.add(final(federation, inline(federation, chunk, key), folder, key))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("workers", [2, 1])
+def test_ray_gives_the_bytes_of_inline_for_any_workers_and_chunks(ray_of_two, federation, tmp_path, workers):
+    from fedsafe.engine.ray_grid import RayGrid
+
+    of, _ = federation
+    expected = final(federation, inline(federation), tmp_path)
+    sizes = [float(len(rows)) for rows in of.records]
+    grid = RayGrid(
+        clients=len(sizes), make_apps=apps(*federation), workers=workers, cost=lambda node: sizes[node - 2]
+    )
+    try:
+        grid.wait_until_ready()
+        for chunk in [None, 1, 5] if workers == 2 else [None]:
+            grid.chunk = chunk
+            folder = tmp_path / str(chunk)
+            folder.mkdir()
+            assert final(federation, grid, folder) == expected
+    finally:
+        grid.close()
+
+
+def test_another_key_gives_other_bytes_and_no_other_thing_does(federation, tmp_path):
+    """The tests above could not fail if results ignored what they are made from."""
+    results = []
+    for number, key in enumerate([bytes(32), bytes(32), b"k" * 32]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        results.append(final(federation, inline(federation, key=key), folder, key))
+    assert results[0] == results[1] != results[2]
