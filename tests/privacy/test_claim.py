@@ -50,7 +50,8 @@ def test_the_statement_names_unit_adjacency_adversary_delta_and_what_is_not_cove
     claim = claims[position]
     statement = claim.statement()
     for part in (
-        f"{claim.unit} level", *claim.adjacency.split(" ", 1), claim.adversary, f"{claim.delta:g}", claim.release, claim.sampler,
+        f"{claim.unit} level", *claim.adjacency.split(" ", 1), claim.adversary, f"{claim.delta:g}",
+        claim.release, claim.sampler,
         claim.accountant, claim.horizon, claim.randomness, claim.regime, "Not covered: ", *claim.not_covered,
     ):  # fmt: skip
         assert part in statement

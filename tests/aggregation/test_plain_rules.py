@@ -1,0 +1,66 @@
+"""Rules without a guarantee equal their textbook definition."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedsafe.aggregation import FedAvg, Median, Updates
+from fedsafe.rng import Stream, StreamId, key_from_seed
+
+rows_of_clients = hnp.arrays(
+    np.float64, st.tuples(st.integers(1, 8), st.integers(1, 5)), elements=st.floats(-1e6, 1e6)
+)
+
+
+def unused() -> Stream:
+    return Stream(key_from_seed(0), StreamId(purpose="client noise", client=-1, round=1, digest=b""))
+
+
+def finished(rule: FedAvg | Median, rows: np.ndarray, examples: np.ndarray) -> np.ndarray:
+    updates = Updates(clients=np.arange(len(rows)), rows=rows, examples=examples)
+    return rule.finish(rule.add(rule.zero(rows.shape[1]), updates), unused())
+
+
+@given(rows_of_clients, st.data())
+def test_fedavg_is_the_mean_weighted_by_examples(rows, data):
+    examples = data.draw(hnp.arrays(np.float64, len(rows), elements=st.integers(1, 10_000).map(float)))
+    expected = np.average(rows, axis=0, weights=examples)
+    np.testing.assert_allclose(finished(FedAvg(), rows, examples), expected, rtol=1e-12, atol=1e-9)
+
+
+def test_fedavg_of_equal_updates_is_that_update_whatever_the_weights():
+    rows = np.tile([0.25, -3.0], (5, 1))
+    np.testing.assert_array_equal(finished(FedAvg(), rows, np.array([1.0, 2, 4, 8, 16])), [0.25, -3.0])
+
+
+def test_fedavg_lets_a_client_with_half_the_data_move_half_the_mean():
+    """Which is why it carries no client-level claim."""
+    rows, examples = np.zeros((10, 1)), np.array([900.0] + [100.0] * 9)
+    rows[0] = 1.0
+    assert finished(FedAvg(), rows, examples) == pytest.approx(0.5)
+
+
+@given(rows_of_clients)
+def test_the_median_is_numpys(rows):
+    np.testing.assert_array_equal(finished(Median(), rows, np.ones(len(rows))), np.median(rows, axis=0))
+
+
+def test_the_median_withstands_a_minority_of_any_size_of_update():
+    rows = np.concatenate([np.random.default_rng(0).normal(size=(5, 3)), np.full((4, 3), 1e30)])
+    assert (np.abs(finished(Median(), rows, np.ones(9))) < 5).all()
+
+
+@pytest.mark.parametrize("rule", [FedAvg(), Median()], ids=["fedavg", "median"])
+def test_without_replies_the_model_stays(rule):
+    np.testing.assert_array_equal(rule.finish(rule.zero(3), unused()), np.zeros(3))
+
+
+@pytest.mark.parametrize("rule", [FedAvg(), Median()], ids=["fedavg", "median"])
+def test_neither_adds_noise(rule):
+    rows = np.random.default_rng(1).normal(size=(4, 3))
+    first = finished(rule, rows, np.ones(4))
+    other = Stream(key_from_seed(1), StreamId(purpose="client noise", client=-1, round=2, digest=b"x"))
+    updates = Updates(clients=np.arange(4), rows=rows, examples=np.ones(4))
+    np.testing.assert_array_equal(rule.finish(rule.add(rule.zero(3), updates), other), first)
