@@ -42,13 +42,6 @@ def warm() -> None:
     """Import what runs need, and calibrate the tiny plan, whose figures are remembered."""
     import tiny_federation
 
-    import matplotlib.backends.backend_agg
-    import matplotlib.backends.backend_svg
-    import matplotlib.figure
-
-    import fedsafe.cli.progress
-    import fedsafe.report
-    import fedsafe.runs.resume
     from fedsafe.privacy.claim import planned_claims
     from fedsafe.runs.compose import calibrate, compose
     from fedsafe.runs.config import make_config
@@ -62,20 +55,25 @@ def warm() -> None:
     Judge(parts, ())
 
 
+def answer(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     warm()
-    print("ready", flush=True)
+    answer("ready")
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
-            answer = None if pid == 0 else os.waitstatus_to_exitcode(status)
+            answer(None if pid == 0 else os.waitstatus_to_exitcode(status))
         else:
-            answer = os.fork()
-            if answer == 0:
+            child = os.fork()
+            if child == 0:
                 sys.stdin = open(os.devnull)  # noqa: SIM115 - the child leaves by _exit
                 run_child(request)
-        print(json.dumps(answer), flush=True)
+            answer(child)
 
 
 if __name__ == "__main__":

@@ -50,11 +50,11 @@ class Command:
 
     @property
     def out(self) -> str:
-        return self.files[0].read_text()
+        return self.files[0].read_text() if self.files[0].exists() else ""
 
     @property
     def err(self) -> str:
-        return self.files[1].read_text()
+        return self.files[1].read_text() if self.files[1].exists() else ""
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def command_server() -> Iterator[Callable[[dict[str, Any]], Any]]:
     )
     assert server.stdin is not None
     assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
+    assert json.loads(server.stdout.readline()) == "ready"
 
     def ask(request: dict[str, Any]) -> Any:
         server.stdin.write(json.dumps(request) + "\n")

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -119,6 +119,33 @@ def calibrate(parts: Parts) -> PrivacyPlan:
         client_clip=privacy.client.clip,
         program=program_digest(parts),
     )
+
+
+def follows(config: Config, plan: PrivacyPlan) -> bool:
+    """Whether a plan is the one that the configuration asks for; its noise is not calibrated again."""
+    record, client = config.privacy.record, config.privacy.client
+    wanted = replace(
+        plan,
+        clients=config.federation.clients,
+        rounds=config.rounds,
+        record=replace(
+            plan.record,
+            epsilon=record.epsilon,
+            delta=record.delta,
+            clip=record.clip,
+            rate=config.client.rate,
+            steps=config.client.steps,
+            max_participations=min(config.rounds, record.max_participations or config.rounds),
+        ),
+        client=replace(
+            plan.client,
+            epsilon=client.epsilon,
+            delta=client.delta,
+            clip=client.clip,
+            rate=config.federation.cohort.rate,
+        ),
+    )
+    return wanted == plan
 
 
 def program_digest(parts: Parts) -> str:

@@ -15,7 +15,7 @@ from fedsafe.params import fingerprint
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
-from fedsafe.runs.compose import Parts, compose, program_digest
+from fedsafe.runs.compose import Parts, compose, follows, program_digest
 from fedsafe.runs.config import make_config, parse_config
 from fedsafe.runs.keys import key_fingerprint, read_key
 from fedsafe.runs.result import Run
@@ -62,7 +62,9 @@ def resume(
             merged = {**config.engine.model_dump(), **engine}
             config = config.model_copy(update={"engine": make_config({"engine": merged}).engine})
         parts = compose(config, model=model, data=data)
-        if program_digest(parts) != plan.program:
+        reproducible = config.privacy.noise_key == "seed"
+        same = program_digest(parts) == plan.program and follows(config, plan)
+        if not same or reproducible != start.reproducible:
             raise ConfigError(
                 f"the configuration, model or task is not the one that {path} began with; restore config.toml, "
                 "or start a new run"

@@ -97,7 +97,9 @@ def require(severity: str, op: str, threshold: float) -> list:
         ("should", ">=", 0.99, 0),
     ],
 )
-def test_a_must_that_fails_exits_with_3_and_is_named(fedsafe, tiny_toml, tmp_path, severity, op, threshold, code):
+def test_a_must_that_fails_exits_with_3_and_is_named(
+    fedsafe, tiny_toml, tmp_path, severity, op, threshold, code
+):
     command = fedsafe("run", tiny_toml(assess__require=require(severity, op, threshold)), "--out", "out")
     assert command.code == code, command.err
     verdict = json.loads((tmp_path / "out" / "requirements.jsonl").read_text().splitlines()[-1])

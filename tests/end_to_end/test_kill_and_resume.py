@@ -60,7 +60,9 @@ def essence(path: Path) -> dict:
             line.pop(name, None)
         line.get("ledger", {}).pop("head", None)
     with sqlite3.connect(path / "private" / "ledger.sqlite") as database:
-        events = database.execute("SELECT sequence, kind, round, body FROM event ORDER BY sequence").fetchall()
+        events = database.execute(
+            "SELECT sequence, kind, round, body FROM event ORDER BY sequence"
+        ).fetchall()
     database.close()
     bodies = [json.loads(body) for *_, body in events]
     for body in bodies:
@@ -108,7 +110,7 @@ def test_kills_between_rounds_inside_rounds_and_at_the_end_change_nothing(begun,
         lambda: reserved(run) == 1 and recorded(run) == 0,  # round 1 is charged, and not recorded
         lambda: recorded(run) == 2,
         lambda: reserved(run) == 4 and recorded(run) == 3,
-        lambda: (run / "findings.jsonl").read_text().count('"round":5') > 0,  # found, and not recorded
+        lambda: reserved(run) == 5 and recorded(run) == 4,
     ]
     for moment in moments:
         until(moment, command)
@@ -132,6 +134,31 @@ def test_a_kill_at_any_moment_can_be_resumed_or_left_nothing_released(begun, fed
         assert reserved(run) == 0
         return
     assert fedsafe("run", "--resume", "run").code == 0
+    assert essence(run) == essence(uninterrupted)
+
+
+def test_what_a_round_wrote_before_its_record_line_is_dropped_and_written_again(
+    fedsafe, uninterrupted, tmp_path
+):
+    """Killed between the last finding and the end of the record line, in the last round."""
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    lines = (run / "record.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == ROUNDS + 2
+    (run / "record.jsonl").write_text("".join(lines[:-2]) + lines[-2][:50])
+    with (run / "findings.jsonl").open("a") as file:
+        file.write('{"round":5,"assessor":"per')
+    assert fedsafe("run", "--resume", "run").code == 0
+    assert essence(run) == essence(uninterrupted)
+
+
+def test_a_run_killed_just_before_its_end_line_only_gets_that_line(fedsafe, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    lines = (run / "record.jsonl").read_text().splitlines(keepends=True)
+    (run / "record.jsonl").write_text("".join(lines[:-1]))
+    assert fedsafe("run", "--resume", "run").code == 0
+    assert (run / "record.jsonl").read_text().startswith("".join(lines[:-1]))
     assert essence(run) == essence(uninterrupted)
 
 
@@ -231,6 +258,12 @@ def more_rounds(run):
     (run / "config.toml").write_text(text.replace("rounds = 5", "rounds = 50"))
 
 
+def key_from_the_system(run):
+    text = (run / "config.toml").read_text()
+    assert 'noise_key = "seed"' in text
+    (run / "config.toml").write_text(text.replace('noise_key = "seed"', 'noise_key = "os"'))
+
+
 def edited_plan(run):
     text = (run / "record.jsonl").read_text()
     (run / "record.jsonl").write_text(text.replace('"rounds":5', '"rounds":50', 1))
@@ -247,7 +280,7 @@ def no_checkpoint(run):
 
 DAMAGES = [
     older_ledger, missing_event, edited_event, smaller_cohort, cut_ledger, empty_ledger, no_ledger, no_key,
-    cut_key, other_key, no_private_part, edited_config, bigger_epsilon, more_rounds, edited_plan,
+    cut_key, other_key, no_private_part, edited_config, bigger_epsilon, more_rounds, key_from_the_system, edited_plan,
     other_checkpoint, no_checkpoint,
 ]  # fmt: skip
 

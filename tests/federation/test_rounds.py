@@ -1,6 +1,7 @@
 """A round: what is reserved, who counts, and what happens to those who fail."""
 
 import copy
+import itertools
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -9,14 +10,23 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from flwr.app import Error, Message
+from flwr.app import Array, Error, Message
 from tiny_federation import CLIENTS, apps, parts, plan, play
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from fedsafe.aggregation import Fold
 from fedsafe.client import ClientJob
 from fedsafe.engine import ClientApps, InlineGrid
 from fedsafe.errors import EngineError, LedgerError, PlanViolation
-from fedsafe.federation import ClientRuntime
+from fedsafe.federation import ClientRuntime, make_client_app
+from fedsafe.federation.messages import (
+    TrainReply,
+    instruction_content,
+    pack_parameters,
+    read_reply,
+    reply_message,
+    unpack_parameters,
+)
 from fedsafe.runs.compose import aggregator_of
 
 
@@ -120,7 +130,7 @@ def test_an_empty_cohort_still_moves_the_model_and_is_counted(tmp_path):
     outcomes = play(of, by, Witness(clients=CLIENTS, apps=apps(of, by)()), path)
     assert ledger_rounds(path) == [(1, []), (2, []), (3, [])]
     models = [of.initial, *(outcome.parameters for outcome in outcomes)]
-    for before, after in zip(models, models[1:], strict=False):
+    for before, after in itertools.pairwise(models):
         assert np.all(before != after), "the noise of an empty round is what hides that it was empty"
 
 
@@ -163,7 +173,7 @@ def test_a_reply_that_is_lost_or_an_error_counts_as_zero(federation, tmp_path, h
 def test_a_round_in_which_every_client_fails_is_an_error_that_says_why(federation, tmp_path, batch):
     of, by = federation
     grid = Witness(clients=CLIENTS, apps=meddled(federation, None, fail, batch=batch))
-    with pytest.raises(EngineError, match="every client of round 1 failed.*RuntimeError: out of memory"):
+    with pytest.raises(EngineError, match=r"every client of round 1 failed.*RuntimeError: out of memory"):
         play(of, by, grid, tmp_path / "ledger")
 
 
@@ -219,7 +229,14 @@ def test_plain_fedavg_weighs_by_examples_and_clips_nothing(tmp_path):
     of = parts(federation__cohort__rate=1.0, client__rate=1.0, server__optimizer__momentum=0.0)
     by = plan(of, noise=0.0)
     results = [
-        play(of, by, InlineGrid(clients=CLIENTS, apps=apps(of, by, key)()), tmp_path / key.hex(), key=key, last=1)
+        play(
+            of,
+            by,
+            InlineGrid(clients=CLIENTS, apps=apps(of, by, key)()),
+            tmp_path / key.hex(),
+            key=key,
+            last=1,
+        )
         for key in (bytes(32), b"k" * 32)
     ]
     np.testing.assert_array_equal(results[0][0].parameters, results[1][0].parameters)
@@ -239,3 +256,66 @@ def test_plain_fedavg_weighs_by_examples_and_clips_nothing(tmp_path):
     expected = of.initial + np.average(updates, axis=0, weights=weights)
     np.testing.assert_allclose(results[0][0].parameters, expected, atol=2e-6)
     assert np.abs(np.mean(updates, axis=0) - np.average(updates, axis=0, weights=weights)).max() > 1e-4
+
+
+def test_the_ordinary_flower_app_of_a_client_trains_as_a_chunk_does(federation, tmp_path):
+    """What a deployment runs: one message, one reply, through Flower's own ClientApp."""
+    of, by = federation
+    runtime = apps(of, by)().one.__self__
+    app = make_client_app(lambda context: runtime)
+    single = play(of, by, InlineGrid(clients=CLIENTS, apps=ClientApps(one=app)), tmp_path / "app")
+    chunks = play(of, by, InlineGrid(clients=CLIENTS, apps=apps(of, by)()), tmp_path / "chunks")
+    np.testing.assert_array_equal(single[-1].parameters, chunks[-1].parameters)
+
+
+def test_a_chunk_of_messages_with_different_models_is_refused(federation):
+    of, by = federation
+    runtime = apps(of, by)().one.__self__
+    grid = InlineGrid(clients=CLIENTS, apps=ClientApps(one=runtime.train))
+    models = (of.initial, of.initial + np.float32(1.0))
+    sent = [
+        Message(
+            instruction_content(pack_parameters(model, of.layout), round=1, plan=by.hash),
+            dst_node_id=node,
+            message_type="train",
+        )
+        for node, model in zip((2, 3), models, strict=True)
+    ]
+    with pytest.raises(PlanViolation, match="carry different models"):
+        runtime.train_chunk(sent, [grid.context(message) for message in sent])
+
+
+def test_a_model_of_another_shape_is_refused_by_name(federation):
+    of, _ = federation
+    arrays = pack_parameters(of.initial, of.layout)
+    first = of.layout.names[0]
+    arrays[first] = Array(np.zeros((1, 1), np.float32))
+    with pytest.raises(EngineError, match=rf"parameter {first} should have shape .* carries \(1, 1\)"):
+        unpack_parameters(arrays, of.layout)
+    del arrays[first]
+    with pytest.raises(EngineError, match=rf"parameter {first} .* carries nothing"):
+        unpack_parameters(arrays, of.layout)
+
+
+def test_parameters_and_folds_survive_the_codec_bit_for_bit(federation):
+    of, by = federation
+    rng = np.random.default_rng(0)
+    model = rng.normal(size=of.layout.total).astype(np.float32)
+    model[:3] = [-0.0, np.float32(1e-45), np.finfo(np.float32).max]
+    back = unpack_parameters(pack_parameters(model, of.layout), of.layout)
+    assert back.tobytes() == model.tobytes()
+    total = rng.integers(-(2**62), 2**62, 5)
+    reply = TrainReply(fold=Fold(arrays={"total": total}), failures=2, error="why", cpu_seconds=0.5)
+    content = instruction_content(pack_parameters(model, of.layout), round=1, plan=by.hash)
+    message = InlineGrid(clients=1, apps=apps(of, by)()).create_message(content, "train", 2, "1")
+    read = read_reply(reply_message(reply, message))
+    assert read is not None
+    np.testing.assert_array_equal(read.fold.arrays["total"], total)
+    assert (read.failures, read.error, read.cpu_seconds) == (2, "why", 0.5)
+
+
+def test_a_client_that_never_recovers_does_not_stop_a_round_of_others(federation, tmp_path):
+    """Every round counts it as a failure, and the run goes on."""
+    of, by = federation
+    outcomes = play(of, by, Witness(clients=CLIENTS, apps=meddled(federation, 0, fail)), tmp_path / "ledger")
+    assert [outcome.failures for outcome in outcomes] == [1, 1, 1]

@@ -129,7 +129,7 @@ class TestOracles:
     @pytest.mark.parametrize("adjacency", ["zero-out", "add/remove"])
     def test_one_sampled_release_meets_the_closed_form_from_above(self, adjacency):
         """(1 - q) N(0) + q N(1) against N(0), in the costlier direction: delta(e) has a closed form."""
-        q, noise, eps = 0.2, 0.5, 1.0
+        q, noise, eps = 0.2, 1.0, 0.5
         # x beyond which the mixture outweighs exp(eps) times N(0, noise^2).
         x = noise**2 * math.log((math.exp(eps) - 1 + q) / q) + 0.5
         above = stats.norm.sf(x / noise)

@@ -94,6 +94,10 @@ class TestReserve:
         )
         assert json.loads(done.stdout) == [[0, None], [1, [2, 5]]]
 
+    def test_every_commit_waits_for_the_disk(self, ledger):
+        """A kill cannot show the difference, a power cut would: FULL is 2."""
+        assert ledger._database.execute("PRAGMA synchronous").fetchone() == (2,)
+
     def test_the_same_release_is_counted_once(self, path, ledger):
         head = ledger.reserve(round=1, digest=digest(1), cohort=[2, 5])
         before = content(path)

@@ -1,0 +1,69 @@
+"""The configuration is strict, prints every default, and reads back what it wrote."""
+
+import tomllib
+
+import pytest
+
+from fedsafe.errors import ConfigError
+from fedsafe.runs.config import Config, default_source, make_config, parse_config, read_config
+
+
+def leaves(values, path=()):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield ".".join((*path, key))
+
+
+def test_what_is_written_has_every_default_and_reads_back_as_the_same():
+    config = read_config(None)
+    text = config.to_toml()
+    assert parse_config(text) == config
+    unset = {"privacy.record.max_participations", "assess.assessors", "engine.chunk"}
+    known = set(leaves(config.model_dump()))
+    assert unset | set(leaves(tomllib.loads(text))) >= known
+
+
+def test_the_default_experiment_is_private_at_both_levels_with_a_key_from_the_system():
+    config = read_config(None)
+    assert config == make_config(tomllib.loads(default_source()))
+    assert config.privacy.noise_key == "os"
+    assert config.privacy.record.epsilon <= 10
+    assert config.privacy.client.epsilon <= 10
+    assert Config().privacy.client.epsilon <= 10, "an empty file is private too"
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("rounds=7", "rounds", 7),
+        ("privacy.client.epsilon=inf", "privacy.client.epsilon", float("inf")),
+        ("privacy.record.epsilon=3", "privacy.record.epsilon", 3.0),
+        ("engine.name=inline", "engine.name", "inline"),
+        ('engine.name="inline"', "engine.name", "inline"),
+        ("model={name='mlp', hidden=[8]}", "model", {"name": "mlp", "hidden": [8]}),
+        (" federation.clients = 12 ", "federation.clients", 12),
+        ("assess.assessors=['privacy']", "assess.assessors", ["privacy"]),
+    ],
+)
+def test_an_override_changes_its_value_and_nothing_else(override, path, value):
+    changed, plain = read_config(None, [override]).model_dump(), read_config(None).model_dump()
+    *sections, last = path.split(".")
+    for section in sections:
+        changed, plain = changed[section], plain[section]
+    assert changed.pop(last) == value
+    plain.pop(last)
+    assert changed == plain
+
+
+def test_later_overrides_win():
+    assert read_config(None, ["rounds=3", "rounds=5"]).rounds == 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rounds": "3"}, {"rounds": True}, {"seed": 1.0}, {"engine": {"chunk": 0}}]
+)
+def test_a_value_is_never_converted_to_fit(wrong):
+    with pytest.raises(ConfigError, match="configuration"):
+        make_config(wrong)

@@ -1,0 +1,161 @@
+"""A run from Python: objects in, data frames out, nothing changed that was not asked for."""
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_federation import CLIENTS, config, task
+from torch import nn
+
+import fedsafe as fedsafe_package
+from fedsafe.errors import ConfigError, FedSafeError
+from fedsafe.records import End, Round, Start
+from fedsafe.runs.resume import resume
+from fedsafe.runs.run import run
+from fedsafe.store import RunFolder
+
+
+class Diary:
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.entries = []
+
+    def on_start(self, path, start, first_round):
+        assert (path / "record.jsonl").read_text().count("\n") == 1
+        assert isinstance(start, Start)
+        self.entries.append(("start", first_round))
+
+    def on_round(self, line):
+        assert isinstance(line, Round)
+        self.entries.append(("round", line.round))
+
+    def on_assessment(self, assessment):
+        self.entries.append(("assessment", assessment.round))
+
+    def on_end(self, end):
+        assert isinstance(end, End)
+        self.entries.append(("end", end.rounds))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    diary = Diary()
+    return run(config(), out=tmp_path_factory.mktemp("run") / "out", callbacks=[diary]), diary
+
+
+def test_callbacks_hear_everything_in_order(finished):
+    assert finished[1].entries == [
+        ("start", 1), ("round", 1), ("round", 2), ("assessment", 2), ("round", 3), ("assessment", 3), ("end", 3),
+    ]  # fmt: skip
+
+
+def test_rounds_and_findings_are_data_frames(finished):
+    result = finished[0]
+    rounds = result.rounds()
+    assert list(rounds.columns) == ["round", "accuracy", "loss", "epsilon_record", "epsilon_client"]
+    assert rounds["round"].tolist() == [1, 2, 3]
+    assert rounds["epsilon_record"].is_monotonic_increasing
+    assert rounds["epsilon_record"].iloc[-1] == result.claims[0]["epsilon"]
+    assert rounds["epsilon_client"].iloc[-1] == result.claims[1]["epsilon"]
+    findings = result.findings()
+    assert {"round", "assessor", "metric", "status", "value", "interval", "n"} <= set(findings.columns)
+    assert sorted(findings["round"].unique()) == [2, 3]
+    assert set(findings["assessor"]) == {"performance"}
+    last = findings[(findings["metric"] == "performance.accuracy") & (findings["round"] == 3)]
+    assert last["value"].item() == result.accuracy == result.end.accuracy
+    assert result.requirements().empty
+
+
+def test_a_planned_run_does_all_its_rounds_and_spends_no_more_than_planned(tmp_path, fedsafe):
+    """Cohorts are large and the cap small: clients sit out, and no round is refused."""
+    values = config(rounds=6, federation__cohort__rate=0.9, privacy__record__max_participations=2)
+    result = run(values, out=tmp_path / "out")
+    assert result.end.status == "completed"
+    assert len(result.rounds()) == 6
+    shown = fedsafe("ledger", "show", "out").out
+    assert "participations: at most 2 of 2 planned" in shown
+    for unit in ("record", "client"):
+        line = next(line for line in shown.splitlines() if line.startswith(unit))
+        planned, realised = (float(line.split(word)[1].split(",")[0]) for word in ("epsilon ", "realised "))
+        assert 0 < realised <= planned <= 0.1
+
+
+def test_a_module_and_a_task_of_ones_own_are_trained_from_their_weights(tmp_path):
+    given = task(records=100)
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(given.features, 3), nn.Tanh(), nn.Linear(3, 1))
+    before = copy.deepcopy(model.state_dict())
+    values = config(
+        rounds=1,
+        privacy={"record": {"epsilon": math.inf}, "client": {"epsilon": math.inf}},
+        client__optimizer__lr=1e-12,
+    )
+    result = run(values, model=model, data=given, out=tmp_path / "out")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    tensors, _ = RunFolder.open(result.path).read_checkpoint(1)
+    expected = torch.cat([value.flatten() for value in before.values()]).numpy()
+    np.testing.assert_allclose(tensors["parameters"], expected, atol=1e-7)
+    assert result.start.task["train_records"] == 100
+    assert result.start.federation["clients"] == CLIENTS
+
+
+def test_a_run_on_objects_is_resumed_with_the_same_objects_only(tmp_path):
+    given = task(records=100)
+
+    class Stop(Diary):
+        def on_round(self, line):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config(), data=given, out=tmp_path / "out", callbacks=[Stop()])
+    with pytest.raises(FedSafeError) as caught:
+        resume(tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    result = resume(tmp_path / "out", data=given)
+    assert result.rounds()["round"].tolist() == [1, 2, 3]
+
+
+def test_a_whole_run_gives_the_same_on_ray_as_inline_and_leaves_a_ray_that_was_there(tmp_path, ray_of_two):
+    import ray
+
+    results = []
+    for number, engine in enumerate(({"name": "inline"}, {"name": "ray", "workers": 2, "chunk": 2})):
+        values = config(privacy__noise_key="seed", engine=engine)
+        results.append(run(values, out=tmp_path / str(number)))
+    assert ray.is_initialized()
+    findings = [result.findings().to_json() for result in results]
+    assert findings[0] == findings[1]
+    assert results[0].rounds().equals(results[1].rounds())
+
+
+def test_asking_for_more_workers_than_ray_has_is_refused_before_a_folder_is_made(tmp_path, ray_of_two):
+    with pytest.raises(FedSafeError, match=r"engine\.workers = 9"):
+        run(config(engine={"name": "ray", "workers": 9}), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_public_names_run_resume_and_open_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = fedsafe_package.run(config(rounds=1))
+    assert result.path.parent == Path("runs")
+    assert (result.path / "report.html").is_file()
+    assert fedsafe_package.resume(result.path).claims == result.claims
+    assert fedsafe_package.open_run(result.path).accuracy == result.accuracy
+
+
+def test_a_wrong_configuration_leaves_no_folder(tmp_path):
+    with pytest.raises(ConfigError):
+        run({"round": 3}, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluation_on_validation_records_keeps_them_out_of_training(tmp_path):
+    values = config(data={"evaluation": "validation", "validation_fraction": 0.25})
+    start = run(values, out=tmp_path / "out").start
+    assert start.task["train_records"] == 180
+    assert start.task["evaluation_records"] == 60
+    assert "private" in start.task["evaluation"]
