@@ -117,6 +117,7 @@ class Start(_Line):
         federation: clients, partition, records_per_client (min, median, max).
         claims: One mapping for each privacy claim.
         plan: The plan's hash and its numbers.
+        settings_sha256: Digest of ``config.toml`` without its engine section, which cannot change a result.
     """
 
     kind: ClassVar[str] = "start"
@@ -134,6 +135,7 @@ class Start(_Line):
     federation: Mapping[str, Any]
     claims: tuple[Mapping[str, Any], ...]
     plan: Mapping[str, Any]
+    settings_sha256: str
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "claims", tuple(self.claims))

@@ -58,7 +58,10 @@ class StreamId:
         name = self.purpose.encode()
         head = len(name).to_bytes(2, "big") + name
         return (
-            head + int(self.client).to_bytes(8, "big", signed=True) + int(self.round).to_bytes(8, "big") + self.digest
+            head
+            + int(self.client).to_bytes(8, "big", signed=True)
+            + int(self.round).to_bytes(8, "big")
+            + self.digest
         )
 
 

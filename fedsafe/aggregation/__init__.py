@@ -7,9 +7,9 @@ To add an aggregator, write a class with the methods of :class:`Aggregator` and 
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from fedsafe.aggregation.averaging import FedAvg, NoisyMean
 from fedsafe.aggregation.base import Aggregator, Fold, Updates
-from fedsafe.aggregation.robust import Median
+from fedsafe.aggregation.noisy_mean import NoisyMean
+from fedsafe.aggregation.rows import FedAvg, Median
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.plan import PrivacyPlan
 

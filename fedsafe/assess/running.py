@@ -44,8 +44,8 @@ def find_assessor(spec: str) -> Assessor:
     module, colon, attribute = path.partition(":")
     if not colon:
         near = difflib.get_close_matches(spec, ASSESSORS, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ASSESSORS)}"
-        raise ConfigError(f"no assessor is named {spec!r}; {remedy} Or give 'package.module:attribute'")
+        remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ASSESSORS)};"
+        raise ConfigError(f"no assessor is named {spec!r}; {remedy} or give 'package.module:attribute'")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
         assessor = found() if isinstance(found, type) else found

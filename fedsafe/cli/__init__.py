@@ -1,5 +1,6 @@
 """The command line. One file per command; what is slow to import is imported inside the command."""
 
+import os
 import sys
 
 import click
@@ -26,6 +27,9 @@ app.add_typer(ledger_app, name="ledger")
 
 def main() -> None:
     """Run a command. An error is one line on standard error, and an exit code that is not zero."""
+    # Import paths of a configuration may name modules of the current folder, as with ``python -m``.
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         code = app(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

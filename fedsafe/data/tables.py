@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from fedsafe.data.dataset import Examples, Source, Task, hold_out
 from fedsafe.data.schema import Schema
 from fedsafe.data.schema_file import read_schema
-from fedsafe.data.sources import sha256
 from fedsafe.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def load_table(
             f"evaluation_fraction = {evaluation_fraction} contradicts the split column "
             f"{schema.split.column!r} of {schema_path}. Leave one of them out."
         )
-    frame, checksum = read_table(path)
+    frame = read_table(path)
     public = "public" if schema.evaluation_public else "private: each figure computed on them is a release"
     fraction = EVALUATION_FRACTION if evaluation_fraction is None else evaluation_fraction
     how = (
@@ -58,7 +57,8 @@ def load_table(
         name=path.name.split(".")[0],
         origin=str(path),
         evaluation_name=f"{path.name}, {how} ({public})",
-        source=Source(name=path.name, sha256=checksum, note=schema.note),
+        # A checksum of private records would be a release of its own.
+        source=Source(name=path.name, note=schema.note),
         evaluation_fraction=fraction,
         seed=seed,
     )
@@ -112,7 +112,7 @@ def task_from_frame(
     )
 
 
-def read_table(path: Path) -> tuple["pd.DataFrame", str]:
+def read_table(path: Path) -> "pd.DataFrame":
     """Raw records of a CSV or Parquet file, and the file's checksum.
 
     Every cell of a CSV file is read as text: types guessed from a whole column would let one record change
@@ -128,10 +128,9 @@ def read_table(path: Path) -> tuple["pd.DataFrame", str]:
             f"{path} is neither CSV nor Parquet. Use a file named {', '.join(('*.csv', '*.parquet'))}."
         )
     try:
-        checksum = sha256(path.read_bytes())
         if path.name.lower().endswith(_PARQUET):
-            return pd.read_parquet(path, engine="pyarrow"), checksum
-        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True), checksum
+            return pd.read_parquet(path, engine="pyarrow")
+        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:

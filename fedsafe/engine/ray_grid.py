@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import pickle
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from flwr.app import ArrayRecord, Context, Message
 
 from fedsafe.engine.grid import ClientApps, LocalGrid, deliver, identify
 from fedsafe.errors import EngineError
+
+# Loading torch and the data takes seconds; much longer means that no processor is free.
+_START_SECONDS = 300.0
 
 
 def start_ray(workers: int) -> bool:
@@ -103,7 +107,11 @@ class RayGrid(LocalGrid):
             EngineError: An actor could not start.
         """
         try:
-            ray.get([actor.ready.remote() for actor in self._actors])
+            ray.get([actor.ready.remote() for actor in self._actors], timeout=_START_SECONDS)
+        except ray.exceptions.GetTimeoutError as error:
+            raise EngineError(
+                f"the {self.workers} workers did not start in {_START_SECONDS:g} s: other actors may hold the cores"
+            ) from error
         except ray.exceptions.RayError as error:
             raise EngineError(f"a worker could not start: {_cause(error)}") from error
 
@@ -117,8 +125,10 @@ class RayGrid(LocalGrid):
             actor = self._actors[number % len(self._actors)]
             waiting[actor.run.remote(reference, _pickle((part, contexts), tokens))] = part
         replies: list[Message] = []
+        deadline = None if timeout is None else time.monotonic() + timeout
         while waiting:
-            done, _ = ray.wait(list(waiting), timeout=timeout)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            done, _ = ray.wait(list(waiting), timeout=left)
             if not done:
                 break
             part = waiting.pop(done[0])

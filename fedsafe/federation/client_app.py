@@ -64,7 +64,11 @@ class ClientRuntime:
         clients = sorted(int(context.node_config["partition-id"]) for context in contexts)
         fold, failures, error = self._fold(instruction, clients)
         reply = TrainReply(
-            fold=fold, failures=failures, error=error, cpu_seconds=time.process_time() - started
+            fold=fold,
+            clients=len(clients) - failures,
+            failures=failures,
+            error=error,
+            cpu_seconds=time.process_time() - started,
         )
         return reply_message(reply, messages[0])
 

@@ -34,12 +34,14 @@ class TrainReply:
 
     Args:
         fold: The folded updates.
+        clients: Clients whose training succeeded.
         failures: Clients whose training failed; each counts as zero.
         error: What the first failure said, or nothing.
         cpu_seconds: Processor time that training took.
     """
 
     fold: Fold
+    clients: int
     failures: int
     error: str
     cpu_seconds: float
@@ -84,7 +86,9 @@ def reply_message(reply: TrainReply, to: Message) -> Message:
     fold = ArrayRecord(
         {name: Array(np.ascontiguousarray(value)) for name, value in reply.fold.arrays.items()}
     )
-    info = MetricRecord({"failures": reply.failures, "cpu-seconds": reply.cpu_seconds})
+    info = MetricRecord(
+        {"clients": reply.clients, "failures": reply.failures, "cpu-seconds": reply.cpu_seconds}
+    )
     content = RecordDict({"fold": fold, "info": info, "error": ConfigRecord({"text": reply.error})})
     return Message(content, reply_to=to)
 
@@ -97,6 +101,7 @@ def read_reply(message: Message) -> TrainReply | None:
     fold = message.content.array_records["fold"]
     return TrainReply(
         fold=Fold(arrays={name: array.numpy() for name, array in fold.items()}),
+        clients=cast("int", info["clients"]),
         failures=cast("int", info["failures"]),
         error=cast("str", message.content.config_records["error"]["text"]),
         cpu_seconds=cast("float", info["cpu-seconds"]),

@@ -61,7 +61,7 @@ class RoundOutcome:
         head: The ledger after the round.
         cpu_seconds: Processor time of all clients' training. It varies with the cohort: private.
         seconds: Wall time from sampling the cohort to the new model. Private for the same reason.
-        failures: Clients that failed and counted as zero. Private too.
+        failures: Clients that failed or did not reply, and counted as zero. Private too.
     """
 
     round: int
@@ -136,8 +136,7 @@ class NoisyAverage(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge the folds, add noise, step. An absent client counts as zero, an empty cohort still moves."""
         self._replies = [reply for reply in map(read_reply, replies) if reply is not None]
-        failures = sum(reply.failures for reply in self._replies)
-        if self._asked and (not self._replies or failures >= self._asked):
+        if self._asked and not sum(reply.clients for reply in self._replies):
             first = next((reply.error for reply in self._replies if reply.error), "no client replied")
             raise EngineError(f"every client of round {server_round} failed; the first said: {first}")
         fold = self.aggregator.zero(self.layout.total)
@@ -199,7 +198,7 @@ class NoisyAverage(Strategy):
                 head=self._head,
                 cpu_seconds=sum(reply.cpu_seconds for reply in self._replies),
                 seconds=time.perf_counter() - started,
-                failures=sum(reply.failures for reply in self._replies),
+                failures=self._asked - sum(reply.clients for reply in self._replies),
             )
             if on_round is not None and not on_round(outcome):
                 break

@@ -1,7 +1,8 @@
 """A claim: an epsilon together with everything that must be true for it to mean something."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 from typing import Any
 
@@ -100,15 +101,26 @@ def _upper(bound: float) -> str:
     return f"{Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(float(bound))):f}"
 
 
-def planned_claims(plan: PrivacyPlan, *, key_from_seed: bool) -> tuple[Claim, Claim]:
-    """The headline claim of each unit, for the plan as a whole: the realised spend is never larger."""
-    return _record_claim(plan, key_from_seed), _client_claim(plan, key_from_seed)
+def planned_claims(
+    plan: PrivacyPlan, *, key_from_seed: bool, uncovered: Sequence[str] = ()
+) -> tuple[Claim, Claim]:
+    """The headline claim of each unit, for the plan as a whole: the realised spend is never larger.
+
+    Args:
+        plan: The calibrated plan.
+        key_from_seed: Whether the noise follows from the seed.
+        uncovered: What else is let out of private records, without noise.
+    """
+    claims = _record_claim(plan, key_from_seed), _client_claim(plan, key_from_seed)
+    first, second = (replace(claim, not_covered=(*uncovered, *claim.not_covered)) for claim in claims)
+    return first, second
 
 
 _NOT_COVERED = (
     "the choice of hyper-parameters, if earlier runs on the same records guided it",
     "timing, memory and other side channels of the machines",
     "what is already known from public data",
+    "rounding of single-precision arithmetic in the clients' gradients and noise",
 )
 
 

@@ -73,24 +73,46 @@ class Ledger:
         )
 
     @classmethod
-    def create(cls, path: Path, plan: PrivacyPlan, *, key_fingerprint: str) -> "Ledger":
-        """Start a ledger whose first event fixes the plan and the noise key."""
+    def create(
+        cls, path: Path, plan: PrivacyPlan, *, key_fingerprint: str, data_fingerprint: str = ""
+    ) -> "Ledger":
+        """Start a ledger whose first event fixes the plan, the noise key and the data.
+
+        Args:
+            path: Where; nothing may be there.
+            plan: What may be released.
+            key_fingerprint: Recognises the noise key.
+            data_fingerprint: Recognises the records, keyed, so that it tells nothing about them.
+        """
         if path.exists():
             raise LedgerError(f"{path} exists already: resume the run, or choose another folder")
         database = _connect(path)
         path.chmod(0o600)
         with database:
             database.executescript(_TABLES)
-            body = {"plan": plan.hash, "key": key_fingerprint, "salt": secrets.token_hex(32)}
+            body = {
+                "plan": plan.hash,
+                "key": key_fingerprint,
+                "data": data_fingerprint,
+                "salt": secrets.token_hex(32),
+            }
             _append(database, kind="plan", round=0, body=body, previous=None)
         return cls(database, plan)
 
     @classmethod
-    def open(cls, path: Path, plan: PrivacyPlan, *, key_fingerprint: str) -> "Ledger":
-        """Open an existing ledger for the same plan and key.
+    def open(
+        cls, path: Path, plan: PrivacyPlan, *, key_fingerprint: str, data_fingerprint: str | None = None
+    ) -> "Ledger":
+        """Open an existing ledger for the same plan, key and data.
+
+        Args:
+            path: The file.
+            plan: What may be released.
+            key_fingerprint: Of the noise key.
+            data_fingerprint: Of the records; None where the ledger is only read.
 
         Raises:
-            LedgerError: It is missing, damaged, edited, or belongs to another key.
+            LedgerError: It is missing, damaged, edited, or belongs to another key or to other records.
             PlanViolation: It was opened for another plan.
         """
         database = _existing(path)
@@ -104,6 +126,12 @@ class Ledger:
             raise LedgerError(
                 "the noise key is not the one this ledger was opened with: continuing would release the same "
                 "inputs with a second noise; restore private/noise.key"
+            )
+        if data_fingerprint is not None and ledger.events[0].body["data"] != data_fingerprint:
+            ledger.close()
+            raise LedgerError(
+                "the records or their partition are not the ones this run began with: continuing would release "
+                "other inputs under the same noise; restore the data, or start a new run"
             )
         return ledger
 

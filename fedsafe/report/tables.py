@@ -143,7 +143,8 @@ def _closing_claim(unit: str, claim: Json) -> ClosingRow:
     if shown != "none":
         # The first words name it; the report has the whole sentence.
         adjacency, adversary = (
-            str(claim.get(key)).split(" (")[0].split(",")[0].split(" who ")[0] for key in ("adjacency", "adversary")
+            str(claim.get(key)).split(" (")[0].split(",")[0].split(" who ")[0]
+            for key in ("adjacency", "adversary")
         )
         bounds = f"{adjacency}, against {adversary}"
         detail = f"delta = {formats.delta(claim.get('delta'))}, {bounds}"

@@ -4,8 +4,9 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,14 @@ class Parts:
         """The model before round 1."""
         trainable = {n: p.detach().numpy() for n, p in self.module.named_parameters() if p.requires_grad}
         return self.layout.join(trainable)
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        """Everything that training and judging read, for recognising it again."""
+        for examples in (self.task.train, self.task.evaluation):
+            yield examples.x
+            yield examples.y
+            yield from (examples.groups[name] for name in sorted(examples.groups))
+        yield from (*self.records, *(self.shards or ()))
 
 
 def compose(config: Config, *, model: nn.Module | None = None, data: Task | None = None) -> Parts:
@@ -119,33 +128,6 @@ def calibrate(parts: Parts) -> PrivacyPlan:
         client_clip=privacy.client.clip,
         program=program_digest(parts),
     )
-
-
-def follows(config: Config, plan: PrivacyPlan) -> bool:
-    """Whether a plan is the one that the configuration asks for; its noise is not calibrated again."""
-    record, client = config.privacy.record, config.privacy.client
-    wanted = replace(
-        plan,
-        clients=config.federation.clients,
-        rounds=config.rounds,
-        record=replace(
-            plan.record,
-            epsilon=record.epsilon,
-            delta=record.delta,
-            clip=record.clip,
-            rate=config.client.rate,
-            steps=config.client.steps,
-            max_participations=min(config.rounds, record.max_participations or config.rounds),
-        ),
-        client=replace(
-            plan.client,
-            epsilon=client.epsilon,
-            delta=client.delta,
-            clip=client.clip,
-            rate=config.federation.cohort.rate,
-        ),
-    )
-    return wanted == plan
 
 
 def program_digest(parts: Parts) -> str:

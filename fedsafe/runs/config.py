@@ -1,5 +1,6 @@
 """The configuration of a run: strict, with every default written out in the run's ``config.toml``."""
 
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -15,7 +16,8 @@ from fedsafe.errors import ConfigError
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Budget = Annotated[float, Field(gt=0.0)]
-Delta = Annotated[float, Field(gt=0.0, lt=1.0)]
+# Below 1e-12 the accountant's own tail mass decides, and asks for absurd noise.
+Delta = Annotated[float, Field(ge=1e-12, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -133,6 +135,12 @@ class Config(_Section):
     assess: AssessConfig = AssessConfig()
     engine: EngineConfig = EngineConfig()
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything but the engine section, which cannot change a result."""
+        settings = self.model_copy(update={"engine": EngineConfig()}).to_toml()
+        return hashlib.sha256(settings.encode()).hexdigest()
+
     def to_toml(self) -> str:
         """As TOML, defaults included; what is unset is left out."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
@@ -208,25 +216,32 @@ def _apply(values: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError) -> str:
     """The first problem as one line: where, what, and what to write instead."""
     problem = error.errors()[0]
-    parts = [str(part) for part in problem["loc"]]
+    parts = _known_path([str(part) for part in problem["loc"]])
     where = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        known = _fields(parts[:-1])
-        near = get_close_matches(parts[-1], known, n=1, cutoff=0.5)
-        hint = (
-            f"did you mean {'.'.join([*parts[:-1], near[0]])!r}?"
-            if near
-            else f"known here: {', '.join(known)}"
-        )
+        *section, key = parts
+        known = _fields(section)
+        near = get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*section, *near])!r}?" if near else f"known here: {', '.join(known)}"
         return f"unknown configuration key {where!r}: {hint}"
     value = problem["input"]
     shown = f" = {value!r}" if not isinstance(value, dict | list) or len(str(value)) < 60 else ""
     return f"configuration {where}{shown}: {_lower(problem['msg'])}"
 
 
+def _known_path(parts: list[str]) -> list[str]:
+    """The path without what pydantic adds for the branches of a union, such as ``task.str``."""
+    for depth in range(1, len(parts)):
+        if not _fields(parts[:depth]):
+            return parts[:depth]
+    return parts
+
+
 def _fields(path: Sequence[str]) -> list[str]:
     section: type[BaseModel] = Config
     for name in path:
+        if name not in section.model_fields:
+            return []
         annotation = section.model_fields[name].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []

@@ -1,8 +1,13 @@
 """The run's secret key: made by the operating system, kept in ``RUN/private/``, never anywhere else."""
 
+import hashlib
 import hmac
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from fedsafe.errors import LedgerError
 from fedsafe.rng import KEY_BYTES, key_from_seed, new_key
@@ -49,3 +54,17 @@ def read_key(private: Path) -> bytes:
 def key_fingerprint(key: bytes) -> str:
     """What the ledger remembers of the key: enough to recognise it, nothing to derive it from."""
     return hmac.digest(key, b"fedsafe ledger fingerprint", "sha256").hex()
+
+
+def data_fingerprint(key: bytes, arrays: Iterable[NDArray[Any]]) -> str:
+    """What the ledger remembers of the records: keyed, so that nobody can test a guess of them.
+
+    Args:
+        key: The run's secret.
+        arrays: Everything that training and judging read, in a fixed order.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape};".encode())
+        digest.update(array.tobytes())
+    return hmac.digest(key, b"fedsafe data " + digest.digest(), "sha256").hex()

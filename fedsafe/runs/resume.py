@@ -12,12 +12,12 @@ from torch import nn
 from fedsafe.data import Task
 from fedsafe.errors import ConfigError, LedgerError, RecordError
 from fedsafe.params import fingerprint
-from fedsafe.privacy.ledger import Ledger
+from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
-from fedsafe.runs.compose import Parts, compose, follows, program_digest
+from fedsafe.runs.compose import Parts, compose, program_digest
 from fedsafe.runs.config import make_config, parse_config
-from fedsafe.runs.keys import key_fingerprint, read_key
+from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.result import Run
 from fedsafe.runs.run import Callback, State, execute
 from fedsafe.store import RunFolder
@@ -31,9 +31,10 @@ def resume(
     data: Task | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Run the rounds that are left. What an unfinished round wrote is dropped, and the round is repeated.
+    """Run the rounds that are left.
 
-    Repeating it draws the same cohort, batches and noise, so it is the same release and costs nothing again.
+    A round that was interrupted before its model was written is repeated: it draws the same cohort, batches and
+    noise, so it is the same release and costs nothing again. One whose model was written is only recorded.
 
     Args:
         path: The run folder.
@@ -62,48 +63,62 @@ def resume(
             merged = {**config.engine.model_dump(), **engine}
             config = config.model_copy(update={"engine": make_config({"engine": merged}).engine})
         parts = compose(config, model=model, data=data)
-        reproducible = config.privacy.noise_key == "seed"
-        same = program_digest(parts) == plan.program and follows(config, plan)
-        if not same or reproducible != start.reproducible:
+        if config.digest != start.settings_sha256 or program_digest(parts) != plan.program:
             raise ConfigError(
                 f"the configuration, model or task is not the one that {path} began with; restore config.toml, "
                 "or start a new run"
             )
         key = read_key(folder.private)
-        ledger_path = folder.private / "ledger.sqlite"
-        ledger = Ledger.open(ledger_path, plan, key_fingerprint=key_fingerprint(key))
+        ledger = Ledger.open(
+            folder.private / "ledger.sqlite",
+            plan,
+            key_fingerprint=key_fingerprint(key),
+            data_fingerprint=data_fingerprint(key, parts.arrays()),
+        )
         stack.callback(ledger.close)
         rounds = [line for line in lines if isinstance(line, Round)]
-        _require_newest(ledger, folder, rounds)
-        state = _state(folder, parts, rounds)
-        for name in ("findings.jsonl", "requirements.jsonl", "private/timings.jsonl"):
-            folder.truncate_after(name, lambda line: line["round"] <= state.round)
+        state = _state(folder, parts, rounds, ledger)
+        recorded = len(rounds)
+        for name, last in (
+            ("findings.jsonl", recorded),
+            ("requirements.jsonl", recorded),
+            ("private/timings.jsonl", state.round),
+        ):
+            folder.truncate_after(name, lambda line, last=last: line["round"] <= last)  # type: ignore[misc]
         return execute(parts, plan, folder, key, ledger, start, state, callbacks)
 
 
-def _require_newest(ledger: Ledger, folder: RunFolder, rounds: Sequence[Round]) -> None:
-    """Refuse a ledger older than any record line or checkpoint."""
+def _state(folder: RunFolder, parts: Parts, rounds: Sequence[Round], ledger: Ledger) -> State:
+    """Where to go on: the newest checkpoint, which may be one ahead of the record.
+
+    A round whose model was written is not repeated, even if its record line is missing: a client that failed the
+    first time and not the second would leave two models that differ by its update alone.
+
+    Raises:
+        LedgerError: The ledger is older than a record line or the checkpoint, or the checkpoint was replaced.
+    """
     for line in rounds:
         ledger.require_at_least(line.ledger["sequence"], line.ledger["head"])
-    checkpoints = folder.checkpoints()
-    if checkpoints:
-        _, metadata = folder.read_checkpoint(checkpoints[-1])
-        ledger.require_at_least(int(metadata["sequence"]), metadata["head"])
-
-
-def _state(folder: RunFolder, parts: Parts, rounds: Sequence[Round]) -> State:
-    if not rounds:
-        return State(round=0, parameters=parts.initial, velocity=np.zeros(parts.layout.total), seconds=0.0)
-    last = rounds[-1]
-    tensors, _ = folder.read_checkpoint(last.round)
-    if fingerprint(tensors["parameters"]) != last.parameters_sha256:
-        raise LedgerError(
-            f"the checkpoint of round {last.round} is not the one in the record: it was replaced"
+    written = folder.checkpoints()
+    newest = written[-1] if written else 0
+    if newest not in (len(rounds), len(rounds) + 1):
+        raise RecordError(
+            f"{folder.path} has {len(rounds)} record lines, and its newest checkpoint is of round {newest}: a file "
+            "is missing; restore it"
         )
-    timings = [line for line in folder.read("private/timings.jsonl") if line["round"] <= last.round]
+    if not newest:
+        return State(round=0, parameters=parts.initial, velocity=np.zeros(parts.layout.total), seconds=0.0)
+    tensors, metadata = folder.read_checkpoint(newest)
+    head = Head(sequence=int(metadata["sequence"]), hash=metadata["head"])
+    ledger.require_at_least(head.sequence, head.hash)
+    ahead = newest > len(rounds)
+    if not ahead and fingerprint(tensors["parameters"]) != rounds[-1].parameters_sha256:
+        raise LedgerError(f"the checkpoint of round {newest} is not the one in the record: it was replaced")
+    timings = [line for line in folder.read("private/timings.jsonl") if line["round"] <= newest]
     return State(
-        round=last.round,
+        round=newest,
         parameters=tensors["parameters"],
         velocity=tensors["velocity"],
         seconds=timings[-1]["elapsed"] if timings else 0.0,
+        unrecorded=head if ahead else None,
     )

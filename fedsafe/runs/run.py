@@ -22,16 +22,16 @@ from fedsafe.federation import NoisyAverage, RoundOutcome, ServerOptimizer, make
 from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.accounting import spending_curve
 from fedsafe.privacy.claim import planned_claims
-from fedsafe.privacy.ledger import Ledger
+from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
 from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_apps, client_cost, compose
 from fedsafe.runs.config import Config, make_config, read_config
 from fedsafe.runs.judge import Assessment, Judge
-from fedsafe.runs.keys import create_key, key_fingerprint
+from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
 from fedsafe.runs.result import Run
 from fedsafe.runs.start import describe_start
-from fedsafe.store import RunFolder
+from fedsafe.store import RunFolder, checkpoint_name
 
 
 class Callback(Protocol):
@@ -100,7 +100,12 @@ def run(
         folder = RunFolder.create(path, resolved.to_toml())
         stack.enter_context(folder.lock())
         key = create_key(folder.private, seed=seed)
-        ledger = Ledger.create(folder.private / "ledger.sqlite", plan, key_fingerprint=key_fingerprint(key))
+        ledger = Ledger.create(
+            folder.private / "ledger.sqlite",
+            plan,
+            key_fingerprint=key_fingerprint(key),
+            data_fingerprint=data_fingerprint(key, parts.arrays()),
+        )
         stack.callback(ledger.close)
         folder.append_record(start)
         state = State(round=0, parameters=parts.initial, velocity=np.zeros(parts.layout.total), seconds=0.0)
@@ -113,16 +118,19 @@ class State:
     """Where a run stands.
 
     Args:
-        round: The last complete round.
+        round: The last round whose model is on the disk.
         parameters: The global model after it.
         velocity: The server optimiser's state.
         seconds: Wall time so far.
+        unrecorded: Where the run stopped between that round's checkpoint and its record line: the ledger's head
+            after the round, which must be recorded before the next one begins.
     """
 
     round: int
     parameters: Vector
     velocity: NDArray[np.float64]
     seconds: float
+    unrecorded: Head | None = None
 
 
 def execute(
@@ -155,12 +163,13 @@ def execute(
             key=key,
             velocity=state.velocity,
         )
-        latest: Round | None = None
+        commit = _Commit(folder=folder, config=parts.config, judge=judge, spend=spend, callbacks=callbacks)
+        if state.unrecorded is not None:
+            commit.record(state.round, state.parameters, state.unrecorded)
 
         def on_round(outcome: RoundOutcome) -> bool:
-            nonlocal latest
-            elapsed = state.seconds + time.perf_counter() - began
-            latest = _commit(outcome, judge, folder, parts.config, spend, elapsed, callbacks)
+            commit.save(outcome, state.seconds + time.perf_counter() - began)
+            commit.record(outcome.round, outcome.parameters, outcome.head)
             return True
 
         app = make_server_app(
@@ -171,12 +180,11 @@ def execute(
             on_round=on_round,
         )
         app(grid, server_context())
-    accuracy = latest.metrics["accuracy"] if latest else Run(folder.path).accuracy
     end = End(
         rounds=plan.rounds,
         seconds=state.seconds + time.perf_counter() - began,
         status="completed",
-        accuracy=accuracy,
+        accuracy=Run(folder.path).accuracy,
     )
     folder.append_record(end)
     for callback in callbacks:
@@ -184,59 +192,68 @@ def execute(
     return Run(folder.path)
 
 
-def _commit(
-    outcome: RoundOutcome,
-    judge: Judge,
-    folder: RunFolder,
-    config: Config,
-    spend: Mapping[str, Sequence[float | None]],
-    elapsed: float,
-    callbacks: Sequence[Callback],
-) -> Round:
-    """Write what a round leaves behind; its record line comes last and makes it count."""
-    number = outcome.round
-    checkpoint = folder.write_checkpoint(
-        number,
-        {"parameters": outcome.parameters, "velocity": outcome.velocity},
-        {"round": str(number), "sequence": str(outcome.head.sequence), "head": outcome.head.hash},
-    )
-    assessment = None
-    if number % config.assess.every == 0 or number == config.rounds:
-        assessment = judge.assess(number, outcome.parameters)
-        lines = [
-            {"round": number, "assessor": name, **finding.to_json()}
-            for name, findings in assessment.findings.items()
-            for finding in findings
-        ]
-        folder.append("findings.jsonl", *lines)
-        folder.append("requirements.jsonl", *(verdict.to_json(number) for verdict in assessment.verdicts))
-    folder.append_timing(
-        round=number,
-        seconds=outcome.seconds,
-        cpu_seconds=outcome.cpu_seconds,
-        failures=outcome.failures,
-        elapsed=elapsed,
-    )
-    line = Round(
-        round=number,
-        metrics=judge.metrics(outcome.parameters),
-        spend={unit: values[number - 1] for unit, values in spend.items()},
-        ledger={"sequence": outcome.head.sequence, "head": outcome.head.hash},
-        checkpoint=checkpoint,
-        parameters_sha256=fingerprint(outcome.parameters),
-    )
-    folder.append_record(line)
-    for callback in callbacks:
-        callback.on_round(line)
-        if assessment is not None:
-            callback.on_assessment(assessment)
-    return line
+@dataclass(frozen=True, kw_only=True)
+class _Commit:
+    """Writes what a round leaves behind, in an order that a crash at any moment can be resumed from."""
+
+    folder: RunFolder
+    config: Config
+    judge: Judge
+    spend: Mapping[str, Sequence[float | None]]
+    callbacks: Sequence[Callback]
+
+    def save(self, outcome: RoundOutcome, elapsed: float) -> None:
+        """The private timing, then the checkpoint: from here on the round is never repeated."""
+        self.folder.append_timing(
+            round=outcome.round,
+            seconds=outcome.seconds,
+            cpu_seconds=outcome.cpu_seconds,
+            failures=outcome.failures,
+            elapsed=elapsed,
+        )
+        self.folder.write_checkpoint(
+            outcome.round,
+            {"parameters": outcome.parameters, "velocity": outcome.velocity},
+            {"sequence": str(outcome.head.sequence), "head": outcome.head.hash},
+        )
+
+    def record(self, number: int, parameters: Vector, head: Head) -> None:
+        """Findings, verdicts, and last the line that makes the round count."""
+        assessment = None
+        if number % self.config.assess.every == 0 or number == self.config.rounds:
+            assessment = self.judge.assess(number, parameters)
+            findings = [
+                {"round": number, "assessor": name, **finding.to_json()}
+                for name, group in assessment.findings.items()
+                for finding in group
+            ]
+            self.folder.append("findings.jsonl", *findings)
+            self.folder.append("requirements.jsonl", *(v.to_json(number) for v in assessment.verdicts))
+        line = Round(
+            round=number,
+            metrics=self.judge.metrics(parameters),
+            spend={unit: values[number - 1] for unit, values in self.spend.items()},
+            ledger={"sequence": head.sequence, "head": head.hash},
+            checkpoint=checkpoint_name(number),
+            parameters_sha256=fingerprint(parameters),
+        )
+        self.folder.append_record(line)
+        for callback in self.callbacks:
+            callback.on_round(line)
+            if assessment is not None:
+                callback.on_assessment(assessment)
 
 
 def _planned(parts: Parts, seed: int | None) -> tuple[PrivacyPlan, list[dict[str, Any]]]:
     """The plan and its claims: seconds of accounting."""
     plan = calibrate(parts)
-    return plan, [claim.to_json() for claim in planned_claims(plan, key_from_seed=seed is not None)]
+    task = parts.task
+    private = (
+        f"accuracy, loss and findings on {task.evaluation_name}: they leave private records without noise"
+    )
+    uncovered = () if task.evaluation_public else (private,)
+    claims = planned_claims(plan, key_from_seed=seed is not None, uncovered=uncovered)
+    return plan, [claim.to_json() for claim in claims]
 
 
 def _curve(plan: PrivacyPlan) -> dict[str, list[float | None]]:

@@ -62,6 +62,7 @@ def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[
         },
         claims=tuple(claims),
         plan=plan.numbers(),
+        settings_sha256=config.digest,
     )
 
 

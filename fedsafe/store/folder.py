@@ -229,13 +229,16 @@ class RunFolder:
             raise RecordError(
                 f"cannot write checkpoint {round} keeping {keep}; rounds count from 0, keep from 1"
             )
-        relative = _checkpoint_name(round)
+        relative = checkpoint_name(round)
         path = self.path / relative
         path.parent.mkdir(exist_ok=True)
         write_checkpoint(path, tensors, metadata)
+        # When a round ended tells about its cohort: every checkpoint bears the time of the run's start.
+        began = (self.path / "config.toml").stat().st_mtime_ns
+        os.utime(path, ns=(began, began))
         if keep is not None:
             for old in self.checkpoints()[:-keep]:
-                (self.path / _checkpoint_name(old)).unlink(missing_ok=True)
+                (self.path / checkpoint_name(old)).unlink(missing_ok=True)
         return relative
 
     def read_checkpoint(self, which: int | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -250,7 +253,7 @@ class RunFolder:
         Raises:
             RecordError: The checkpoint is absent, cut or damaged.
         """
-        return read_checkpoint(self._inside(_checkpoint_name(which) if isinstance(which, int) else which))
+        return read_checkpoint(self._inside(checkpoint_name(which) if isinstance(which, int) else which))
 
     def checkpoints(self) -> list[int]:
         """Rounds that have a checkpoint, in order."""
@@ -265,7 +268,8 @@ class RunFolder:
         return self.path / name
 
 
-def _checkpoint_name(number: int) -> str:
+def checkpoint_name(number: int) -> str:
+    """Path of a round's checkpoint relative to the run folder."""
     return f"checkpoints/round-{number:05d}.safetensors"
 
 

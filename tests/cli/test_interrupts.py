@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import QUIET
+from quiet_environment import QUIET
 
 SLOW = {
     "rounds": 40,

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import QUIET
+from quiet_environment import QUIET
 
 CLAIM_KEYS = {
     "unit", "epsilon", "delta", "adjacency", "adversary", "release", "sampler", "accountant", "horizon",

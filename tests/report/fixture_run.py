@@ -175,6 +175,7 @@ class FixtureRun:
                 "records_per_client": {"min": 21, "median": 96, "max": 412},
             },
             claims=(record_claim, _CLIENT_CLAIM),
+            settings_sha256="0" * 64,
             plan={
                 "hash": "c0ffee" + "0" * 58,
                 "clients": 300,

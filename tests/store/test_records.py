@@ -28,6 +28,7 @@ START = Start(
     },
     claims=({"unit": "record", "epsilon": 2.5}, {"unit": "client", "epsilon": None}),
     plan={"hash": "ab"},
+    settings_sha256="cd",
 )
 ROUND = Round(
     round=1,

@@ -1,0 +1,65 @@
+"""The noisy mean: the one rule with a proven sensitivity."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsafe.aggregation.base import Fold, Updates
+from fedsafe.privacy.clipping import clip_rows
+from fedsafe.privacy.mechanisms import from_grid, gaussian_on_grid, to_grid
+from fedsafe.rng import Stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyMean:
+    """Clipped sum on a public grid, plus Gaussian noise, over a public constant.
+
+    The weights are uniform and the divisor is the expected cohort, never the number of replies: one client moves
+    the sum by at most ``clip``, whoever else takes part. An empty cohort still releases noise.
+
+    Args:
+        clip: Bound on one update's norm, all tensors together.
+        noise: Noise multiplier: the standard deviation is ``noise * clip``.
+        bits: The grid is ``2^-bits``.
+        divisor: The public constant.
+
+    Guarantees:
+        ==============  =================================
+        update          contribution to the sum
+        ==============  =================================
+        all zeros       zero
+        non-finite      zero
+        norm above clip scaled to just under ``clip``
+        absent          zero
+        ==============  =================================
+    """
+
+    clip: float
+    noise: float
+    bits: int
+    divisor: float
+    name: ClassVar[str] = "noisy_mean"
+    proven_sensitivity: ClassVar[bool] = True
+
+    def zero(self, parameters: int) -> Fold:
+        """The sum over no client."""
+        return Fold(arrays={"total": np.zeros(parameters, np.int64)})
+
+    def add(self, fold: Fold, updates: Updates) -> Fold:
+        """Check, clip, round toward zero and sum: exact, so order cannot matter."""
+        grid = to_grid(clip_rows(updates.rows, self.clip), self.bits)
+        return Fold(arrays={"total": fold.arrays["total"] + grid.sum(axis=0, dtype=np.int64)})
+
+    def merge(self, first: Fold, second: Fold) -> Fold:
+        """The sum over both."""
+        return Fold(arrays={"total": first.arrays["total"] + second.arrays["total"]})
+
+    def finish(self, fold: Fold, noise: Stream) -> NDArray[np.float64]:
+        """Noise calibrated to the sum's sensitivity, then the public divisor."""
+        total = fold.arrays["total"].astype(np.int64, copy=False)
+        return (
+            from_grid(gaussian_on_grid(total, self.noise * self.clip, self.bits, noise), self.bits)
+            / self.divisor
+        )
