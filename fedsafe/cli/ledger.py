@@ -79,8 +79,10 @@ def _open(run: Path) -> "Ledger":
 
 
 def _echo_spend(ledger: "Ledger") -> None:
+    from fedsafe.report.formats import epsilon
+
     plan, realised = ledger.plan, ledger.realised()
     planned = plan.spend(plan.rounds)
     for unit, delta in (("record", plan.record.delta), ("client", plan.client.delta)):
-        shown = ["none" if spend[unit] is None else f"{spend[unit]:.4f}" for spend in (planned, realised)]
+        shown = [epsilon(spend[unit]) for spend in (planned, realised)]
         typer.echo(f"{unit:6s}  planned epsilon {shown[0]}, realised {shown[1]}, at delta {delta:g}")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fedsafe.runs.judge import Assessment
 
 _PIPED_WIDTH = 110
+_SIMULATED = (
+    "simulated: the noise follows from the seed, and nothing is guaranteed against anyone who knows it"
+)
 _MARKS = {"pass": "green", "completed": "green", "fail": "red", "undecided": "yellow", "unmeasured": "yellow"}
 
 
@@ -56,6 +59,8 @@ class Progress:
             f"{start.model['name']} with {start.model['parameters']:,} parameters ({start.trainer} engine), "
             f"{self._rounds} rounds"
         )
+        if start.reproducible:
+            self._console.print(f"  {_SIMULATED}")
         for claim in start.claims:
             bound = "no guarantee" if claim["epsilon"] is None else f"epsilon {epsilon(claim['epsilon'])}"
             self._console.print(f"  {claim['unit']:6s} {bound} at delta {claim['delta']:g}")

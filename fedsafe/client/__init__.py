@@ -4,7 +4,13 @@ import torch
 from torch import nn
 
 from fedsafe.client.objectives import Objective, build_objective
-from fedsafe.client.probe import refuse_mixing, stacks_faithfully
+from fedsafe.client.probe import (
+    PROBE_CLIP,
+    probe_data,
+    refuse_mixing,
+    refuse_wrong_gradients,
+    stacks_faithfully,
+)
 from fedsafe.client.stacked import StackedTrainer, layout_of, missing_rule
 from fedsafe.client.trainer import ClientJob, LocalTraining, Trainer
 from fedsafe.errors import ModelError
@@ -24,14 +30,26 @@ __all__ = [
 def choose_trainer(module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int) -> str:
     """``"stacked"`` where every layer has a rule and the stack is faithful, else ``"opacus"``.
 
+    Args:
+        module: The model.
+        objective: Gives one loss per example.
+        inputs: Shape of one example.
+        classes: Number of classes.
+
     Raises:
-        ModelError: The model mixes the examples of a batch.
+        ModelError: The model mixes the examples of a batch, or nobody can tell the gradient of one record.
     """
     if not layout_of(module).total:
         raise ModelError("the model has no trainable parameter")
     refuse_mixing(module, objective, inputs, classes)
-    if missing_rule(module) is None and stacks_faithfully(module, inputs):
+    if missing_rule(module) is None and stacks_faithfully(module, objective, inputs, classes):
         return "stacked"
+    from fedsafe.client.opacus_trainer import OpacusTrainer
+
+    x, y = probe_data(inputs, classes, 6)
+    probing = LocalTraining(learning_rate=1.0, steps=1, rate=1.0, clip=PROBE_CLIP, noise=0.0)
+    trainer = OpacusTrainer(module, objective, x, y, probing)
+    refuse_wrong_gradients(module, objective, x, y, trainer.clipped_sum)
     return "opacus"
 
 

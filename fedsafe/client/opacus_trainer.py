@@ -82,6 +82,12 @@ class OpacusTrainer:
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             losses.sum().backward()  # type: ignore[no-untyped-call]
         samples = [p.grad_sample if hasattr(p, "grad_sample") else None for p in self._trainable]
+        wrong = [tuple(g.shape) for g in samples if g is not None and g.shape[0] != len(rows)]
+        if wrong:
+            raise ModelError(
+                f"a layer saw {wrong[0][0]} examples in a batch of {len(rows)}, so the gradient of one record is not "
+                "known: keep the first dimension of every input as it is"
+            )
         gradients = torch.cat(
             [
                 vector.new_zeros(len(rows), p.numel()) if g is None else g.flatten(1)
@@ -93,5 +99,6 @@ class OpacusTrainer:
         keep = torch.isfinite(norms) & torch.isfinite(losses.detach())
         clip = self._training.clip * MARGIN
         factors = (clip / norms).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
+        keep = keep & (factors >= torch.finfo(vector.dtype).tiny)
         factors = torch.where(keep, factors, 0.0).to(vector.dtype)
         return torch.where(keep[:, None], gradients * factors[:, None], 0.0).sum(0)

@@ -1,26 +1,39 @@
 """Find out, before any record is touched, whether a model keeps its examples apart.
 
-Per-example clipping bounds nothing if one example can move another's loss. The probe trains on random inputs and
-refuses what it sees: an output or loss that moves when another example does, a buffer that moves at all, and
-randomness inside ``forward`` (its draws would not be keyed to the client).
+Per-example clipping bounds nothing if one example can move another's loss, or if what is clipped is not the gradient
+of one example. The probe runs the model on random inputs, at its initial weights and at random ones (a layer that
+starts at zero hides what comes before it), in batches of several sizes, and refuses what it sees. It is a test, not
+a proof: the claim lists it as an assumption.
 """
 
 import copy
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from fedsafe.client.objectives import Objective
-from fedsafe.client.stacked.model import StackedModel, layout_of
+from fedsafe.client.stacked.engine import clipped_sum
+from fedsafe.client.stacked.model import StackedModel
 from fedsafe.errors import ModelError
 
 _REMEDY = "replace BatchNorm by nn.GroupNorm or nn.LayerNorm, and keep batch statistics out of forward"
-_BATCH = 5
+_BATCHES = (5, 40)
+PROBE_CLIP = 0.5
+
+# Flat parameters and rows of the probe's data to the clipped sum of their gradients.
+ClippedSum = Callable[[Tensor, Tensor], Tensor]
+
+
+def probe_data(inputs: tuple[int, ...], classes: int, count: int) -> tuple[Tensor, Tensor]:
+    """Random inputs ``(count, *inputs)`` and labels ``(count,)``, the same every time."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn((count, *inputs), generator=generator), torch.arange(count) % classes
 
 
 @torch.no_grad()
 def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int) -> None:
-    """Raise if a model mixes the examples of a batch.
+    """Raise if a model mixes the examples of a batch, moves a buffer, or draws random numbers.
 
     Args:
         module: The model; it is copied.
@@ -39,29 +52,34 @@ def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ..
             )
     model = copy.deepcopy(module).train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn((_BATCH, *inputs), generator=generator)
-    y = torch.arange(_BATCH) % classes
-    try:
-        losses, again = _losses(model, objective, x, y, 1), _losses(model, objective, x, y, 2)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ModelError(f"the model cannot run on inputs of shape {inputs}: {error}") from error
-    if losses.shape != (_BATCH,):
-        raise ModelError(f"the objective gives losses of shape {tuple(losses.shape)} for {_BATCH} examples")
+    for vector in _parameter_vectors(module):
+        _load(model, vector)
+        for batch in _BATCHES:
+            _refuse_mixing_of(model, objective, *probe_data(inputs, classes, batch))
     moved = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     if moved:
         raise ModelError(
             f"buffer {moved[0]} moves in training, and would leave the client un-noised: {_REMEDY}"
         )
+
+
+def _refuse_mixing_of(model: nn.Module, objective: Objective, x: Tensor, y: Tensor) -> None:
+    try:
+        losses, again = _losses(model, objective, x, y, 1), _losses(model, objective, x, y, 2)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(f"the model cannot run on inputs of shape {tuple(x.shape[1:])}: {error}") from error
+    if losses.shape != y.shape:
+        raise ModelError(f"the objective gives losses of shape {tuple(losses.shape)} for {len(y)} examples")
     if not _close(losses, again):
         raise ModelError(
             "the model draws random numbers in forward (dropout?): they would not be keyed to the client; set the "
             "probability to 0"
         )
-    for changed in range(_BATCH):
+    generator = torch.Generator().manual_seed(3)
+    for changed in range(0, len(x), max(1, len(x) // 5)):
         other = x.clone()
-        other[changed] = 3.0 * torch.randn(inputs, generator=generator) + 1.0
-        kept = torch.arange(_BATCH) != changed
+        other[changed] = 3.0 * torch.randn(x.shape[1:], generator=generator) + 1.0
+        kept = torch.arange(len(x)) != changed
         if not _close(_losses(model, objective, other, y, 1)[kept], losses[kept]):
             raise ModelError(
                 "changing one example changes the loss of another, so one record's influence has no bound: "
@@ -69,29 +87,93 @@ def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ..
             )
 
 
-@torch.no_grad()
-def stacks_faithfully(module: nn.Module, inputs: tuple[int, ...]) -> bool:
-    """Whether the stacked model gives each client exactly what its own module would.
+def stacks_faithfully(module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int) -> bool:
+    """Whether the stacked engine gives each client what a loop over its examples would.
 
-    A ``forward`` that reshapes or normalises across its first dimension can keep examples apart and still mix the
-    clients of a stack; one that reads a layer's weight directly cannot be stacked at all.
+    A ``forward`` that reshapes across its first dimension can keep examples apart and still mix the clients of a
+    stack; an operation in place can change what a layer left behind; one that reads a layer's weight directly
+    cannot be stacked at all.
     """
-    layout = layout_of(module)
-    generator = torch.Generator().manual_seed(2)
-    parameters = 0.1 * torch.randn((3, layout.total), generator=generator)
-    x = torch.randn((3 * _BATCH, *inputs), generator=generator)
+    clients, batch = 3, _BATCHES[0]
+    x, y = probe_data(inputs, classes, clients * batch)
+    parameters = torch.stack(list(_parameter_vectors(module)))
+    mask = torch.ones(clients, batch, dtype=torch.bool)
     try:
-        stacked: Tensor = StackedModel(module, parameters)(x)
+        sums, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, PROBE_CLIP)
     except (RuntimeError, AttributeError, TypeError, ValueError, IndexError, ModelError):
         return False
+    alone = [
+        _loop_over_examples(module, objective, vector, own_x, own_y)
+        for vector, own_x, own_y in zip(parameters, x.split(batch), y.split(batch), strict=True)  # type: ignore[no-untyped-call]
+    ]
+    return all(_agree(found, expected) for found, expected in zip(sums, alone, strict=True))
+
+
+def refuse_wrong_gradients(
+    module: nn.Module, objective: Objective, x: Tensor, y: Tensor, clipped: ClippedSum
+) -> None:
+    """Raise if a trainer's clipped sum is not the one of a loop over examples.
+
+    Args:
+        module: The model.
+        objective: Gives one loss per example.
+        x: Inputs from :func:`probe_data`.
+        y: Labels.
+        clipped: The trainer's clipped sum over rows of ``x``, at a clip of ``PROBE_CLIP``.
+
+    Raises:
+        ModelError: The trainer would clip something else than the gradient of one record.
+    """
+    for vector in _parameter_vectors(module):
+        for count in (1, len(x)):
+            rows = torch.arange(count)
+            try:
+                found = clipped(vector.clone(), rows)
+            except (RuntimeError, AttributeError, TypeError, ValueError, IndexError) as error:
+                raise ModelError(f"the model cannot be differentiated per example: {error}") from error
+            if not _agree(found, _loop_over_examples(module, objective, vector, x[rows], y[rows])):
+                raise ModelError(
+                    "the gradient of one record cannot be told apart in this model (in-place operations, a weight "
+                    "used outside its layer, or examples along another dimension than the first?): write it with "
+                    "nn.Module layers that keep the first dimension"
+                )
+
+
+def _loop_over_examples(
+    module: nn.Module, objective: Objective, vector: Tensor, x: Tensor, y: Tensor
+) -> Tensor:
+    """The clipped sum, one example and one backward pass at a time."""
     model = copy.deepcopy(module).train()
-    for client in range(3):
-        mine = slice(client * _BATCH, (client + 1) * _BATCH)
-        nn.utils.vector_to_parameters(parameters[client], model.parameters())
-        alone = model(x[mine])
-        if stacked[mine].shape != alone.shape or not _close(stacked[mine], alone):
-            return False
-    return True
+    _load(model, vector)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    total = torch.zeros_like(vector)
+    with torch.enable_grad():
+        for example in range(len(x)):
+            loss = objective(model, x[example : example + 1], y[example : example + 1]).sum()
+            parts = torch.autograd.grad(loss, trainable, allow_unused=True)
+            gradient = torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).flatten()
+                    for p, g in zip(trainable, parts, strict=True)
+                ]
+            )
+            total += gradient * min(1.0, PROBE_CLIP / max(float(gradient.norm()), 1e-30))
+    return total
+
+
+def _parameter_vectors(module: nn.Module) -> Iterator[Tensor]:
+    """The initial weights, and two random vectors."""
+    trainable = [p.detach().flatten() for p in module.parameters() if p.requires_grad]
+    initial = torch.cat(trainable)
+    yield initial.clone()
+    generator = torch.Generator().manual_seed(2)
+    for scale in (0.1, 0.5):
+        yield initial + scale * torch.randn(initial.shape, generator=generator)
+
+
+@torch.no_grad()
+def _load(model: nn.Module, vector: Tensor) -> None:
+    nn.utils.vector_to_parameters(vector, [p for p in model.parameters() if p.requires_grad])
 
 
 def _losses(model: nn.Module, objective: Objective, x: Tensor, y: Tensor, seed: int) -> Tensor:
@@ -102,3 +184,8 @@ def _losses(model: nn.Module, objective: Objective, x: Tensor, y: Tensor, seed: 
 
 def _close(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Up to the margin of the clip, by which our clip and the loop's differ."""
+    return bool((found - expected).norm() <= 5e-3 * expected.norm() + 1e-6)

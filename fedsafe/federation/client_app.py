@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import Context, Message
@@ -37,12 +37,18 @@ class ClientRuntime:
     trainer: Trainer
     aggregator: Aggregator
     records: Mapping[int, NDArray[np.int64]] | Sequence[NDArray[np.int64]]
-    key: bytes
+    key: bytes = field(repr=False)
     plan: str
 
     def train(self, message: Message, context: Context) -> Message:
-        """Train the client of one message; the reply is a fold of one."""
-        return self.train_chunk([message], [context])
+        """Train the client of one message; the reply is a fold of one.
+
+        Nothing but the fold leaves a real client: its processor time and what an exception says would be
+        functions of its records that no budget was charged for.
+        """
+        reply = self._train_messages([message], [context])
+        alone = replace(reply, cpu_seconds=0.0, error="training failed" if reply.failures else "")
+        return reply_message(alone, message)
 
     def train_chunk(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Message:
         """Train the clients of many messages of one round; **one** reply holds the fold of all.
@@ -50,6 +56,9 @@ class ClientRuntime:
         A client that fails is counted, and adds nothing. Only processes that hold the whole chunk's secrets may
         call this: a simulation's worker, never a real client.
         """
+        return reply_message(self._train_messages(messages, contexts), messages[0])
+
+    def _train_messages(self, messages: Sequence[Message], contexts: Sequence[Context]) -> TrainReply:
         started = time.process_time()
         instruction = read_instruction(messages[0], self.trainer.layout)
         for message in messages[1:]:
@@ -63,14 +72,13 @@ class ClientRuntime:
                     )
         clients = sorted(int(context.node_config["partition-id"]) for context in contexts)
         fold, failures, error = self._fold(instruction, clients)
-        reply = TrainReply(
+        return TrainReply(
             fold=fold,
             clients=len(clients) - failures,
             failures=failures,
             error=error,
             cpu_seconds=time.process_time() - started,
         )
-        return reply_message(reply, messages[0])
 
     def _fold(self, instruction: TrainInstruction, clients: Sequence[int]) -> tuple[Fold, int, str]:
         if instruction.plan != self.plan:

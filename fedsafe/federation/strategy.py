@@ -108,7 +108,7 @@ class NoisyAverage(Strategy):
         self._digest = b""
         self._head = ledger.head
         self._nodes: Sequence[int] = ()
-        self._asked = 0
+        self._messages: list[Message] = []
         self._replies: list[TrainReply] = []
 
     def summary(self) -> None:
@@ -124,20 +124,31 @@ class NoisyAverage(Strategy):
         drawn = poisson_cohort(self._stream("cohort", server_round), self.plan.clients, self.plan.client.rate)
         cohort = self.ledger.within_cap(drawn.tolist(), server_round)
         self._head = self.ledger.reserve(round=server_round, digest=self._digest, cohort=cohort)
-        self._asked = len(cohort)
         content = instruction_content(arrays, round=server_round, plan=self.plan.hash)
-        return [
+        self._messages = [
             Message(content, dst_node_id=self._nodes[client], message_type=TRAIN, group_id=str(server_round))
             for client in cohort
         ]
+        return self._messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge the folds, add noise, step. An absent client counts as zero, an empty cohort still moves."""
-        self._replies = [reply for reply in map(read_reply, replies) if reply is not None]
-        if self._asked and not sum(reply.clients for reply in self._replies):
-            first = next((reply.error for reply in self._replies if reply.error), "no client replied")
+        # The grid numbers messages when it sends them. Each may be answered once: a second answer to one message
+        # would count its clients twice.
+        open_numbers = {message.metadata.message_id for message in self._messages}
+        self._replies, errors = [], []
+        for message in replies:
+            reply = read_reply(message)
+            if reply is None:
+                errors.append(message.error.reason)
+            elif message.metadata.reply_to_message_id in open_numbers:
+                open_numbers.remove(message.metadata.reply_to_message_id)
+                self._replies.append(reply)
+                errors += [reply.error] if reply.error else []
+        if self._messages and not sum(reply.clients for reply in self._replies):
+            first = errors[0] if errors else "nothing: no client replied"
             raise EngineError(f"every client of round {server_round} failed; the first said: {first}")
         fold = self.aggregator.zero(self.layout.total)
         for reply in self._replies:
@@ -198,7 +209,7 @@ class NoisyAverage(Strategy):
                 head=self._head,
                 cpu_seconds=sum(reply.cpu_seconds for reply in self._replies),
                 seconds=time.perf_counter() - started,
-                failures=self._asked - sum(reply.clients for reply in self._replies),
+                failures=len(self._messages) - sum(reply.clients for reply in self._replies),
             )
             if on_round is not None and not on_round(outcome):
                 break

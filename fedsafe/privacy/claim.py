@@ -62,9 +62,10 @@ class Claim:
             group = f" For a person with two records in one client, epsilon is {bound}."
         kind, _, difference = self.adjacency.partition(" (")
         secrecy = "relies on" if self.cohort_secret else "does not rely on"
+        warning = f"{_SEED_KEY[0].upper()}{_SEED_KEY[1:]}. " if self.randomness == _SEED_KEY else ""
         return (
-            f"At the {self.unit} level, the run is ({_upper(self.epsilon)}, {self.delta:g})-differentially private "
-            f"under {kind} adjacency ({difference} against {self.adversary}, for the release of {self.release}. "
+            f"{warning}At the {self.unit} level, the run is ({_upper(self.epsilon)}, {self.delta!r})-differentially "
+            f"private under {kind} adjacency ({difference} against {self.adversary}, for the release of {self.release}. "
             f"The bound composes {self.horizon} ({self.regime} regime; {self.accountant}) with {self.sampler}, "
             f"and {secrecy} the secrecy of the cohorts. Randomness: {self.randomness}.{group} "
             f"Not covered: {'; '.join(self.not_covered)}."
@@ -112,15 +113,24 @@ def planned_claims(
         uncovered: What else is let out of private records, without noise.
     """
     claims = _record_claim(plan, key_from_seed), _client_claim(plan, key_from_seed)
-    first, second = (replace(claim, not_covered=(*uncovered, *claim.not_covered)) for claim in claims)
-    return first, second
+    if uncovered:
+        first, second = (
+            replace(
+                claim,
+                release=f"{claim.release}, and for these only",
+                not_covered=(*uncovered, *claim.not_covered),
+            )
+            for claim in claims
+        )
+        return first, second
+    return claims
 
 
 _NOT_COVERED = (
     "the choice of hyper-parameters, if earlier runs on the same records guided it",
     "timing, memory and other side channels of the machines",
     "what is already known from public data",
-    "rounding of single-precision arithmetic in the clients' gradients and noise",
+    "floating-point attacks: the clients' gradients and noise are rounded to single precision",
 )
 
 
@@ -150,6 +160,7 @@ def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
             "one record per person, in one client",
             "each client runs this code, and keeps its batches and noise to itself",
             "preprocessing uses the public schema alone",
+            "the model keeps the examples of a batch apart, which was tested on random inputs",
         ),
         not_covered=(
             *_NOT_COVERED,
@@ -161,7 +172,7 @@ def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
 
 
 def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
-    level = plan.client
+    level, cap = plan.client, plan.record.max_participations
     bound = epsilon(level.mechanism(plan.rounds), level.delta) if level.private else math.inf
     return Claim(
         unit="client",
@@ -171,7 +182,8 @@ def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
         adversary="an outsider who sees every broadcast model, accepted or not, but neither cohorts nor updates",
         cohort_secret=True,
         release="every broadcast model",
-        sampler=f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients, empty ones included",
+        sampler=f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients, empty ones included"
+        + ("" if cap >= plan.rounds else f"; a client that was in {cap} is left out of later ones"),
         accountant=accountant_name(),
         horizon=f"{plan.rounds} rounds, noise multiplier {level.noise:g}, clip {level.clip:g}",
         regime="planned",

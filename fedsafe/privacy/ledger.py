@@ -1,7 +1,7 @@
 """The durable ledger: what a run has released, written before it is released.
 
 An SQLite file in ``RUN/private/`` with ``synchronous=FULL``. Every event is chained to the one before it by a
-hash, salted so that a head printed outside ``private/`` does not let anyone test a guess of the cohort. A crash
+hash under a secret salt, so that the heads printed outside ``private/`` let nobody test a guess of a cohort. A crash
 may leave a reservation that was never used (over-counted); it cannot lose one that was.
 
 Guarantees:
@@ -10,8 +10,9 @@ Guarantees:
     detected, by the chain or by the head that the run record carries.
 """
 
-import hashlib
+import hmac
 import json
+import os
 import secrets
 import sqlite3
 from collections import Counter
@@ -54,7 +55,8 @@ class Event:
 class Ledger:
     """The ledger of one run. Create it with :meth:`create`, come back to it with :meth:`open`."""
 
-    def __init__(self, database: sqlite3.Connection, plan: PrivacyPlan) -> None:
+    def __init__(self, path: Path, database: sqlite3.Connection, plan: PrivacyPlan) -> None:
+        self._path = path
         self._database = database
         self._plan = plan
         self._events = list(_read_chain(database))
@@ -68,6 +70,7 @@ class Ledger:
                 f"the ledger was opened for plan {opening.body['plan'][:12]}, the configuration gives "
                 f"{plan.hash[:12]}: a plan cannot change after the first round; start a new run"
             )
+        self._salt = str(opening.body["salt"])
         self._participations = Counter(
             client for event in self._events[1:] for client in event.body["cohort"]
         )
@@ -88,16 +91,17 @@ class Ledger:
             raise LedgerError(f"{path} exists already: resume the run, or choose another folder")
         database = _connect(path)
         path.chmod(0o600)
+        salt = secrets.token_hex(32)
         with database:
             database.executescript(_TABLES)
             body = {
                 "plan": plan.hash,
                 "key": key_fingerprint,
                 "data": data_fingerprint,
-                "salt": secrets.token_hex(32),
+                "salt": salt,
             }
-            _append(database, kind="plan", round=0, body=body, previous=None)
-        return cls(database, plan)
+            _append(database, salt, kind="plan", round=0, body=body, previous=None)
+        return cls(path, database, plan)
 
     @classmethod
     def open(
@@ -117,7 +121,7 @@ class Ledger:
         """
         database = _existing(path)
         try:
-            ledger = cls(database, plan)
+            ledger = cls(path, database, plan)
         except BaseException:
             database.close()
             raise
@@ -195,7 +199,10 @@ class Ledger:
         body = {"digest": digest.hex(), "cohort": members}
         with _damage_reported(), self._database:
             self._database.execute("INSERT INTO release VALUES (?, ?)", (round, digest.hex()))
-            event = _append(self._database, kind="round", round=round, body=body, previous=self._events[-1])
+            last = self._events[-1]
+            event = _append(self._database, self._salt, kind="round", round=round, body=body, previous=last)
+        # SQLite syncs its file, not the removal of its journal: without this a power failure could undo the commit.
+        _sync_folder(self._path.parent)
         self._events.append(event)
         self._participations.update(members)
         return self.head
@@ -311,10 +318,12 @@ def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
     with _damage_reported():
         rows = database.execute("SELECT * FROM event ORDER BY sequence").fetchall()
         releases = dict(database.execute("SELECT round, digest FROM release").fetchall())
+    with _damage_reported():
+        salt = str(json.loads(rows[0][3])["salt"]) if rows else ""
     previous = ""
     for expected, (sequence, kind, round, body, before, digest) in enumerate(rows):
         with _damage_reported():
-            computed = _hash(sequence, kind, round, body, before)
+            computed = _hash(salt, sequence, kind, round, body, before)
         if sequence != expected or before != previous or digest != computed:
             raise LedgerError(f"the chain of the ledger breaks at event {sequence}: it was edited or cut")
         with _damage_reported():
@@ -330,17 +339,33 @@ def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
 
 
 def _append(
-    database: sqlite3.Connection, *, kind: str, round: int, body: dict[str, Any], previous: Event | None
+    database: sqlite3.Connection,
+    salt: str,
+    *,
+    kind: str,
+    round: int,
+    body: dict[str, Any],
+    previous: Event | None,
 ) -> Event:
     sequence = 0 if previous is None else previous.sequence + 1
     before = "" if previous is None else previous.hash
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    digest = _hash(sequence, kind, round, text, before)
+    digest = _hash(salt, sequence, kind, round, text, before)
     database.execute(
         "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", (sequence, kind, round, text, before, digest)
     )
     return Event(sequence=sequence, kind=kind, round=round, body=body, hash=digest)
 
 
-def _hash(sequence: int, kind: str, round: int, body: str, previous: str) -> str:
-    return hashlib.sha256(json.dumps([sequence, kind, round, body, previous]).encode()).hexdigest()
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hash(salt: str, sequence: int, kind: str, round: int, body: str, previous: str) -> str:
+    """Chained and keyed: without the salt, which stays in the ledger, a head tells nothing about its event."""
+    content = json.dumps([sequence, kind, round, body, previous]).encode()
+    return hmac.digest(salt.encode(), content, "sha256").hex()

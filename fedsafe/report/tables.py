@@ -146,7 +146,8 @@ def _closing_claim(unit: str, claim: Json) -> ClosingRow:
             str(claim.get(key)).split(" (")[0].split(",")[0].split(" who ")[0]
             for key in ("adjacency", "adversary")
         )
-        bounds = f"{adjacency}, against {adversary}"
+        simulated = str(claim.get("randomness")).startswith("simulated")
+        bounds = f"{'SIMULATED, no guarantee: ' if simulated else ''}{adjacency}, against {adversary}"
         detail = f"delta = {formats.delta(claim.get('delta'))}, {bounds}"
     return ClosingRow(section="claim", name=f"epsilon per {unit}", value=shown, detail=detail)
 

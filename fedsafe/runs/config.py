@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedsafe.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+# Beyond these, the public grid of the updates has no room for both a clip and its noise.
+Clip = Annotated[float, Field(ge=1e-6, le=1e6)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Budget = Annotated[float, Field(gt=0.0)]
 # Below 1e-12 the accountant's own tail mass decides, and asks for absurd noise.
@@ -83,7 +85,7 @@ class RecordPrivacyConfig(_Section):
 
     epsilon: Budget = 3.0
     delta: Delta = 1e-5
-    clip: Positive = 1.0
+    clip: Clip = 1.0
     max_participations: Count | None = None
 
 
@@ -92,7 +94,7 @@ class ClientPrivacyConfig(_Section):
 
     epsilon: Budget = 8.0
     delta: Delta = 1e-3
-    clip: Positive = 1.0
+    clip: Clip = 1.0
 
 
 class PrivacyConfig(_Section):

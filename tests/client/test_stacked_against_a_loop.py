@@ -148,6 +148,33 @@ def test_no_example_adds_more_than_the_clip(name):
         assert (lengths[long] > clip * (1.0 - 2.0**-9)).all()
 
 
+@pytest.mark.parametrize("scale", [1e4, 1e6, 1e8])
+def test_terms_that_cancel_do_not_hide_rounding_beyond_the_clip(scale):
+    """Positions of opposite sign: the gradient is far smaller than its terms, and their rounding is not."""
+    torch.manual_seed(3)
+    module = Positions(12, 1, 2)
+    half = scale * torch.randn(8, 6)
+    x = torch.cat([half, half * (1.0 + 1e-6)], 1)
+    y = torch.randint(0, 2, (8,))
+    parameters = 0.5 * torch.randn(1, layout_of(module).total)
+    for example in range(8):
+        mask = torch.zeros(1, 8, dtype=torch.bool)
+        mask[0, example] = True
+        sums, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1.0)
+        assert float(sums.double().norm()) <= 1.0
+
+
+def test_an_example_whose_scale_would_be_denormal_is_dropped():
+    module, parameters, x, y, mask = _problem("logistic", torch.float32)
+    mask[:] = True
+    x[3] = 1e35
+    sums, norms = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1e-5)
+    mask[0, 3] = False
+    without, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1e-5)
+    assert float(norms[0, 3]) > 1e34
+    assert torch.equal(sums, without)
+
+
 def test_an_infinite_clip_leaves_gradients_as_they_are():
     module, parameters, x, y, mask = _problem("mlp", torch.float64)
     sums, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, math.inf)

@@ -305,7 +305,9 @@ def test_parameters_and_folds_survive_the_codec_bit_for_bit(federation):
     back = unpack_parameters(pack_parameters(model, of.layout), of.layout)
     assert back.tobytes() == model.tobytes()
     total = rng.integers(-(2**62), 2**62, 5)
-    reply = TrainReply(fold=Fold(arrays={"total": total}), failures=2, error="why", cpu_seconds=0.5)
+    reply = TrainReply(
+        fold=Fold(arrays={"total": total}), clients=3, failures=2, error="why", cpu_seconds=0.5
+    )
     content = instruction_content(pack_parameters(model, of.layout), round=1, plan=by.hash)
     message = InlineGrid(clients=1, apps=apps(of, by)()).create_message(content, "train", 2, "1")
     read = read_reply(reply_message(reply, message))

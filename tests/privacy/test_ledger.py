@@ -1,6 +1,7 @@
 """The ledger is durable, refuses what is outside the plan, and shows every tampering."""
 
 import hashlib
+import hmac
 import json
 import math
 import os
@@ -413,7 +414,9 @@ def _rewrite(path: Path, sequence: int, cohort: list[int] | None = None) -> None
             "SELECT kind, round, body, previous FROM event WHERE sequence = ?", (sequence,)
         ).fetchone()
         body = json.dumps({**json.loads(text), "cohort": cohort or []}, sort_keys=True, separators=(",", ":"))
-        hashed = hashlib.sha256(json.dumps([sequence, kind, round, body, previous]).encode()).hexdigest()
+        opening = database.execute("SELECT body FROM event WHERE sequence = 0").fetchone()[0]
+        content = json.dumps([sequence, kind, round, body, previous]).encode()
+        hashed = hmac.digest(json.loads(opening)["salt"].encode(), content, "sha256").hex()
         database.execute("UPDATE event SET body = ?, hash = ? WHERE sequence = ?", (body, hashed, sequence))
     database.close()
 
@@ -428,6 +431,21 @@ class TestSecrecy:
             ledger.close()
         assert heads[0][0].hash != heads[1][0].hash
         assert heads[0][1].hash != heads[1][1].hash
+
+    def test_no_head_can_be_told_from_public_files_even_by_who_knows_everything_but_the_cohort(self, ledger):
+        """Every round's hash is keyed, not only the first: else two hashes would tell whether a client was there."""
+        for round in (1, 2):
+            before = ledger.head.hash
+            head = ledger.reserve(round=round, digest=digest(round), cohort=[1, 2])
+            body = json.dumps(
+                {"digest": digest(round).hex(), "cohort": [1, 2]}, sort_keys=True, separators=(",", ":")
+            )
+            content = json.dumps([head.sequence, "round", round, body, before]).encode()
+            guesses = [hashlib.sha256(content).hexdigest()]
+            guesses += [
+                hmac.digest(key, content, "sha256").hex() for key in (b"", before.encode(), bytes(32))
+            ]
+            assert head.hash not in guesses
 
     def test_the_salt_has_256_bits_and_the_head_does_not_show_it(self, path, ledger):
         salt = read_events(path)[0].body["salt"]

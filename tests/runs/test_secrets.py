@@ -13,7 +13,7 @@ from fedsafe.runs.run import run
 
 START = {
     "schema", "kind", "run", "created", "revision", "versions", "machine", "seed", "reproducible", "task",
-    "model", "trainer", "federation", "claims", "plan",
+    "model", "trainer", "federation", "claims", "plan", "settings_sha256",
 }  # fmt: skip
 ROUND = {"schema", "kind", "round", "metrics", "spend", "ledger", "checkpoint", "parameters_sha256"}
 END = {"schema", "kind", "rounds", "seconds", "status", "reason", "accuracy"}
@@ -23,13 +23,18 @@ FINDING = {
 }  # fmt: skip
 
 
+VALUES = config(
+    federation__clients=240,
+    privacy__record__epsilon=0.1,
+    assess__require=[{"metric": "performance.accuracy", "op": ">=", "threshold": 0.0}],
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run of three rounds over 240 clients: cohorts whose sizes are no everyday numbers."""
     path = tmp_path_factory.mktemp("secrets") / "run"
-    require = [{"metric": "performance.accuracy", "op": ">=", "threshold": 0.0}]
-    values = config(federation__clients=240, privacy__record__epsilon=0.1, assess__require=require)
-    run(values, out=path)
+    run(VALUES, out=path)
     write_report(path)
     return path
 
@@ -139,7 +144,7 @@ def test_record_lines_hold_exactly_what_is_documented(folder):
 
 def test_what_is_fixed_before_round_1_is_the_same_for_every_key(folder, tmp_path):
     """Two keys, two cohorts, one start line: the record cannot tell them apart before the first model."""
-    result = run(config(federation__clients=240, privacy__record__epsilon=0.1), out=tmp_path / "run")
+    result = run(VALUES, out=tmp_path / "run")
     lines = [
         json.loads((path / "record.jsonl").read_text().splitlines()[0]) for path in (folder, result.path)
     ]

@@ -1,15 +1,16 @@
 """One step of DP-SGD for a whole stack of clients.
 
 Guarantees:
-    The sum that noise is added to moves by at most ``clip`` when one example changes, and no client's bits depend
-    on another client.
+    The sum that noise is added to moves by at most ``clip`` when one example is zeroed out, for batches of up to
+    30,000 examples (beyond, single-precision rounding of the sum itself can exceed the margin), and no client's
+    bits depend on another client.
 
     ==========================  ================================================
     example                     contribution to its client's sum
     ==========================  ================================================
     padding                     zero, by selection
     loss or norm not finite     zero, by selection (0 x NaN is NaN)
-    gradient of norm 1e30       scaled to just under ``clip``
+    gradient of norm 1e30       scaled to just under ``clip``, or zero where the scale would be denormal
     gradient of zero            zero
     ==========================  ================================================
 """
@@ -53,12 +54,17 @@ def clipped_sum(
     model.taps.clear()
 
     squares = mask.new_zeros((clients, batch), dtype=torch.float64)
+    slack: Tensor | float = 0.0
     for layer, inputs, outputs in layers:
         squares = squares + layer.squared_norms(inputs, outputs, batch)
+        slack = slack + layer.rounding_slack(inputs, outputs, batch)
     norms = squares.sqrt()
     finite = torch.isfinite(norms) & torch.isfinite(losses.detach().view(clients, batch))
     keep = mask & finite
-    factors = (clip * MARGIN / norms).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
+    longest = norms + slack
+    factors = (clip * MARGIN / longest).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
+    # A denormal factor has too few digits to bound anything: such an example is dropped.
+    keep = keep & (factors >= torch.finfo(model.parameters.dtype).tiny)
     factors = torch.where(keep, factors, 0.0).to(model.parameters.dtype)
 
     clean = bool(finite.all())

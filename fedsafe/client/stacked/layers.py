@@ -92,6 +92,19 @@ class StackedLinear(nn.Module):
             squares = torch.bmm(g.transpose(1, 2), a).square().sum((1, 2)) + bias * g.sum(1).square().sum(1)
         return squares.view(self.clients, batch)
 
+    def rounding_slack(self, inputs: Tensor, gradients: Tensor, batch: int) -> Tensor | float:
+        """How much longer than its norm an example's single-precision contribution can get, ``(clients, batch)``.
+
+        Over several positions the terms of a gradient may cancel, and what is left of them is rounding: at most
+        ``positions`` units of it on each product of norms. One position has nothing to cancel.
+        """
+        positions = inputs.shape[1] // batch
+        if positions == 1:
+            return 0.0
+        products = (_squared(gradients) * (_squared(inputs) + 1.0)).sqrt()
+        slack: Tensor = products.view(self.clients, batch, positions).sum(2)
+        return slack * (positions * torch.finfo(gradients.dtype).eps)
+
     def write_sum(self, inputs: Tensor, gradients: Tensor, sums: Tensor) -> None:
         """Write the sum over examples of gradients that are already scaled into ``sums`` (clients, parameters)."""
         target = sums[:, self.columns["weight"]].view(self.clients, gradients.shape[2], inputs.shape[2])
