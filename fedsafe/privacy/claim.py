@@ -65,7 +65,8 @@ class Claim:
         warning = f"{_SEED_KEY[0].upper()}{_SEED_KEY[1:]}. " if self.randomness == _SEED_KEY else ""
         return (
             f"{warning}At the {self.unit} level, the run is ({_upper(self.epsilon)}, {self.delta!r})-differentially "
-            f"private under {kind} adjacency ({difference} against {self.adversary}, for the release of {self.release}. "
+            f"private under {kind} adjacency ({difference} against {self.adversary}, "
+            f"for the release of {self.release}. "
             f"The bound composes {self.horizon} ({self.regime} regime; {self.accountant}) with {self.sampler}, "
             f"and {secrecy} the secrecy of the cohorts. Randomness: {self.randomness}.{group} "
             f"Not covered: {'; '.join(self.not_covered)}."
