@@ -20,6 +20,7 @@ from fedsafe.runs.config import make_config, parse_config
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.result import Run
 from fedsafe.runs.run import Callback, State, execute
+from fedsafe.runs.start import package_versions
 from fedsafe.store import RunFolder
 
 
@@ -68,6 +69,7 @@ def resume(
                 f"the configuration, model or task is not the one that {path} began with; restore config.toml, "
                 "or start a new run"
             )
+        _require_versions(start)
         key = read_key(folder.private)
         ledger = Ledger.open(
             folder.private / "ledger.sqlite",
@@ -86,6 +88,15 @@ def resume(
         ):
             folder.truncate_after(name, lambda line, last=last: line["round"] <= last)  # type: ignore[misc]
         return execute(parts, plan, folder, key, ledger, start, state, callbacks)
+
+
+def _require_versions(start: Start) -> None:
+    """Refuse other versions of what computes a release: a repeated round would meet its noise with other bits."""
+    here = package_versions()
+    changed = [name for name in ("fedsafe", "torch", "numpy") if start.versions.get(name) != here[name]]
+    if changed:
+        was = ", ".join(f"{name} {start.versions.get(name)} (now {here[name]})" for name in changed)
+        raise ConfigError(f"the run began with {was}: install these versions to go on with it")
 
 
 def _state(folder: RunFolder, parts: Parts, rounds: Sequence[Round], ledger: Ledger) -> State:

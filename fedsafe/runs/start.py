@@ -27,7 +27,7 @@ def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[
         run=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         revision=code_revision(),
-        versions={"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
+        versions=package_versions(),
         machine={
             "system": platform.system(),
             "processor": platform.machine(),
@@ -64,6 +64,11 @@ def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[
         plan=plan.numbers(),
         settings_sha256=config.digest,
     )
+
+
+def package_versions() -> dict[str, str]:
+    """Python and the packages that a result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def code_revision() -> str | None:

@@ -1,7 +1,9 @@
 """A run that is killed at any moment and resumed is the run that was never killed."""
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -9,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_federation import config, task
 
+from fedsafe.errors import LedgerError
+from fedsafe.runs import resume, run
 from fedsafe.store import RunFolder
 from fedsafe.store.checkpoints import content_digest
 
@@ -278,10 +283,21 @@ def no_checkpoint(run):
     (run / "checkpoints" / "round-00003.safetensors").unlink()
 
 
+def edited_requirements(run):
+    text = (run / "config.toml").read_text()
+    assert "threshold = 0.1" in text
+    (run / "config.toml").write_text(text.replace("threshold = 0.1", "threshold = 0.2"))
+
+
+def other_torch(run):
+    text = (run / "record.jsonl").read_text()
+    (run / "record.jsonl").write_text(re.sub(r'"torch":"[^"]*"', '"torch":"1.0"', text, count=1))
+
+
 DAMAGES = [
     older_ledger, missing_event, edited_event, smaller_cohort, cut_ledger, empty_ledger, no_ledger, no_key,
     cut_key, other_key, no_private_part, edited_config, bigger_epsilon, more_rounds, key_from_the_system, edited_plan,
-    other_checkpoint, no_checkpoint,
+    other_checkpoint, no_checkpoint, edited_requirements, other_torch,
 ]  # fmt: skip
 
 
@@ -295,6 +311,38 @@ def test_a_run_whose_secrets_or_plan_were_touched_is_not_resumed(fedsafe, halfwa
     assert command.err.startswith("fedsafe: ")
     assert (halfway / "record.jsonl").read_bytes() == before
     assert not (halfway / "report.html").exists()
+
+
+def test_other_records_than_the_run_began_with_are_refused(tmp_path):
+    """The same noise over other inputs would give their difference away."""
+    values = config(rounds=3, privacy__noise_key="seed")
+    whole = task()
+    run(values, data=whole, out=tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    folder.truncate_after("record.jsonl", 3)  # the start line and two rounds
+    (tmp_path / "run" / "checkpoints" / "round-00003.safetensors").unlink()
+    x = whole.train.x.copy()
+    x[0, 0] += 0.25
+    changed = dataclasses.replace(whole, train=dataclasses.replace(whole.train, x=x))
+    with pytest.raises(LedgerError, match="not the ones this run began with"):
+        resume(tmp_path / "run", data=changed)
+    assert resume(tmp_path / "run", data=whole).end.rounds == 3
+
+
+def test_a_round_whose_model_was_written_is_recorded_and_not_repeated(tmp_path, monkeypatch):
+    """Repeated with another client failing, its model would differ by that client's update alone."""
+    required = [{"metric": "performance.accuracy", "op": ">=", "threshold": 0.1}]
+    values = config(rounds=3, privacy__noise_key="seed", assess__require=required)
+    whole = run(values, out=tmp_path / "whole")
+    run(values, out=tmp_path / "run")
+    RunFolder.open(tmp_path / "run").truncate_after("record.jsonl", 3)
+
+    def repeated(*arguments, **options):
+        raise AssertionError("round 3 was trained again")
+
+    monkeypatch.setattr("fedsafe.federation.strategy.NoisyAverage.configure_train", repeated)
+    resume(tmp_path / "run")
+    assert essence(tmp_path / "run") == essence(whole.path)
 
 
 def test_the_same_run_untouched_is_resumed(fedsafe, halfway, uninterrupted):
