@@ -1,10 +1,8 @@
 """Aggregation: how updates become one update of the global model.
 
-To add an aggregator, write a class with the methods of :class:`Aggregator` and name it in ``RULES`` (and in
-``_PROVEN``'s list, so that its sensitivity is looked at).
+To add an aggregator, write a class with the members of :class:`Aggregator` and name it in ``RULES``.
 """
 
-from collections.abc import Callable
 from difflib import get_close_matches
 
 from fedsafe.aggregation.base import Aggregator, Fold, Updates
@@ -26,20 +24,7 @@ __all__ = [
 ]
 
 
-def _noisy_mean(plan: PrivacyPlan) -> Aggregator:
-    if not plan.client.private:
-        return FedAvg()
-    return NoisyMean(
-        clip=plan.client.clip, noise=plan.client.noise, bits=plan.client.grid_bits, divisor=plan.divisor
-    )
-
-
-RULES: dict[str, Callable[[PrivacyPlan], Aggregator]] = {
-    NoisyMean.name: _noisy_mean,
-    FedAvg.name: lambda plan: FedAvg(),
-    Median.name: lambda plan: Median(),
-}
-_PROVEN = {rule.name for rule in (NoisyMean, FedAvg, Median) if rule.proven_sensitivity}
+RULES: dict[str, type[Aggregator]] = {rule.name: rule for rule in (NoisyMean, FedAvg, Median)}
 
 
 def check_aggregator(name: str, *, client_private: bool) -> None:
@@ -52,18 +37,20 @@ def check_aggregator(name: str, *, client_private: bool) -> None:
         near = get_close_matches(name, RULES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(RULES)}"
         raise ConfigError(f"server.aggregator = {name!r} is not known: {hint}")
-    if client_private and name not in _PROVEN:
+    if client_private and not RULES[name].proven_sensitivity:
+        proven = [rule.name for rule in RULES.values() if rule.proven_sensitivity]
         raise ConfigError(
             f"server.aggregator = {name!r} has no proven sensitivity, so privacy.client cannot be claimed: use "
-            f"{' or '.join(sorted(_PROVEN))}, or set privacy.client.epsilon = inf"
+            f"{' or '.join(proven)}, or set privacy.client.epsilon = inf"
         )
 
 
 def build_aggregator(name: str, plan: PrivacyPlan) -> Aggregator:
-    """The aggregator of a plan.
+    """The aggregator of a plan; a noisy mean without a client-level guarantee is plain FedAvg.
 
     Raises:
         ConfigError: See :func:`check_aggregator`.
     """
     check_aggregator(name, client_private=plan.client.private)
-    return RULES[name](plan)
+    rule = FedAvg if name == NoisyMean.name and not plan.client.private else RULES[name]
+    return rule.from_plan(plan)

@@ -5,11 +5,12 @@ result into one update of the model with ``finish``. How clients were packed int
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
 
@@ -47,6 +48,11 @@ class Aggregator(Protocol):
     # Whether one client's influence on the fold is bounded by the clip, with a proof. Without it there is no
     # client-level claim.
     proven_sensitivity: ClassVar[bool]
+
+    @classmethod
+    def from_plan(cls, plan: PrivacyPlan) -> Self:
+        """The aggregator for a privacy plan."""
+        ...
 
     def zero(self, parameters: int) -> Fold:
         """The fold of no client."""

@@ -1,7 +1,7 @@
 """The noisy mean: the one rule with a proven sensitivity."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fedsafe.aggregation.base import Fold, Updates
 from fedsafe.privacy.clipping import clip_rows
 from fedsafe.privacy.mechanisms import from_grid, gaussian_on_grid, to_grid
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
 
@@ -42,6 +43,12 @@ class NoisyMean:
     divisor: float
     name: ClassVar[str] = "noisy_mean"
     proven_sensitivity: ClassVar[bool] = True
+
+    @classmethod
+    def from_plan(cls, plan: PrivacyPlan) -> Self:
+        """Clip, noise, grid and divisor of the plan's client level."""
+        level = plan.client
+        return cls(clip=level.clip, noise=level.noise, bits=level.grid_bits, divisor=plan.divisor)
 
     def zero(self, parameters: int) -> Fold:
         """The sum over no client."""

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.aggregation.base import Fold, Updates
 from fedsafe.privacy.clipping import finite_rows
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
 
@@ -16,6 +17,11 @@ class RowRule(ABC):
     """Folds to the list of rows; :meth:`combine` sees them in ascending order of client."""
 
     proven_sensitivity: ClassVar[bool] = False
+
+    @classmethod
+    def from_plan(cls, plan: PrivacyPlan) -> Self:
+        """Nothing of the plan decides a rule over rows."""
+        return cls()
 
     @abstractmethod
     def combine(self, rows: NDArray[np.float64], examples: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -49,8 +49,9 @@ def find_assessor(spec: str) -> Assessor:
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
         assessor = found() if isinstance(found, type) else found
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigError(f"assessor {spec!r} cannot be imported or made: {error}") from error
+    except Exception as error:  # a user's own code may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"assessor {spec!r} cannot be imported or made: {reason}") from error
     if not isinstance(assessor, Assessor):
         raise ConfigError(f"{spec!r} is no assessor: it needs a name, plan(subject, tier) and __call__")
     return assessor
@@ -99,7 +100,7 @@ def _run(subject: Subject, assessor: Assessor, seed: int, tier: Tier) -> list[Fi
             findings: object = assessor(own, rng=public_generator(seed, purpose), tier=tier)
         return _checked(findings)
     except Exception as error:
-        _LOG.warning("assessor %s failed", assessor.name, exc_info=True)
+        _LOG.debug("assessor %s failed", assessor.name, exc_info=True)
         reason = f"assessor {assessor.name!r} failed: {type(error).__name__}: {error}"
         where = {"assessor": assessor.name}
         return [not_measured("assess.completed", reason, status="failed", where=where, **subject.provenance)]

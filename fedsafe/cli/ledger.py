@@ -73,6 +73,10 @@ def _open(run: Path) -> "Ledger":
     lines = folder.record()
     if not lines or not isinstance(lines[0], Start):
         raise RecordError(f"{run} has no start line: the run never began")
+    if not folder.private.is_dir():
+        raise RecordError(
+            f"{run} is a shared copy without private/: only the owner of the run can read its ledger"
+        )
     plan = PrivacyPlan.from_numbers(lines[0].plan)
     fingerprint = key_fingerprint(read_key(folder.private))
     return Ledger.open(folder.private / "ledger.sqlite", plan, key_fingerprint=fingerprint)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from fedsafe.report.formats import epsilon
@@ -71,16 +71,16 @@ class Progress:
             self._began = time.perf_counter()  # what came before is the workers' start
         timed = max(1, line.round - self._first)
         left = (time.perf_counter() - self._began) / timed * (self._rounds - line.round)
-        ahead = f"    {left:3.0f} s left" if line.round > self._first else ""
+        ahead = f"  {left:3.0f} s left" if line.round > self._first else ""
         spent = ", ".join(
             f"{unit} {epsilon(value)}" + ("" if value is None else f" of {epsilon(self._targets[unit])}")
             for unit, value in line.spend.items()
         )
         accuracy = line.metrics.get("accuracy")
         shown = "-" if accuracy is None else f"{accuracy:.4f}"
-        text = f"round {line.round:3d}/{self._rounds}  accuracy {shown}  epsilon spent: {spent}{ahead}"
+        text = f"round {line.round:3d}/{self._rounds}  accuracy {shown}  epsilon {spent}{ahead}"
         if self._live:
-            width = 24
+            width = 10
             filled = round(width * line.round / self._rounds)
             self._live.update(Text("█" * filled + "░" * (width - filled) + "  " + text), refresh=True)
         elif line.round % max(1, self._rounds // 10) == 0 or line.round == self._rounds:
@@ -88,7 +88,11 @@ class Progress:
 
     def on_assessment(self, assessment: "Assessment") -> None:
         """Say what was judged; failures at once."""
-        count = sum(len(findings) for findings in assessment.findings.values())
+        everything = [finding for findings in assessment.findings.values() for finding in findings]
+        for finding in everything:
+            if finding.metric == "assess.completed" and finding.status == "failed":
+                self._console.print(f"round {assessment.round}: {finding.reason}", soft_wrap=True)
+        count = len(everything)
         bad = [verdict for verdict in assessment.verdicts if verdict.verdict != "pass"]
         verdicts = f", {len(assessment.verdicts) - len(bad)} of {len(assessment.verdicts)} requirements pass"
         self._console.print(
@@ -112,17 +116,23 @@ class Progress:
         return f"finished rounds are kept; go on with: fedsafe run --resume {self._path}"
 
     def table(self, rows: "Sequence[ClosingRow]") -> None:
-        """The closing table."""
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
+        """The closing table: a line for each row, its detail on a line below where both do not fit."""
+        names = max(len(row.name) for row in rows)
+        values = max(len(row.value) for row in rows)
         section = ""
-        for row in rows:
-            heading = row.section if row.section != section else ""
-            section = row.section
-            table.add_row(heading, row.name, Text(row.value, style=_MARKS.get(row.status, "")), row.detail)
         self._console.print()
-        self._console.print(table)
+        for row in rows:
+            if row.section != section:
+                section = row.section
+                self._console.print(Text(section, style="bold"))
+            line = Text.assemble(
+                f"  {row.name:<{names}}  ",
+                (f"{row.value:<{values}}", _MARKS.get(row.status, "")),
+            )
+            detail = Text(row.detail, style="dim")
+            if len(line) + 2 + len(detail) <= self._console.width or not self._live:
+                self._console.print(Text.assemble(line, "  ", detail), soft_wrap=not self._live)
+            else:
+                self._console.print(line)
+                self._console.print(Padding(detail, (0, 0, 0, 4)))
         self._console.print()

@@ -1,6 +1,7 @@
 """``fedsafe run``: train, assess, record, report."""
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -35,7 +36,9 @@ def run_command(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of partition and initial weights.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Ray workers.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Ray workers; one for each processor by default.")
+    ] = None,
     engine: Annotated[Engine | None, typer.Option(help="Where clients run.")] = None,
     reproducible: Annotated[
         bool, typer.Option("--reproducible", help="Derive the noise from the seed: no guarantee is claimed.")
@@ -70,7 +73,10 @@ def run_command(
     except KeyboardInterrupt:
         progress.stop()
         sys.stderr.write(f"interrupted: {progress.resume_hint()}\n")
-        sys.exit(_INTERRUPTED)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        # Everything is closed; what the libraries do at exit takes seconds that whoever pressed Ctrl-C has not got.
+        os._exit(_INTERRUPTED)
     finally:
         progress.stop()
 
@@ -95,7 +101,9 @@ def _run(
     from fedsafe.runs.run import run
 
     resolved = read_config(config, overrides)
-    progress.say("calibrating noise" + (", starting Ray" if resolved.engine.name == "ray" else ""))
+    progress.say(
+        "reading data, calibrating noise" + (", starting Ray" if resolved.engine.name == "ray" else "")
+    )
     return run(resolved, out=out, callbacks=[progress])
 
 

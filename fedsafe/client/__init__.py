@@ -8,6 +8,7 @@ from fedsafe.client.probe import (
     PROBE_CLIP,
     probe_data,
     refuse_mixing,
+    refuse_other_outputs,
     refuse_wrong_gradients,
     stacks_faithfully,
 )
@@ -27,7 +28,9 @@ __all__ = [
 ]
 
 
-def choose_trainer(module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int) -> str:
+def choose_trainer(
+    module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int, outputs: int
+) -> str:
     """``"stacked"`` where every layer has a rule and the stack is faithful, else ``"opacus"``.
 
     Args:
@@ -35,12 +38,15 @@ def choose_trainer(module: nn.Module, objective: Objective, inputs: tuple[int, .
         objective: Gives one loss per example.
         inputs: Shape of one example.
         classes: Number of classes.
+        outputs: Logits that the task needs: one for two classes, else one for each.
 
     Raises:
-        ModelError: The model mixes the examples of a batch, or nobody can tell the gradient of one record.
+        ModelError: The model gives other outputs, mixes the examples of a batch, or nobody can tell the gradient
+            of one record.
     """
     if not layout_of(module).total:
         raise ModelError("the model has no trainable parameter")
+    refuse_other_outputs(module, inputs, outputs)
     refuse_mixing(module, objective, inputs, classes)
     if missing_rule(module) is None and stacks_faithfully(module, objective, inputs, classes):
         return "stacked"

@@ -32,6 +32,29 @@ def probe_data(inputs: tuple[int, ...], classes: int, count: int) -> tuple[Tenso
 
 
 @torch.no_grad()
+def refuse_other_outputs(module: nn.Module, inputs: tuple[int, ...], outputs: int) -> None:
+    """Raise if a model cannot run, or does not give finite logits ``(examples, outputs)``.
+
+    Raises:
+        ModelError: With what it gave.
+    """
+    x, _ = probe_data(inputs, 2, _BATCHES[0])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits = copy.deepcopy(module).train()(x)
+    except Exception as error:
+        raise ModelError(f"the model cannot run on inputs of shape {inputs}: {_named(error)}") from error
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (len(x), outputs):
+        raise ModelError(
+            f"the model gives {shape} for {len(x)} examples, the task needs {(len(x), outputs)}: one logit for two "
+            "classes, else one for each"
+        )
+    if not torch.isfinite(logits).all():
+        raise ModelError("the model gives logits that are not finite: look at its initial weights")
+
+
+@torch.no_grad()
 def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int) -> None:
     """Raise if a model mixes the examples of a batch, moves a buffer, or draws random numbers.
 
@@ -66,8 +89,8 @@ def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ..
 def _refuse_mixing_of(model: nn.Module, objective: Objective, x: Tensor, y: Tensor) -> None:
     try:
         losses, again = _losses(model, objective, x, y, 1), _losses(model, objective, x, y, 2)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ModelError(f"the model cannot run on inputs of shape {tuple(x.shape[1:])}: {error}") from error
+    except Exception as error:
+        raise ModelError(f"the model cannot run on {len(x)} examples: {_named(error)}") from error
     if losses.shape != y.shape:
         raise ModelError(f"the objective gives losses of shape {tuple(losses.shape)} for {len(y)} examples")
     if not _close(losses, again):
@@ -100,7 +123,7 @@ def stacks_faithfully(module: nn.Module, objective: Objective, inputs: tuple[int
     mask = torch.ones(clients, batch, dtype=torch.bool)
     try:
         sums, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, PROBE_CLIP)
-    except (RuntimeError, AttributeError, TypeError, ValueError, IndexError, ModelError):
+    except Exception:  # whatever the model's own code raises
         return False
     alone = [
         _loop_over_examples(module, objective, vector, own_x, own_y)
@@ -129,8 +152,12 @@ def refuse_wrong_gradients(
             rows = torch.arange(count)
             try:
                 found = clipped(vector.clone(), rows)
-            except (RuntimeError, AttributeError, TypeError, ValueError, IndexError) as error:
-                raise ModelError(f"the model cannot be differentiated per example: {error}") from error
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ModelError(
+                    f"the model cannot be differentiated per example: {_named(error)}"
+                ) from error
             if not _agree(found, _loop_over_examples(module, objective, vector, x[rows], y[rows])):
                 raise ModelError(
                     "the gradient of one record cannot be told apart in this model (in-place operations, a weight "
@@ -180,6 +207,12 @@ def _losses(model: nn.Module, objective: Objective, x: Tensor, y: Tensor, seed: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return objective(model, x, y).detach()
+
+
+def _named(error: Exception) -> str:
+    """The error in one line: a model's own code may raise anything."""
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0] if first else 'no message'}"
 
 
 def _close(first: Tensor, second: Tensor) -> bool:

@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -155,6 +156,18 @@ class Numeric:
             else (self.name,)
         )
 
+    @property
+    def remedy(self) -> str:
+        """What to do if no value is readable."""
+        return (
+            "no value is a number. Write decimals with a point instead of a comma and remove units, "
+            "name another column in the schema, or describe this one as categorical."
+        )
+
+    def readable(self, value: str) -> bool:
+        """Whether a text is a number."""
+        return not math.isnan(_number(value))
+
     def encode(self, values: Texts) -> NDArray[np.float32]:
         """``(n, its features)`` from ``(n,)`` texts; clamped, so every feature lies in ``encoded_range``."""
         raw = self._clamped(values)
@@ -239,6 +252,18 @@ class Categorical:
         """One name per category."""
         return tuple(f"{self.name}={value}" for value in self.values)
 
+    @property
+    def remedy(self) -> str:
+        """What to do if no value is readable."""
+        return (
+            f"no value is one of the categories, such as {self.categories[0]!r}. Add its values to the "
+            f"categories in the schema, or name another column there."
+        )
+
+    def readable(self, value: str) -> bool:
+        """Whether a text is a listed category or merged into one."""
+        return value in self._code_of
+
     def encode(self, values: Texts) -> NDArray[np.float32]:
         """``(n, categories)`` one-hot features from ``(n,)`` texts."""
         return _one_hot(self._codes(values), len(self.values))
@@ -247,11 +272,14 @@ class Categorical:
         """``(n,)`` category names."""
         return np.array(self.values, dtype=np.str_)[self._codes(values)]
 
-    def _codes(self, values: Texts) -> NDArray[np.int64]:
+    @cached_property
+    def _code_of(self) -> Mapping[str | None, int]:
         codes: dict[str | None, int] = {value: code for code, value in enumerate(self.values)}
-        codes |= {value: codes[target] for target, merged in self.merge.items() for value in merged}
+        return codes | {value: codes[target] for target, merged in self.merge.items() for value in merged}
+
+    def _codes(self, values: Texts) -> NDArray[np.int64]:
         unknown = self.values.index(self.unknown)
-        return np.array([codes.get(value, unknown) for value in values], dtype=np.int64)
+        return np.array([self._code_of.get(value, unknown) for value in values], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

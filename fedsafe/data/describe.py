@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.data.dataset import Examples, Task
-from fedsafe.errors import DataError
+from fedsafe.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Parts = Sequence[NDArray[np.int64]]
 
+_FORMATS = (".png", ".svg", ".pdf")
 _INK, _QUIET = "#22303c", "#8a97a3"
 _HUES = (
     "#3b6ea8", "#e08a3c", "#5a9e6f", "#b5566b", "#7d6bb0", "#4aa3a8", "#c2a83e", "#8c6d5a", "#9aa5b1", "#d48fb0",
@@ -83,18 +84,22 @@ def draw(task: Task, parts: Parts, path: Path) -> Path:
     Args:
         task: The task.
         parts: Indices into the training records.
-        path: The PNG file to write; missing folders are made.
+        path: The file to write, named ``*.png``, ``*.svg`` or ``*.pdf``; missing folders are made.
 
     Returns:
         ``path``.
 
     Raises:
+        ConfigError: If the file's name ends otherwise.
         DataError: If there is no client, or the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise ConfigError(f"{path} is no picture: use a name that ends in .png (or .svg, .pdf).")
     frame = describe(task, parts)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
     figure = Figure(figsize=(11.0, 6.4), dpi=150, layout=layout, facecolor="white")
@@ -109,7 +114,7 @@ def draw(task: Task, parts: Parts, path: Path) -> Path:
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold", color=_INK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        figure.savefig(path, format=suffix.removeprefix("."))
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.data.columns import nearest
-from fedsafe.data.importing import imported
+from fedsafe.data.importing import call
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.rng import public_generator
 
@@ -53,7 +53,8 @@ def partition(labels: NDArray[np.int64], clients: int, spec: Mapping[str, Any], 
 
     Raises:
         ConfigError: If a name, key or value is unknown or outside its range.
-        DataError: If there are more clients than records, or a custom function returns something else.
+        DataError: If there are more clients than records, or a custom function fails or returns
+            something else.
     """
     labels = np.asarray(labels, dtype=np.int64)
     if isinstance(clients, bool) or not isinstance(clients, int | np.integer) or clients < 1:
@@ -62,17 +63,17 @@ def partition(labels: NDArray[np.int64], clients: int, spec: Mapping[str, Any], 
         raise DataError(f"{clients} clients cannot share {len(labels)} records: each needs at least one.")
     name = spec.get("name")
     if not isinstance(name, str):
-        raise ConfigError(f"partition = {dict(spec)!r} needs a `name`: {', '.join(_KEYS)}.")
+        raise ConfigError(f"federation.partition = {dict(spec)!r} needs a `name`: {', '.join(_KEYS)}.")
     if ":" in name:
         return _custom(labels, clients, spec, seed)
-    _known(name, _KEYS, "partition", spec)
+    _known(name, _KEYS, "federation.partition", spec)
     sizes = _sizes(len(labels), clients, spec.get("sizes", {"name": "equal"}), seed)
     if name == "iid":
         order = public_generator(seed, "partition order").permutation(len(labels))
         return [np.sort(part) for part in np.split(order, np.cumsum(sizes)[:-1])]
     if spec.get("by", "label") != "label":
-        raise ConfigError(f"partition.by = {spec['by']!r}; use 'label'.")
-    alpha = _positive(spec.get("alpha", 1.0), "partition.alpha")
+        raise ConfigError(f"federation.partition.by = {spec['by']!r}; use 'label'.")
+    alpha = _positive(spec.get("alpha", 1.0), "federation.partition.alpha")
     counts = _label_counts(labels, sizes, alpha, seed)
     return _deal(labels, counts, seed)
 
@@ -99,11 +100,11 @@ def _positive(value: Any, where: str) -> float:
 def _sizes(n: int, clients: int, spec: Any, seed: int) -> Indices:
     """``(clients,)`` client sizes, at least 1, that sum to ``n``."""
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
-        raise ConfigError(f"partition.sizes = {spec!r} needs a `name`: {', '.join(_SIZE_KEYS)}.")
-    _known(spec["name"], _SIZE_KEYS, "partition.sizes", spec)
+        raise ConfigError(f"federation.partition.sizes = {spec!r} needs a `name`: {', '.join(_SIZE_KEYS)}.")
+    _known(spec["name"], _SIZE_KEYS, "federation.partition.sizes", spec)
     weights = np.ones(clients)
     if spec["name"] == "lognormal":
-        sigma = _positive(spec.get("sigma", 0.5), "partition.sizes.sigma")
+        sigma = _positive(spec.get("sigma", 0.5), "federation.partition.sizes.sigma")
         normal = public_generator(seed, "partition sizes").standard_normal(clients)
         weights = np.exp(sigma * (normal - normal.max()))
     share = n * weights / weights.sum()
@@ -198,7 +199,7 @@ def _deal(labels: NDArray[np.int64], counts: Indices, seed: int) -> list[Indices
 
 def _custom(labels: NDArray[np.int64], clients: int, spec: Mapping[str, Any], seed: int) -> list[Indices]:
     options = {key: value for key, value in spec.items() if key != "name"}
-    parts = imported(spec["name"], "partition")(labels=labels, clients=clients, seed=seed, **options)
+    parts = call(spec["name"], "partition", labels=labels, clients=clients, seed=seed, **options)
     parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
     together = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
     if (

@@ -148,31 +148,55 @@ class Schema:
         return tuple(spans)
 
     def check(self, frame: "pd.DataFrame", origin: str) -> None:
-        """Refuse a frame that lacks a column of the schema.
+        """Refuse a frame that lacks a column of the schema, or has it twice.
 
         Args:
             frame: Raw records.
             origin: What to call the frame in the message, usually its file.
 
         Raises:
-            DataError: Naming the missing columns, the nearest present one, and all that are present; or if
-                two columns share a name.
+            DataError: Naming the missing columns, the nearest present one, and all that are present; or a
+                name that the schema uses and two columns share.
         """
         present = [str(name) for name in frame.columns]
-        if len(set(present)) != len(present):
-            raise DataError(f"{origin} has two columns of the same name. Columns: {', '.join(present)}.")
+        wanted = [column.name for column in self.columns] + ([self.split.column] if self.split else [])
+        twice = [name for name in (self.label.column, *wanted) if present.count(name) > 1]
+        if twice:
+            raise DataError(
+                f"{origin} has {present.count(twice[0])} columns of the same name {twice[0]!r}. "
+                f"Rename or remove all but one."
+            )
         if self.label.column not in present:
             hint = nearest(self.label.column, present)
             raise DataError(
                 f"{origin} has no label column {self.label.column!r}.{hint} Columns: {', '.join(present)}."
             )
-        wanted = [column.name for column in self.columns] + ([self.split.column] if self.split else [])
         absent = [name for name in wanted if name not in present]
         if absent:
             hint = nearest(absent[0], present)
             raise DataError(
                 f"{origin} lacks the columns {', '.join(absent)}.{hint} Columns: {', '.join(present)}."
             )
+
+    def check_values(self, frame: "pd.DataFrame", origin: str) -> None:
+        """Refuse a frame in which a column has values and not one of them can be read.
+
+        Such a column would silently become a constant. Single unreadable values are no error.
+
+        Args:
+            frame: Raw records that passed :meth:`check`.
+            origin: What to call the frame in the message, usually its file.
+
+        Raises:
+            DataError: Naming the column, one of its values and the remedy.
+        """
+        for column in self.columns:
+            present = [value for value in self._values(frame, column.name) if value is not None]
+            if present and not any(map(column.readable, present)):
+                raise DataError(
+                    f"{origin} has nothing readable in the column {column.name!r}, for example "
+                    f"{present[0]!r}: {column.remedy}"
+                )
 
     def encode(self, frame: "pd.DataFrame") -> NDArray[np.float32]:
         """``(n, features)`` float32 features; row ``i`` depends on record ``i`` alone.

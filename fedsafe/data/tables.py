@@ -1,11 +1,13 @@
 """A task from the user's own table: a CSV or Parquet file and a public schema."""
 
+import csv
 import lzma
 import zipfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedsafe.data.csv_file import SUFFIXES, read_csv
 from fedsafe.data.dataset import Examples, Source, Task, hold_out
 from fedsafe.data.schema import Schema
 from fedsafe.data.schema_file import read_schema
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PARQUET = (".parquet", ".pq")
-_CSV = (".csv", ".csv.gz", ".csv.xz", ".csv.bz2", ".csv.zip")
 EVALUATION_FRACTION = 0.2
 
 
@@ -89,11 +90,12 @@ def task_from_frame(
 
     Raises:
         ConfigError: If ``evaluation_fraction`` is outside (0, 1).
-        DataError: If a column is missing, or labels or split values cannot be used.
+        DataError: If a column is missing or wholly unreadable, or labels or split values cannot be used.
     """
     schema.check(frame, origin)
     if not len(frame):
         raise DataError(f"{origin} has no records.")
+    schema.check_values(frame, origin)
     examples = Examples(x=schema.encode(frame), y=schema.labels(frame), groups=schema.groups(frame))
     if schema.split:
         held, kept = schema.split.indices(frame, origin)
@@ -113,26 +115,30 @@ def task_from_frame(
 
 
 def read_table(path: Path) -> "pd.DataFrame":
-    """Raw records of a CSV or Parquet file, and the file's checksum.
+    """Raw records of a CSV or Parquet file.
 
     Every cell of a CSV file is read as text: types guessed from a whole column would let one record change
     another.
 
     Raises:
-        DataError: If the file is missing, is of another type, or cannot be parsed.
+        DataError: If the file is missing, is of another type, or cannot be parsed: a CSV file must be in
+            UTF-8, separated by commas, with as many fields in each record as in the header.
     """
     import pandas as pd
 
-    if not path.name.lower().endswith(_PARQUET + _CSV):
+    if not path.name.lower().endswith(_PARQUET + SUFFIXES):
         raise DataError(
             f"{path} is neither CSV nor Parquet. Use a file named {', '.join(('*.csv', '*.parquet'))}."
         )
     try:
         if path.name.lower().endswith(_PARQUET):
             return pd.read_parquet(path, engine="pyarrow")
-        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        return read_csv(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
-        # Parsers of both formats raise subclasses of ValueError; the others are broken compressed files.
+    except (
+        ValueError, EOFError, RuntimeError, csv.Error, lzma.LZMAError, zlib.error, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        # Parsers of both formats raise subclasses of ValueError, or csv.Error; the others are broken or
+        # encrypted compressed files.
         raise DataError(f"{path} cannot be parsed: {str(error).splitlines()[0]}.") from error

@@ -7,7 +7,7 @@ from typing import Any
 from fedsafe.data.adult import load_adult
 from fedsafe.data.columns import nearest
 from fedsafe.data.dataset import Task
-from fedsafe.data.importing import imported
+from fedsafe.data.importing import call
 from fedsafe.data.tables import load_table
 from fedsafe.errors import ConfigError, DataError
 
@@ -29,7 +29,8 @@ def load_task(spec: str | Mapping[str, Any]) -> Task:
 
     Raises:
         ConfigError: If the name or a key is unknown, or the factory cannot be imported.
-        DataError: If the records cannot be used, or the factory returns something else than a task.
+        DataError: If the records cannot be used, or the factory fails or returns something else than
+            a task.
     """
     if isinstance(spec, str):
         return _named(spec, {})
@@ -75,7 +76,7 @@ def _named(name: str, options: Mapping[str, Any]) -> Task:
 
 
 def _from_factory(name: str, options: Mapping[str, Any]) -> Task:
-    task = imported(name, "task")(**options)
+    task = call(name, "task", **options)
     if not isinstance(task, Task):
         raise DataError(f"The factory {name!r} returned {type(task).__name__}, not a fedsafe.data.Task.")
     return task

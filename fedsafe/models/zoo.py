@@ -85,7 +85,14 @@ def build_model(
     arguments = _arguments(factory, name, options, features=features, outputs=outputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = factory(**arguments)
+        try:
+            model = factory(**arguments)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"The model {name!r} cannot be made: {type(error).__name__}: {error}."
+            ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"The factory {name!r} returned {type(model).__name__}, not a torch.nn.Module.")
     return model
@@ -111,7 +118,7 @@ def _imported(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
         found: object = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # importing runs the module's own code
         raise ConfigError(f"The model {name!r} cannot be imported: {error}.") from error
     if not callable(found):
         raise ConfigError(f"The model {name!r} is {type(found).__name__}, not something to call.")

@@ -6,6 +6,7 @@ by the discretisation. Never the central-limit formula of Gaussian differential 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ Adjacency = Literal["zero-out", "add/remove", "replace-one"]
 FINE = 1e-4
 COARSE = 1e-3
 LEAST_NOISE = 0.3
+CURVE_POINTS = 50
 
 _RELATION = {
     "zero-out": privacy_accountant.NeighboringRelation.REPLACE_SPECIAL,
@@ -96,15 +98,26 @@ def group_epsilon(mechanism: SampledGaussian, delta: float, size: int) -> float:
 
 
 def spending_curve(mechanism: SampledGaussian, delta: float, counts: Sequence[int]) -> list[float]:
-    """Epsilon after each of ``counts`` releases, at the coarse interval and never above the plan's own figure."""
+    """Upper bounds on epsilon after each of ``counts`` releases, never above the plan's own figure.
+
+    At most ``CURVE_POINTS`` horizons are composed, at the coarse interval; a count between two of them gets the
+    figure of the larger, which bounds it.
+
+    Args:
+        mechanism: The whole plan's mechanism.
+        delta: Probability that the bound fails.
+        counts: Numbers of releases, ascending.
+    """
     ceiling = epsilon(mechanism, delta)
-    curve = []
-    for count in counts:
+    distinct = sorted(set(counts))
+    horizons = distinct[:: -max(1, len(distinct) // CURVE_POINTS)][::-1]
+    bounds = []
+    for count in horizons:
         part = SampledGaussian(
             rate=mechanism.rate, noise=mechanism.noise, count=count, adjacency=mechanism.adjacency
         )
-        curve.append(min(ceiling, epsilon(part, delta, COARSE)))
-    return curve
+        bounds.append(min(ceiling, epsilon(part, delta, COARSE)))
+    return [bounds[bisect_left(horizons, count)] for count in counts]
 
 
 @lru_cache(maxsize=256)

@@ -93,7 +93,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         outputs=task.outputs,
         seed=config.seed,
     )
-    trainer = choose_trainer(module, objective, (task.features,), len(task.classes))
+    trainer = choose_trainer(module, objective, (task.features,), len(task.classes), task.outputs)
     return Parts(
         config=config,
         task=task,

@@ -1,6 +1,7 @@
 """The configuration of a run: strict, with every default written out in the run's ``config.toml``."""
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fedsafe.errors import ConfigError
 
@@ -41,11 +42,17 @@ class DataConfig(_Section):
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
 
 
+def _table_of_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class FederationConfig(_Section):
     """Who the clients are."""
 
     clients: Count = 300
-    partition: dict[str, Any] = Field(default_factory=lambda: {"name": "iid"})
+    partition: Annotated[dict[str, Any], BeforeValidator(_table_of_name)] = Field(
+        default_factory=lambda: {"name": "iid"}
+    )
     cohort: CohortConfig = CohortConfig()
 
 
@@ -118,7 +125,7 @@ class EngineConfig(_Section):
     """Where clients run. Nothing here changes a result."""
 
     name: Literal["ray", "inline"] = "ray"
-    workers: Count = 2
+    workers: Count = Field(default_factory=lambda: os.cpu_count() or 1)
     chunk: Count | None = None
 
 
@@ -140,7 +147,7 @@ class Config(_Section):
     @property
     def digest(self) -> str:
         """SHA-256 of everything but the engine section, which cannot change a result."""
-        settings = self.model_copy(update={"engine": EngineConfig()}).to_toml()
+        settings = tomli_w.dumps(self.model_dump(exclude={"engine"}, exclude_none=True))
         return hashlib.sha256(settings.encode()).hexdigest()
 
     def to_toml(self) -> str:
@@ -228,7 +235,10 @@ def _explain(error: ValidationError) -> str:
         return f"unknown configuration key {where!r}: {hint}"
     value = problem["input"]
     shown = f" = {value!r}" if not isinstance(value, dict | list) or len(str(value)) < 60 else ""
-    return f"configuration {where}{shown}: {_lower(problem['msg'])}"
+    if problem["type"] == "model_type":
+        return f"configuration {where}{shown}: it is a section with the keys {', '.join(_fields(parts))}"
+    off = "; inf turns this level off" if parts[-1] == "epsilon" else ""
+    return f"configuration {where}{shown}: {_lower(problem['msg'])}{off}"
 
 
 def _known_path(parts: list[str]) -> list[str]:

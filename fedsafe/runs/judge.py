@@ -59,6 +59,10 @@ class Judge:
         self._claims = tuple(claims)
         config = parts.config.assess
         self._assessors = [find_assessor(name) for name in assessor_names(config)]
+        names = [assessor.name for assessor in self._assessors]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ConfigError(f"assess.assessors names {repeated[0]!r} twice: leave one out")
         self._requirements = read_requirements(config)
         self._objective = build_objective(parts.config.client.objective)
         self._model = copy.deepcopy(parts.module).eval()
@@ -116,7 +120,12 @@ def read_requirements(config: AssessConfig) -> tuple[Requirement, ...]:
     tables: Any = config.require
     if isinstance(tables, str):
         try:
-            tables = tomllib.loads(Path(tables).read_text(encoding="utf-8")).get("require", [])
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            content = tomllib.loads(Path(tables).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"assess.require = {config.require!r} cannot be read: {error}") from error
+        tables = content.get("require")
+        if set(content) != {"require"} or not isinstance(tables, list) or not tables:
+            raise ConfigError(
+                f"{config.require} must hold tables [[require]] and nothing else; found {sorted(content) or 'nothing'}"
+            )
     return parse_requirements(tables)

@@ -16,10 +16,10 @@ from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
 from fedsafe.runs.compose import Parts, compose, program_digest
-from fedsafe.runs.config import make_config, parse_config
+from fedsafe.runs.config import Config, make_config, parse_config
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.result import Run
-from fedsafe.runs.run import Callback, State, execute
+from fedsafe.runs.run import GIVEN_IN_PYTHON, Callback, State, execute
 from fedsafe.runs.start import package_versions
 from fedsafe.store import RunFolder
 
@@ -63,6 +63,7 @@ def resume(
         if engine:
             merged = {**config.engine.model_dump(), **engine}
             config = config.model_copy(update={"engine": make_config({"engine": merged}).engine})
+        _require_objects(config, folder, model, data)
         parts = compose(config, model=model, data=data)
         if config.digest != start.settings_sha256 or program_digest(parts) != plan.program:
             raise ConfigError(
@@ -88,6 +89,17 @@ def resume(
         ):
             folder.truncate_after(name, lambda line, last=last: line["round"] <= last)  # type: ignore[misc]
         return execute(parts, plan, folder, key, ledger, start, state, callbacks)
+
+
+def _require_objects(config: Config, folder: RunFolder, model: nn.Module | None, data: Task | None) -> None:
+    """A model or task that was given as an object cannot be made from the configuration again."""
+    for option, given in (("model", model), ("data", data)):
+        setting = config.model if option == "model" else config.task
+        if given is None and setting == GIVEN_IN_PYTHON:
+            raise ConfigError(
+                f"{folder.path} was started from Python with {option}=...: go on with "
+                f"fedsafe.resume({str(folder.path)!r}, {option}=...)"
+            )
 
 
 def _require_versions(start: Start) -> None:

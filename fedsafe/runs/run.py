@@ -33,6 +33,9 @@ from fedsafe.runs.result import Run
 from fedsafe.runs.start import describe_start
 from fedsafe.store import RunFolder, checkpoint_name
 
+# Stands in the configuration for an object that no file can hold.
+GIVEN_IN_PYTHON = {"name": "given in Python"}
+
 
 class Callback(Protocol):
     """Is told what happens in a run. Nothing it does changes the result."""
@@ -82,9 +85,9 @@ def run(
     began = time.perf_counter()
     resolved = _resolve(config)
     if model is not None:
-        resolved = resolved.model_copy(update={"model": {"name": "given in Python"}})
+        resolved = resolved.model_copy(update={"model": GIVEN_IN_PYTHON})
     if data is not None:
-        resolved = resolved.model_copy(update={"task": {"name": "given in Python"}})
+        resolved = resolved.model_copy(update={"task": GIVEN_IN_PYTHON})
     path = Path(out) if out is not None else _new_path(resolved, data)
     _require_free(path)
     parts = compose(resolved, model=model, data=data)

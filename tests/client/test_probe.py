@@ -9,6 +9,12 @@ from fedsafe.client.objectives import cross_entropy
 from fedsafe.errors import ModelError
 
 
+def chosen(model, classes=2):
+    """The trainer for a model, whatever number of outputs it has."""
+    outputs = model.eval()(torch.zeros(4, 6)).shape[1]
+    return choose_trainer(model, cross_entropy, (6,), classes, outputs)
+
+
 class Centred(nn.Module):
     def __init__(self):
         super().__init__()
@@ -80,7 +86,7 @@ MIXING = {
 def test_mixing_is_refused_with_the_remedy(name):
     make, message = MIXING[name]
     with pytest.raises(ModelError, match=message):
-        choose_trainer(make(), cross_entropy, (6,), 2)
+        chosen(make())
 
 
 def test_a_contrastive_objective_is_refused():
@@ -89,7 +95,7 @@ def test_a_contrastive_objective_is_refused():
         return nn.functional.cross_entropy(z @ z.T, torch.arange(len(x)), reduction="none")
 
     with pytest.raises(ModelError, match="changing one example"):
-        choose_trainer(nn.Linear(6, 4), contrastive, (6,), 2)
+        choose_trainer(nn.Linear(6, 4), contrastive, (6,), 2, 4)
 
 
 class ReadsTheWeight(nn.Module):
@@ -140,12 +146,12 @@ class WeightUsedTwice(nn.Module):
 @pytest.mark.parametrize("make", [SecondDimension, WeightUsedTwice])
 def test_a_model_whose_single_gradients_cannot_be_told_apart_is_refused(make):
     with pytest.raises(ModelError, match=r"per example|one record|examples in a batch"):
-        choose_trainer(make(), cross_entropy, (6,), 2)
+        chosen(make())
 
 
 def test_an_operation_in_place_never_trains_on_wrong_gradients():
     try:
-        assert choose_trainer(InPlace(), cross_entropy, (6,), 2) == "opacus"
+        assert chosen(InPlace()) == "opacus"
     except ModelError as error:
         assert "record" in str(error) or "example" in str(error)  # noqa: PT017 - either way is sound
 
@@ -159,19 +165,19 @@ def test_an_operation_in_place_never_trains_on_wrong_gradients():
     ],
 )
 def test_the_trainer_follows_from_the_model(make, expected):
-    assert choose_trainer(make(), cross_entropy, (6,), 2) == expected
+    assert chosen(make()) == expected
 
 
 def test_a_model_that_reads_a_weight_directly_is_refused():
     with pytest.raises(ModelError):
-        choose_trainer(ReadsTheWeight(), cross_entropy, (6,), 2)
+        chosen(ReadsTheWeight())
 
 
 def test_a_shared_parameter_is_not_stacked():
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
     model[2].weight = model[0].weight
     try:
-        assert choose_trainer(model, cross_entropy, (6,), 6) == "opacus"
+        assert chosen(model, classes=6) == "opacus"
     except ModelError as error:
         assert "record" in str(error) or "example" in str(error)  # noqa: PT017 - either way is sound
 
@@ -180,16 +186,38 @@ def test_the_probe_leaves_the_model_and_the_generators_alone():
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     before = [p.clone() for p in model.parameters()]
     state = torch.get_rng_state()
-    choose_trainer(model, cross_entropy, (6,), 2)
+    chosen(model)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_model_for_other_inputs_says_so():
     with pytest.raises(ModelError, match="inputs of shape"):
-        choose_trainer(nn.Linear(5, 2), cross_entropy, (6,), 2)
+        choose_trainer(nn.Linear(5, 2), cross_entropy, (6,), 2, 2)
 
 
 def test_a_model_without_parameters_says_so():
     with pytest.raises(ModelError, match="no trainable parameter"):
-        choose_trainer(nn.Identity(), cross_entropy, (6,), 6)
+        choose_trainer(nn.Identity(), cross_entropy, (6,), 6, 6)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_model_with_other_outputs_than_the_task_needs_says_so(outputs):
+    with pytest.raises(ModelError, match="the task needs"):
+        choose_trainer(nn.Linear(6, 2), cross_entropy, (6,), 2, outputs)
+
+
+def test_a_model_that_raises_says_what():
+    class Broken(nn.Linear):
+        def forward(self, x):
+            raise KeyError("weights of yesterday")
+
+    with pytest.raises(ModelError, match="KeyError: 'weights of yesterday'"):
+        choose_trainer(Broken(6, 2), cross_entropy, (6,), 2, 2)
+
+
+def test_weights_that_are_not_finite_are_not_called_dropout():
+    model = nn.Linear(6, 2)
+    nn.init.constant_(model.weight, float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        choose_trainer(model, cross_entropy, (6,), 2, 2)

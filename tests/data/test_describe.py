@@ -6,7 +6,7 @@ import pytest
 
 from fedsafe.data import Categorical, Label, Schema, Source, Task, partition, task_from_frame
 from fedsafe.data.describe import describe, draw, summary_text
-from fedsafe.errors import DataError
+from fedsafe.errors import ConfigError, DataError
 
 
 def task(groups: bool = True) -> Task:
@@ -51,6 +51,18 @@ def test_the_picture_is_a_png_of_a_readable_size(tmp_path, groups):
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     assert width >= 1200
     assert height >= 700
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".PNG", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_the_name_of_the_picture_decides_its_format(tmp_path, suffix, start):
+    assert draw(task(), [np.arange(96)], tmp_path / f"clients{suffix}").read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", ["clients.txt", "clients", "clients.png.gz"])
+def test_another_kind_of_file_is_refused_and_not_written(tmp_path, name):
+    with pytest.raises(ConfigError, match=rf"{name} is no picture: use a name that ends in \.png"):
+        draw(task(), [np.arange(96)], tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_picture_that_cannot_be_written_and_an_empty_client_are_refused(tmp_path):

@@ -140,18 +140,27 @@ def test_more_clients_than_records_are_refused():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({}, "needs a `name`"),
-        ({"name": "dirichelt"}, "Did you mean 'dirichlet'"),
-        ({"name": "iid", "alpha": 1.0}, r"\(iid\) has the unknown key 'alpha'"),
+        ({}, r"^federation\.partition = \{\} needs a `name`"),
+        (
+            {"name": "dirichelt"},
+            r"^federation\.partition\.name = 'dirichelt' is unknown\. Did you mean 'dirichlet'",
+        ),
+        ({"name": "iid", "alpha": 1.0}, r"^federation\.partition \(iid\) has the unknown key 'alpha'"),
         ({"name": "dirichlet", "alhpa": 1.0}, "'alhpa'. Did you mean 'alpha'"),
-        ({"name": "dirichlet", "alpha": 0}, "alpha = 0 is not a positive number"),
+        ({"name": "dirichlet", "alpha": 0}, r"^federation\.partition\.alpha = 0 is not a positive number"),
         ({"name": "dirichlet", "alpha": float("inf")}, "not a positive number"),
         ({"name": "dirichlet", "alpha": "1"}, "not a positive number"),
-        ({"name": "dirichlet", "by": "group"}, "by = 'group'; use 'label'"),
-        ({"name": "iid", "sizes": "equal"}, "sizes = 'equal' needs a `name`"),
+        ({"name": "dirichlet", "by": "group"}, r"^federation\.partition\.by = 'group'; use 'label'"),
+        ({"name": "iid", "sizes": "equal"}, r"^federation\.partition\.sizes = 'equal' needs a `name`"),
         ({"name": "iid", "sizes": {"name": "lognormla"}}, "Did you mean 'lognormal'"),
-        ({"name": "iid", "sizes": {"name": "equal", "sigma": 1}}, r"\(equal\) has the unknown key 'sigma'"),
-        ({"name": "iid", "sizes": {"name": "lognormal", "sigma": -1}}, "sigma = -1 is not a positive number"),
+        (
+            {"name": "iid", "sizes": {"name": "equal", "sigma": 1}},
+            r"^federation\.partition\.sizes \(equal\) has the unknown key 'sigma'",
+        ),
+        (
+            {"name": "iid", "sizes": {"name": "lognormal", "sigma": -1}},
+            r"^federation\.partition\.sizes\.sigma = -1 is not a positive number",
+        ),
     ],
 )
 def test_an_unknown_name_key_or_value_is_refused_with_a_remedy(spec, message):
@@ -170,6 +179,8 @@ def test_a_custom_partition_is_checked(tmp_path, monkeypatch):
         "import numpy as np\n"
         "def slices(labels, clients, seed, drop=0):\n"
         "    return np.array_split(np.arange(len(labels) - drop)[::-1], clients)\n"
+        "def broken(labels, clients, seed):\n"
+        "    raise RuntimeError('no shards')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     labels = np.zeros(9, np.int64)
@@ -179,3 +190,5 @@ def test_a_custom_partition_is_checked(tmp_path, monkeypatch):
         partition(labels, 3, {"name": "custom_partition:slices", "drop": 1}, 0)
     with pytest.raises(ConfigError, match="cannot be imported"):
         partition(labels, 3, {"name": "custom_partition:absent"}, 0)
+    with pytest.raises(DataError, match="'custom_partition:broken' failed: RuntimeError: no shards"):
+        partition(labels, 3, {"name": "custom_partition:broken"}, 0)

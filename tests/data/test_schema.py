@@ -210,8 +210,10 @@ def test_missing_columns_are_named_with_the_nearest_and_all_present_ones():
 
 def test_a_frame_with_two_columns_of_one_name_is_refused():
     twice = frame(y=["no"]).rename(columns={"gain": "hours"})
-    with pytest.raises(DataError, match="same name"):
+    with pytest.raises(DataError, match=r"my\.csv has 2 columns of the same name 'hours'"):
         SCHEMA.check(twice, "my.csv")
+    unused = frame(y=["no"]).assign(a=0, b=0).rename(columns={"b": "a"})
+    SCHEMA.check(unused, "my.csv")
 
 
 def test_a_split_value_that_is_neither_is_refused():
@@ -220,3 +222,31 @@ def test_a_split_value_that_is_neither_is_refused():
     assert (held.tolist(), kept.tolist()) == ([1], [0, 2])
     with pytest.raises(DataError, match=r"'v' in the split column 'part'.*'t' or 'e'"):
         split.indices(pd.DataFrame({"part": ["t", "v"]}), "my.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("hours", ["40,5", None, "38,0"], r"my\.csv.* 'hours', for example '40,5'.*point instead of a comma"),
+        ("age", ["young", "old", "?"], "'age', for example 'young'.*describe this one as categorical"),
+        ("hours", ["nan", "nan", "nan"], "'hours', for example 'nan'"),
+        ("job", ["A", "", "B"], "'job', for example 'A'.*such as 'a'.*Add its values to the categories"),
+    ],
+)
+def test_a_column_of_which_nothing_can_be_read_is_refused_with_a_remedy(column, values, message):
+    with pytest.raises(DataError, match=message):
+        SCHEMA.check_values(frame(**{column: values}), "my.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("hours", ["forty", "40", "?"]),
+        ("hours", ["?", None, ""]),
+        ("job", ["A", "wasp", "B"]),
+        ("job", ["unknown", "unknown", ""]),
+        ("job", [None, "?", ""]),
+    ],
+)
+def test_a_column_that_is_partly_readable_or_wholly_missing_is_accepted(column, values):
+    SCHEMA.check_values(frame(**{column: values}), "my.csv")

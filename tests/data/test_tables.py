@@ -163,6 +163,22 @@ def test_columns_and_labels_that_are_missing_are_named(spec):
         load_task(spec(frame=ROWS.drop(columns="part"), split=SPLIT))
 
 
+def test_a_column_name_that_the_schema_uses_and_the_file_has_twice_is_refused(spec, tmp_path):
+    asked = spec()
+    (tmp_path / "shop.csv").write_text("age,shop,bought,age\n10,north,no,90\n20,south,yes,80\n")
+    with pytest.raises(DataError, match=r"shop\.csv has 2 columns of the same name 'age'"):
+        load_task(asked)
+    ignored = ROWS.assign(more=0).rename(columns={"more": "ignored"})
+    assert len(load_task(spec(frame=ignored)).train) == 8
+
+
+def test_a_column_of_which_nothing_can_be_read_is_refused(spec):
+    with pytest.raises(DataError, match=r"shop\.csv.*'age', for example '1,5'.*instead of a comma"):
+        load_task(spec(frame=ROWS.assign(age="1,5")))
+    with pytest.raises(DataError, match=r"'shop', for example 'North'.*such as 'north'"):
+        load_task(spec(frame=ROWS.assign(shop="North")))
+
+
 def test_a_single_class_and_an_empty_table_are_refused(spec):
     with pytest.raises(DataError, match="has the label 'no': nothing can be learned"):
         load_task(spec(frame=ROWS.assign(bought="no")))

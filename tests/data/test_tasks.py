@@ -14,6 +14,12 @@ from fedsafe.data import load_task
 def shipped(copies=1):
     return load_task("adult") if copies == 1 else [load_task("adult")] * copies
 
+def broken(error=RuntimeError):
+    raise error("first line\\nsecond line")
+
+def empty():
+    raise KeyError
+
 constant = 3
 """
 
@@ -62,6 +68,38 @@ def test_a_mistake_is_answered_with_a_remedy(spec, message):
 def test_an_import_path_to_something_else_is_refused(factories):
     with pytest.raises(ConfigError, match="is int, not something to call"):
         load_task(f"{factories}:constant")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("{}:broken", "The task '{}:broken' failed: RuntimeError: first line second line."),
+        ("{}:empty", "The task '{}:empty' failed: KeyError."),
+    ],
+)
+def test_a_factory_that_fails_is_named_with_its_exception_in_one_line(factories, spec, message):
+    with pytest.raises(DataError) as caught:
+        load_task(spec.format(factories))
+    assert str(caught.value) == message.format(factories)
+
+
+def test_an_option_that_a_factory_does_not_take_is_named(factories):
+    with pytest.raises(DataError, match=r"task_factories:shipped' failed: TypeError: .*'copeis'"):
+        load_task({"name": f"{factories}:shipped", "copeis": 2})
+
+
+def test_an_error_that_a_factory_raises_on_purpose_passes_unchanged(factories):
+    with pytest.raises(ConfigError, match=r"^first line\nsecond line$"):
+        load_task({"name": f"{factories}:broken", "error": ConfigError})
+
+
+def test_a_module_that_fails_while_it_is_imported_is_named(tmp_path, monkeypatch):
+    (tmp_path / "task_that_fails_on_import.py").write_text("raise RuntimeError('no licence')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match="fails_on_import:task' cannot be imported: RuntimeError: no licence"
+    ):
+        load_task("task_that_fails_on_import:task")
 
 
 def test_data_needs_no_torch_and_no_drawing_library_to_import():
