@@ -6,7 +6,7 @@ would: in the metadata's own dictionary. Both are kept here, so that an upgrade 
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,12 @@ def _detached(message: Message) -> Message:
     if message.has_content():
         received.content = copy.deepcopy(message.content)
     return received
+
+
+def new_context(node: int, clients: int, node_config: Mapping[str, Any]) -> Context:
+    """The context that a node starts with."""
+    config = {"partition-id": node - SERVER_NODE - 1, "num-partitions": clients, **node_config}
+    return Context(run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config={})
 
 
 @dataclass(kw_only=True)
@@ -140,14 +146,7 @@ class LocalGrid(Grid):
         """The context of a message's node; what the app keeps in it is there in the next round."""
         node = message.metadata.dst_node_id
         if node not in self._contexts:
-            config = {
-                "partition-id": node - SERVER_NODE - 1,
-                "num-partitions": self.clients,
-                **self.node_config,
-            }
-            self._contexts[node] = Context(
-                run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config={}
-            )
+            self._contexts[node] = new_context(node, self.clients, self.node_config)
         return self._contexts[node]
 
     def _number(self, messages: Iterable[Message]) -> list[Message]:

@@ -1,5 +1,6 @@
 """A Flower grid over Ray actors: the model is put once, a chunk of clients is one task."""
 
+import gc
 import io
 import logging
 import math
@@ -7,7 +8,7 @@ import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import ray
 import torch
 from flwr.app import ArrayRecord, Context, Message
 
-from fedsafe.engine.grid import ClientApps, LocalGrid, deliver, identify
+from fedsafe.engine.grid import ClientApps, LocalGrid, deliver, identify, new_context
 from fedsafe.errors import EngineError
 
 # Loading torch and the data takes seconds; much longer means that no processor is free.
@@ -57,19 +58,27 @@ def stop_ray() -> None:
 class _Worker:
     """One process with the client app and its data."""
 
-    def __init__(self, make_apps: Callable[[], ClientApps]) -> None:
+    def __init__(
+        self, make_apps: Callable[[], ClientApps], clients: int, node_config: Mapping[str, Any]
+    ) -> None:
         # Results must not depend on how many threads a machine has.
         torch.set_num_threads(1)
         identify()
         self._apps = make_apps()
+        self._clients, self._node_config = clients, node_config
+        # What is loaded stays: the garbage collector need not walk through it in the middle of a round.
+        gc.freeze()
 
     def ready(self) -> bool:
-        return True
+        """Whether the app takes whole chunks, which keep nothing in their contexts."""
+        return self._apps.batch is not None
 
     def run(self, shared: dict[int, ArrayRecord], chunk: bytes) -> tuple[list[Message], list[Context] | None]:
         messages, contexts = _Unpickler(io.BytesIO(chunk), shared).load()
+        if self._apps.batch is not None:
+            nodes = [message.metadata.dst_node_id for message in messages]
+            contexts = [new_context(node, self._clients, self._node_config) for node in nodes]
         replies = deliver(self._apps, messages, contexts)
-        # Our own chunks keep nothing in their contexts; any other app may.
         return replies, None if self._apps.batch is not None else contexts
 
 
@@ -98,7 +107,8 @@ class RayGrid(LocalGrid):
         super().__post_init__()
         self._started_ray = start_ray(self.workers)
         apps = ray.put(self.make_apps)
-        self._actors = [_Actor.remote(apps) for _ in range(self.workers)]
+        self._actors = [_Actor.remote(apps, self.clients, self.node_config) for _ in range(self.workers)]
+        self._batched = False
 
     def wait_until_ready(self) -> None:
         """Wait until every actor has loaded its data.
@@ -107,13 +117,14 @@ class RayGrid(LocalGrid):
             EngineError: An actor could not start.
         """
         try:
-            ray.get([actor.ready.remote() for actor in self._actors], timeout=_START_SECONDS)
+            ready = ray.get([actor.ready.remote() for actor in self._actors], timeout=_START_SECONDS)
         except ray.exceptions.GetTimeoutError as error:
             raise EngineError(
                 f"the {self.workers} workers did not start in {_START_SECONDS:g} s: other actors may hold the cores"
             ) from error
         except ray.exceptions.RayError as error:
             raise EngineError(f"a worker could not start: {_cause(error)}") from error
+        self._batched = all(ready)
 
     def exchange(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
         """One task for each chunk; replies in the order of the messages, so that float sums repeat."""
@@ -121,7 +132,7 @@ class RayGrid(LocalGrid):
         reference = ray.put(shared)
         waiting: dict[Any, Sequence[Message]] = {}
         for number, part in enumerate(self._cut(messages)):
-            contexts = [self.context(message) for message in part]
+            contexts = None if self._batched else [self.context(message) for message in part]
             actor = self._actors[number % len(self._actors)]
             waiting[actor.run.remote(reference, _pickle((part, contexts), tokens))] = part
         replies: list[Message] = []

@@ -146,10 +146,10 @@ def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
 
 def client_cost(parts: Parts, records: int) -> float:
     """About how many seconds a client takes, for cutting a cohort into chunks of equal work."""
-    fixed = 2e-4  # streams, sampling and padding, whatever the model
-    rows = parts.config.client.steps * parts.config.client.rate * records
+    client, row = 2e-4, 1e-6  # streams and sampling; gathering a record
     # Six operations for each parameter and row, forward and backward, at the speed of small products.
-    return fixed + rows * parts.layout.total * 6.0 / 1e10
+    row += parts.layout.total * 6.0 / 1e10
+    return client + parts.config.client.steps * parts.config.client.rate * records * row
 
 
 def client_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> Callable[[], ClientApps]:

@@ -1,5 +1,6 @@
 """A run: from a configuration to a folder that can be defended, in one go or in several."""
 
+import gc
 import secrets
 import threading
 import time
@@ -175,6 +176,9 @@ def execute(
             commit.record(outcome.round, outcome.parameters, outcome.head)
             return True
 
+        # What is loaded stays: the garbage collector need not walk through it in the middle of a round.
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         app = make_server_app(
             strategy,
             state.parameters,
