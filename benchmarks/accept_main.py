@@ -26,11 +26,13 @@ RUNS = 10
 
 @dataclass
 class Lines:
-    """What was asked, what was run, and what came out."""
+    """What was asked, what was run, and what came out; ``TMP`` stands for the folder that everything ran in."""
 
+    folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, line: str, command: str, value: Any, *, met: bool) -> None:
+    def add(self, line: str, command: str, value: str, *, met: bool) -> None:
+        command, value = (text.replace(str(self.folder), "TMP") for text in (command, value))
         self.rows.append({"line": line, "command": command, "value": value, "met": met})
         print(
             f"{'met      ' if met else 'FELL SHORT'} {line}\n           {command}\n           {value}",
@@ -334,9 +336,9 @@ def suite(lines: Lines) -> None:
 
 
 def main() -> None:
-    lines = Lines()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        lines = Lines(folder)
         starts_fast(lines)
         finished = ten_runs(lines, folder)
         without_privacy(lines, folder)

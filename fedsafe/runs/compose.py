@@ -14,13 +14,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsafe.aggregation import Aggregator, build_aggregator, check_aggregator
-from fedsafe.client import LocalTraining, build_objective, build_trainer, choose_trainer, layout_of
+from fedsafe.client import (
+    ClientJob,
+    LocalTraining,
+    Trainer,
+    build_objective,
+    build_trainer,
+    choose_trainer,
+    layout_of,
+)
 from fedsafe.data import Task, load_task, partition
 from fedsafe.engine import ClientApps
 from fedsafe.federation import ClientRuntime
 from fedsafe.models import build_model
 from fedsafe.params import Layout, Vector, fingerprint
 from fedsafe.privacy.plan import PrivacyPlan, make_plan
+from fedsafe.rng import Stream, StreamId, new_key
 from fedsafe.runs.config import Config
 
 Indices = NDArray[np.int64]
@@ -169,11 +178,27 @@ def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
     # Workers see the object store's arrays, which are read-only: a copy of their own can be a tensor.
     x, y = torch.tensor(parts.task.train.x), torch.tensor(parts.task.train.y)
     objective = build_objective(parts.config.client.objective)
+    trainer = build_trainer(parts.trainer, parts.module, objective, x, y, training)
+    _warm_up(trainer, parts)
     runtime = ClientRuntime(
-        trainer=build_trainer(parts.trainer, parts.module, objective, x, y, training),
+        trainer=trainer,
         aggregator=aggregator_of(parts, plan),
         records=parts.records,
         key=key,
         plan=plan.hash,
     )
     return ClientApps(one=runtime.train, batch=runtime.train_chunk)
+
+
+def _warm_up(trainer: Trainer, parts: Parts) -> None:
+    """Train one client for nothing: first calls of numerical kernels are slow, and no round should wait for them.
+
+    The result is thrown away, and its randomness comes from a key that nothing else uses.
+    """
+    key = new_key()
+    streams = [
+        Stream(key, StreamId(purpose=purpose, client=0, round=0, digest=b""))
+        for purpose in ("batches", "record noise")
+    ]
+    job = ClientJob(client=0, records=parts.records[0], batches=streams[0], noise=streams[1])
+    trainer.train(parts.initial, [job])
