@@ -1,7 +1,8 @@
 """Tasks, their public schemas, and how records are spread over clients."""
 
 from fedsafe.data.columns import Categorical, Label, Numeric
-from fedsafe.data.dataset import Examples, Source, Task
+from fedsafe.data.dataset import Examples, Kind, Signature, Source, Target, Task
+from fedsafe.data.inputs import ArraySchema, InputSchema, TokenSchema
 from fedsafe.data.partition import partition
 from fedsafe.data.schema import Schema, Split
 from fedsafe.data.schema_file import parse_schema, read_schema
@@ -9,14 +10,20 @@ from fedsafe.data.tables import task_from_frame
 from fedsafe.data.tasks import load_task
 
 __all__ = [
+    "ArraySchema",
     "Categorical",
     "Examples",
+    "InputSchema",
+    "Kind",
     "Label",
     "Numeric",
     "Schema",
+    "Signature",
     "Source",
     "Split",
+    "Target",
     "Task",
+    "TokenSchema",
     "load_task",
     "parse_schema",
     "partition",

@@ -2,56 +2,65 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from math import prod
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.data.schema import Schema
+from fedsafe.data.inputs import InputSchema
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.rng import public_generator
 
-Features = NDArray[np.float32]
-Labels = NDArray[np.int64]
-Groups = Mapping[str, NDArray[np.str_]]
+Features = NDArray[Any]  # float32 or int64
+Targets = NDArray[Any]  # int64 or float32
+Texts = Mapping[str, NDArray[np.str_]]
 Indices = NDArray[np.int64]
+Kind = Literal["binary", "multiclass", "regression", "next_token"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Encoded records, their labels and the groups they belong to.
+    """Encoded records, their targets, the groups they belong to and who holds them.
 
     Args:
-        x: ``(n, features)`` float32, C-contiguous, in encoded units.
-        y: ``(n,)`` int64 class indices.
+        x: ``(n, ...)``, C-contiguous: float32 features in encoded units, or int64 token numbers.
+        y: ``(n,)`` int64 class indices; ``(n,)`` float32 values in encoded units (regression); or
+            ``(n, positions)`` int64 tokens (next token).
         groups: Group column to ``(n,)`` group names, e.g. ``{"sex": ["Male", "Female", ...]}``.
+        holders: Natural column to ``(n,)`` names of who holds each record, e.g. ``{"hospital": [...]}``: the
+            clients of a natural partition.
 
     Raises:
-        DataError: If lengths or shapes disagree, or a feature is not finite.
+        DataError: If lengths or shapes disagree, or a value is not finite.
     """
 
     x: Features
-    y: Labels
-    groups: Groups = field(default_factory=dict)
+    y: Targets
+    groups: Texts = field(default_factory=dict)
+    holders: Texts = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        x = np.ascontiguousarray(self.x, dtype=np.float32)
-        y = np.ascontiguousarray(self.y, dtype=np.int64)
-        groups = {name: np.asarray(values, dtype=np.str_) for name, values in self.groups.items()}
-        if x.ndim != 2 or y.shape != x.shape[:1]:
+        x, y = _numbers(self.x), _numbers(self.y)
+        if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y):
             raise DataError(
-                f"Examples need x of shape (n, features) and y of shape (n,): got {x.shape} and {y.shape}."
+                f"Examples need x of shape (n, ...) and y of shape (n,) or (n, positions): got {x.shape} and {y.shape}."
             )
-        for name, values in groups.items():
-            if values.shape != y.shape:
-                raise DataError(f"Group {name!r} has shape {values.shape}, but there are {len(y)} records.")
-        if not np.isfinite(x).all():
+        for what, texts in (("Group", self.groups), ("Holder column", self.holders)):
+            for name, values in texts.items():
+                if np.shape(values) != y.shape[:1]:
+                    raise DataError(
+                        f"{what} {name!r} has shape {np.shape(values)}, but there are {len(y)} records."
+                    )
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise DataError(
-                "A feature is not finite. Give its column a public `fill` and bounds in the schema."
+                "A value is not finite. Give its column a public `fill` and bounds in the schema."
             )
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
-        object.__setattr__(self, "groups", groups)
+        for what in ("groups", "holders"):
+            texts = {name: np.asarray(values, dtype=np.str_) for name, values in getattr(self, what).items()}
+            object.__setattr__(self, what, texts)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -60,7 +69,15 @@ class Examples:
     def take(self, indices: Indices) -> Self:
         """The records at ``indices``, in that order."""
         groups = {name: values[indices] for name, values in self.groups.items()}
-        return replace(self, x=self.x[indices], y=self.y[indices], groups=groups)
+        holders = {name: values[indices] for name, values in self.holders.items()}
+        return replace(self, x=self.x[indices], y=self.y[indices], groups=groups, holders=holders)
+
+
+def _numbers(values: Any) -> NDArray[Any]:
+    """Contiguous int64 for whole numbers, else float32."""
+    array = np.asarray(values)
+    kind = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
+    return np.ascontiguousarray(array, dtype=kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +100,76 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """The number that a regression task predicts, with public bounds.
+
+    A value is clamped to its bounds and encoded to [-1, 1], so that nothing is estimated from records.
+
+    Args:
+        name: What it is, e.g. ``"total UPDRS"``.
+        low: Smallest value.
+        high: Largest value.
+        unit: Unit, if it has one.
+
+    Raises:
+        DataError: If the bounds are not finite and in order.
+    """
+
+    name: str
+    low: float
+    high: float
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
+            raise DataError(
+                f"The target {self.name!r} needs finite bounds, low < high: got {self.low}, {self.high}."
+            )
+
+    @property
+    def scale(self) -> float:
+        """How many of its own units one encoded unit is."""
+        return (self.high - self.low) / 2.0
+
+    def encode(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """``(n,)`` values in their own unit to encoded ones."""
+        clamped = np.clip(np.asarray(values, np.float64), self.low, self.high)
+        return np.asarray((clamped - self.low) / self.scale - 1.0, np.float32)
+
+    def decode(self, encoded: NDArray[Any]) -> NDArray[np.float64]:
+        """``(n,)`` encoded values, such as a model's outputs, to their own unit."""
+        return (np.asarray(encoded, np.float64) + 1.0) * self.scale + self.low
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """What a model for a task takes and gives.
+
+    Args:
+        kind: Of the task.
+        inputs: Shape of one example.
+        outputs: Shape of one example's output: ``(1,)`` for binary tasks (one logit, positive = class 1) and
+            regression, ``(classes,)``, or ``(positions, tokens)``.
+        classes: Number of classes or tokens; 0 for regression.
+        vocabulary: Number of tokens of an input, or None where inputs are float features.
+    """
+
+    kind: Kind
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    classes: int
+    vocabulary: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What is learned: training records, evaluation records, and the public schema that encoded them.
 
     Args:
         name: Short name, e.g. ``"adult"``.
-        kind: ``"binary"`` (one logit, positive = class 1) or ``"multiclass"`` (one logit per class).
-        classes: Class names; the index is the label.
+        kind: ``"binary"`` (one logit, positive = class 1), ``"multiclass"`` (one logit per class),
+            ``"regression"`` (one number), or ``"next_token"`` (one logit per token, at each position).
+        classes: Class names, or tokens; the index is the label. Empty for regression.
         schema: The public schema.
         train: Records that are spread over the clients.
         evaluation: Records that the model is judged on.
@@ -97,49 +177,81 @@ class Task:
         source: Where the records come from.
         evaluation_public: Whether the evaluation records are public. If not, every figure computed on them is
             a release about the people in them.
+        target: The number that is predicted; regression only.
 
     Raises:
-        DataError: If the parts do not fit together, or the training records hold one class only.
+        DataError: If the parts do not fit together, or the training records hold one target only.
     """
 
     name: str
-    kind: Literal["binary", "multiclass"]
+    kind: Kind
     classes: tuple[str, ...]
-    schema: Schema
+    schema: InputSchema
     train: Examples
     evaluation: Examples
     evaluation_name: str
     source: Source
     evaluation_public: bool = False
+    target: Target | None = None
 
     def __post_init__(self) -> None:
-        if (self.kind == "binary") != (len(self.classes) == 2):
+        if self.kind not in get_args(Kind):
+            raise DataError(
+                f"Task {self.name!r} has the kind {self.kind!r}: use one of {', '.join(get_args(Kind))}."
+            )
+        if self.kind != "regression" and (
+            (self.kind == "binary") != (len(self.classes) == 2) or len(self.classes) < 2
+        ):
             raise DataError(f"Task {self.name!r} is {self.kind} but has {len(self.classes)} classes.")
-        width = len(self.schema.feature_names)
+        if (self.kind == "regression") != (self.target is not None) or (self.target and self.classes):
+            raise DataError(
+                f"Task {self.name!r} is {self.kind}: only regression has a target, and no classes."
+            )
         for part, examples in (("training", self.train), ("evaluation", self.evaluation)):
-            if not len(examples):
-                raise DataError(f"Task {self.name!r} has no {part} records.")
-            if examples.x.shape[1] != width:
-                raise DataError(
-                    f"The {part} records have {examples.x.shape[1]} features, the schema {width}."
-                )
-            if examples.y.min() < 0 or examples.y.max() >= len(self.classes):
-                raise DataError(f"A {part} label lies outside 0..{len(self.classes) - 1}.")
+            self._check(part, examples)
         if self.train.y.min() == self.train.y.max():
-            only = self.classes[int(self.train.y[0])]
+            only = self.classes[int(self.train.y.flat[0])] if self.classes else float(self.train.y[0])
             raise DataError(
                 f"Every training record of {self.name!r} has the label {only!r}: nothing can be learned."
             )
 
+    def _check(self, part: str, examples: Examples) -> None:
+        if not len(examples):
+            raise DataError(f"Task {self.name!r} has no {part} records.")
+        if examples.x.shape[1:] != self.schema.shape:
+            found, wanted = examples.x.shape[1:], self.schema.shape
+            if len(found) == len(wanted) == 1:
+                raise DataError(f"The {part} records have {found[0]} features, the schema {wanted[0]}.")
+            raise DataError(f"The {part} records have the shape {found}, the schema {wanted}.")
+        whole = examples.y.dtype == np.int64
+        if whole == (self.kind == "regression"):
+            raise DataError(f"The {part} targets of a {self.kind} task cannot be {examples.y.dtype}.")
+        if (examples.y.ndim == 2) != (self.kind == "next_token"):
+            raise DataError(f"The {part} targets of a {self.kind} task have the shape {examples.y.shape}.")
+        if whole and (examples.y.min() < 0 or examples.y.max() >= len(self.classes)):
+            raise DataError(f"A {part} label lies outside 0..{len(self.classes) - 1}.")
+
     @property
     def outputs(self) -> int:
-        """Logits of a model for this task: 1 for binary, else the number of classes."""
-        return 1 if self.kind == "binary" else len(self.classes)
+        """Width of a model's output: 1 for binary tasks and regression, else the number of classes."""
+        return 1 if self.kind in ("binary", "regression") else len(self.classes)
 
     @property
     def features(self) -> int:
-        """Width of an encoded record."""
-        return len(self.schema.feature_names)
+        """Values of an encoded record."""
+        return prod(self.schema.shape)
+
+    @property
+    def signature(self) -> Signature:
+        """What a model for this task takes and gives."""
+        positions = self.train.y.shape[1:]
+        return Signature(
+            kind=self.kind,
+            inputs=self.schema.shape,
+            outputs=(*positions, self.outputs),
+            classes=len(self.classes),
+            vocabulary=self.schema.vocabulary,
+        )
 
     def with_validation(self, fraction: float, seed: int) -> Self:
         """The same task, judged on a held-out part of its training records, which the training then lacks.

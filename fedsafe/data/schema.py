@@ -102,6 +102,16 @@ class Schema:
         if not names:
             raise DataError("The schema has no columns.")
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(features,)``."""
+        return (len(self.feature_names),)
+
+    @property
+    def vocabulary(self) -> None:
+        """No tokens."""
+        return
+
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """``"hours-per-week"`` for a linear column, ``"sex=Male"`` or ``"age=[25, 35)"`` for one-hot ones."""
