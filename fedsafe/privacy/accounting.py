@@ -7,7 +7,7 @@ by the discretisation. Never the central-limit formula of Gaussian differential 
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -57,16 +57,28 @@ class SampledGaussian:
 
 
 @lru_cache(maxsize=512)
-def epsilon(mechanism: SampledGaussian, delta: float, interval: float = FINE) -> float:
+def epsilon(
+    mechanism: SampledGaussian,
+    delta: float,
+    interval: float = FINE,
+    also: tuple[SampledGaussian, ...] = (),
+) -> float:
     """Upper bound on epsilon at ``delta``.
 
     Source: Meiser and Mohammadi (2018), Koskela et al. (2020), Doroshenko et al. (2022).
+
+    Args:
+        mechanism: What is released.
+        delta: Probability that the bound fails.
+        interval: Of the discretisation; any gives an upper bound, a smaller one a closer one.
+        also: What the same protected element takes part in besides, under the same adjacency.
     """
-    if mechanism.count == 0:
+    released = [part for part in (mechanism, *also) if part.count]
+    if not released:
         return 0.0
-    if mechanism.noise == 0.0:
+    if any(part.noise == 0.0 for part in released):
         return math.inf
-    return float(_composed(mechanism, interval).get_epsilon(delta))
+    return float(_composed(released, interval).get_epsilon(delta))
 
 
 def group_epsilon(mechanism: SampledGaussian, delta: float, size: int) -> float:
@@ -79,7 +91,7 @@ def group_epsilon(mechanism: SampledGaussian, delta: float, size: int) -> float:
         return 0.0
     if mechanism.noise == 0.0:
         return math.inf
-    accountant = _composed(mechanism, FINE)
+    accountant = _composed([mechanism], FINE)
 
     def excess(single: float) -> float:
         weight = sum(math.exp(min(700.0, step * single)) for step in range(size))
@@ -97,7 +109,12 @@ def group_epsilon(mechanism: SampledGaussian, delta: float, size: int) -> float:
     return size * high
 
 
-def spending_curve(mechanism: SampledGaussian, delta: float, counts: Sequence[int]) -> list[float]:
+def spending_curve(
+    mechanism: SampledGaussian,
+    delta: float,
+    counts: Sequence[int],
+    also: Callable[[int], tuple[SampledGaussian, ...]] = lambda count: (),
+) -> list[float]:
     """Upper bounds on epsilon after each of ``counts`` releases, never above the plan's own figure.
 
     At most ``CURVE_POINTS`` horizons are composed, at the coarse interval; a count between two of them gets the
@@ -107,8 +124,9 @@ def spending_curve(mechanism: SampledGaussian, delta: float, counts: Sequence[in
         mechanism: The whole plan's mechanism.
         delta: Probability that the bound fails.
         counts: Numbers of releases, ascending.
+        also: What else is released by then; more for a larger count.
     """
-    ceiling = epsilon(mechanism, delta)
+    ceiling = epsilon(mechanism, delta, FINE, also(mechanism.count))
     distinct = sorted(set(counts))
     horizons = distinct[:: -max(1, len(distinct) // CURVE_POINTS)][::-1]
     bounds = []
@@ -116,18 +134,32 @@ def spending_curve(mechanism: SampledGaussian, delta: float, counts: Sequence[in
         part = SampledGaussian(
             rate=mechanism.rate, noise=mechanism.noise, count=count, adjacency=mechanism.adjacency
         )
-        bounds.append(min(ceiling, epsilon(part, delta, COARSE)))
+        bounds.append(min(ceiling, epsilon(part, delta, COARSE, also(count))))
     return [bounds[bisect_left(horizons, count)] for count in counts]
 
 
 @lru_cache(maxsize=256)
 def calibrate_noise(
-    target: float, delta: float, *, rate: float, count: int, adjacency: Adjacency = "zero-out"
+    target: float,
+    delta: float,
+    *,
+    rate: float,
+    count: int,
+    adjacency: Adjacency = "zero-out",
+    also: tuple[SampledGaussian, ...] = (),
 ) -> float:
     """A noise multiplier whose epsilon does not exceed ``target``, and is within 0.5 % of it.
 
     Never below ``LEAST_NOISE``: the loss distribution of less noise is too wide to handle, and more noise than
     asked for is always sound.
+
+    Args:
+        target: Epsilon of the whole, what is in ``also`` included.
+        delta: Probability that the bound fails.
+        rate: Probability that the protected element takes part in one release.
+        count: Number of releases.
+        adjacency: What differs between neighbouring data sets.
+        also: Further releases, whose noise is fixed already.
 
     Raises:
         CalibrationError: No noise up to 10^5 meets the target.
@@ -135,7 +167,7 @@ def calibrate_noise(
 
     def excess(log_noise: float, interval: float) -> float:
         mechanism = SampledGaussian(rate=rate, noise=math.exp(log_noise), count=count, adjacency=adjacency)
-        return math.log(max(epsilon(mechanism, delta, interval), 1e-9)) - math.log(target)
+        return math.log(max(epsilon(mechanism, delta, interval, also), 1e-9)) - math.log(target)
 
     if excess(math.log(LEAST_NOISE), COARSE) <= 0.0:
         return LEAST_NOISE
@@ -169,12 +201,13 @@ def _round_up(value: float) -> float:
     return float(math.ceil(value * 10**digits - 1e-9) / 10**digits)
 
 
-def _composed(mechanism: SampledGaussian, interval: float) -> Any:
+def _composed(mechanisms: Sequence[SampledGaussian], interval: float) -> Any:
     accountant = pld_privacy_accountant.PLDAccountant(
-        _RELATION[mechanism.adjacency], value_discretization_interval=interval
+        _RELATION[mechanisms[0].adjacency], value_discretization_interval=interval
     )
-    release = dp_event.GaussianDpEvent(mechanism.noise)
-    if mechanism.rate < 1.0:
-        release = dp_event.PoissonSampledDpEvent(mechanism.rate, release)
-    accountant.compose(dp_event.SelfComposedDpEvent(release, mechanism.count))
+    for mechanism in mechanisms:
+        release = dp_event.GaussianDpEvent(mechanism.noise)
+        if mechanism.rate < 1.0:
+            release = dp_event.PoissonSampledDpEvent(mechanism.rate, release)
+        accountant.compose(dp_event.SelfComposedDpEvent(release, mechanism.count))
     return accountant

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 from typing import Any
 
-from fedsafe.privacy.accounting import accountant_name, epsilon, group_epsilon
-from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.privacy.accounting import FINE, accountant_name, epsilon, group_epsilon
+from fedsafe.privacy.plan import EvaluationPlan, PrivacyPlan
 from fedsafe.rng import GENERATOR
 
 _OS_KEY = f"{GENERATOR} streams keyed by 256 bits from the operating system"
@@ -114,6 +114,8 @@ def planned_claims(
         uncovered: What else is let out of private records, without noise.
     """
     claims = _record_claim(plan, key_from_seed), _client_claim(plan, key_from_seed)
+    if plan.evaluation and not plan.evaluation.noised:
+        uncovered = (*uncovered, "the score of each client that is evaluated, on its own validation records")
     if uncovered:
         first, second = (
             replace(
@@ -136,11 +138,16 @@ _NOT_COVERED = (
 
 
 def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
-    level = plan.record
+    level, evaluation = plan.record, _noised_evaluation(plan)
     bound, group = math.inf, None
     if level.private:
-        bound = epsilon(level.mechanism(), level.delta)
+        bound = _spent(plan, "record")
         group = group_epsilon(level.mechanism(), level.delta, 2)
+        if evaluation:
+            # Both records may be in training, both in validation, or one in each.
+            validation = evaluation.of_record(plan.rounds)
+            one_each = epsilon(level.mechanism(), level.delta, FINE, (validation,))
+            group = max(group, group_epsilon(validation, level.delta, 2), one_each)
     return Claim(
         unit="record",
         epsilon=bound,
@@ -148,13 +155,15 @@ def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
         adjacency="zero-out (one record replaced by nothing; the number of records of each client is public)",
         adversary="the server and all other clients, who see each update of the client and when it took part",
         cohort_secret=False,
-        release="every update that one client uploads, and so every model",
+        release="every update that one client uploads, and so every model"
+        + (", and the noised score of its validation records" if evaluation else ""),
         sampler=f"Poisson batches of rate {level.rate:g} inside the client, empty ones included",
         accountant=accountant_name(),
         horizon=(
             f"{level.max_participations} participations of {level.steps} steps, noise multiplier {level.noise:g}, "
             f"clip {level.clip:g}; the same bound for every client, so the worst client's"
-        ),
+        )
+        + _evaluations(plan, "a validation record, which training never reads, is in", "noise_record"),
         regime="planned",
         randomness=_SEED_KEY if key_from_seed else f"{_OS_KEY}; single-precision Gaussian",
         assumptions=(
@@ -173,8 +182,8 @@ def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
 
 
 def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
-    level, cap = plan.client, plan.record.max_participations
-    bound = epsilon(level.mechanism(plan.rounds), level.delta) if level.private else math.inf
+    level, cap, evaluation = plan.client, plan.record.max_participations, _noised_evaluation(plan)
+    bound = _spent(plan, "client") if level.private else math.inf
     return Claim(
         unit="client",
         epsilon=bound,
@@ -182,11 +191,12 @@ def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
         adjacency="zero-out (one client's updates replaced by zero; the registered population is public)",
         adversary="an outsider who sees every broadcast model, accepted or not, but neither cohorts nor updates",
         cohort_secret=True,
-        release="every broadcast model",
+        release="every broadcast model" + (" and every noised mean score" if evaluation else ""),
         sampler=f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients, empty ones included"
         + ("" if cap >= plan.rounds else f"; a client that was in {cap} is left out of later ones"),
         accountant=accountant_name(),
-        horizon=f"{plan.rounds} rounds, noise multiplier {level.noise:g}, clip {level.clip:g}",
+        horizon=f"{plan.rounds} rounds, noise multiplier {level.noise:g}, clip {level.clip:g}"
+        + _evaluations(plan, "and", "noise_client"),
         regime="planned",
         randomness=_SEED_KEY
         if key_from_seed
@@ -198,3 +208,21 @@ def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
         ),
         not_covered=(*_NOT_COVERED, "the server itself, and clients, who see that they were chosen"),
     )
+
+
+def _spent(plan: PrivacyPlan, unit: str) -> float:
+    spent = plan.spend(plan.rounds)[unit]
+    return math.inf if spent is None else spent
+
+
+def _noised_evaluation(plan: PrivacyPlan) -> EvaluationPlan | None:
+    return plan.evaluation if plan.evaluation and plan.evaluation.noised else None
+
+
+def _evaluations(plan: PrivacyPlan, joint: str, noise: str) -> str:
+    """The part of a horizon that federated evaluation adds, or nothing."""
+    evaluation = _noised_evaluation(plan)
+    if evaluation is None:
+        return ""
+    count, multiplier = plan.rounds // evaluation.every, getattr(evaluation, noise)
+    return f"; {joint} {count} evaluations with cohorts of their own, noise multiplier {multiplier:g}"

@@ -29,7 +29,7 @@ _TABLES = """
 CREATE TABLE event (
     sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL,
     previous TEXT NOT NULL, hash TEXT NOT NULL);
-CREATE TABLE release (round INTEGER PRIMARY KEY, digest TEXT NOT NULL);
+CREATE TABLE release (kind TEXT, round INTEGER, digest TEXT NOT NULL, PRIMARY KEY (kind, round)) WITHOUT ROWID;
 """
 
 
@@ -71,9 +71,7 @@ class Ledger:
                 f"{plan.hash[:12]}: a plan cannot change after the first round; start a new run"
             )
         self._salt = str(opening.body["salt"])
-        self._participations = Counter(
-            client for event in self._events[1:] for client in event.body["cohort"]
-        )
+        self._participations = Counter(client for event in self._trained for client in event.body["cohort"])
 
     @classmethod
     def create(
@@ -150,6 +148,11 @@ class Ledger:
         return self._events
 
     @property
+    def _trained(self) -> list[Event]:
+        """The events of training rounds."""
+        return [event for event in self._events if event.kind == "round"]
+
+    @property
     def head(self) -> Head:
         """The newest event."""
         return Head(sequence=self._events[-1].sequence, hash=self._events[-1].hash)
@@ -165,7 +168,7 @@ class Ledger:
         Only earlier rounds count, so that asking again for a reserved round gives the same clients.
         """
         later = Counter(
-            client for event in self._events[1:] if event.round >= round for client in event.body["cohort"]
+            client for event in self._trained if event.round >= round for client in event.body["cohort"]
         )
         cap = self._plan.record.max_participations
         return [int(client) for client in cohort if self._participations[client] - later[client] < cap]
@@ -185,27 +188,65 @@ class Ledger:
             LedgerError: The round was reserved before with another digest or cohort.
         """
         members = [int(client) for client in cohort]
-        with _damage_reported():
-            known = self._database.execute("SELECT digest FROM release WHERE round = ?", (round,)).fetchone()
-        if known is not None:
-            event = next((event for event in self._events if event.round == round), None)
-            if event is None or known[0] != digest.hex() or event.body["cohort"] != members:
-                raise LedgerError(
-                    f"round {round} was already released with other inputs: a second release under the same noise "
-                    "would reveal their difference; start a new run"
+        if not self._known("round", round, digest, members):
+            self._check(round, members)
+            self._write("round", round, digest, members)
+            self._participations.update(members)
+        return self.head
+
+    def reserve_evaluation(self, *, round: int, digest: bytes, cohort: Sequence[int]) -> Head:
+        """Write which clients will be asked for the score of a round's new model, before any message leaves.
+
+        Args:
+            round: The round that was just trained.
+            digest: Digest of the new parameters and the plan.
+            cohort: The clients, in ascending order.
+
+        Raises:
+            PlanViolation: The plan has no evaluation after this round, or it is not the newest round.
+            LedgerError: The evaluation was reserved before with another digest or cohort.
+        """
+        members = [int(client) for client in cohort]
+        if not self._known("evaluation", round, digest, members):
+            if self._plan.evaluation is None or not self._plan.evaluation.due(round):
+                raise PlanViolation(f"the plan has no evaluation after round {round}")
+            if self._events[-1].kind != "round" or self._events[-1].round != round:
+                raise PlanViolation(
+                    f"an evaluation of round {round} was asked for after event {self.head.sequence}, which is not that "
+                    "round's training"
                 )
-            return self.head
-        self._check(round, members)
+            self._check_clients(members)
+            self._write("evaluation", round, digest, members)
+        return self.head
+
+    def _known(self, kind: str, round: int, digest: bytes, members: list[int]) -> bool:
+        """Whether exactly this was reserved before.
+
+        Raises:
+            LedgerError: It was, with other inputs.
+        """
+        query = "SELECT digest FROM release WHERE kind = ? AND round = ?"
+        with _damage_reported():
+            known = self._database.execute(query, (kind, round)).fetchone()
+        if known is None:
+            return False
+        event = next((event for event in self._events if (event.kind, event.round) == (kind, round)), None)
+        if event is None or known[0] != digest.hex() or event.body["cohort"] != members:
+            raise LedgerError(
+                f"round {round} was already released with other inputs: a second release under the same noise "
+                "would reveal their difference; start a new run"
+            )
+        return True
+
+    def _write(self, kind: str, round: int, digest: bytes, members: list[int]) -> None:
         body = {"digest": digest.hex(), "cohort": members}
         with _damage_reported(), self._database:
-            self._database.execute("INSERT INTO release VALUES (?, ?)", (round, digest.hex()))
+            self._database.execute("INSERT INTO release VALUES (?, ?, ?)", (kind, round, digest.hex()))
             last = self._events[-1]
-            event = _append(self._database, self._salt, kind="round", round=round, body=body, previous=last)
+            event = _append(self._database, self._salt, kind=kind, round=round, body=body, previous=last)
         # SQLite syncs its file, not the removal of its journal: without this a power failure could undo the commit.
         _sync_folder(self._path.parent)
         self._events.append(event)
-        self._participations.update(members)
-        return self.head
 
     def _check(self, round: int, cohort: Sequence[int]) -> None:
         done = self._events[-1].round
@@ -218,14 +259,18 @@ class Ledger:
                 f"round {round} is outside the plan of {self._plan.rounds} rounds, and was refused; a longer run "
                 "needs a new plan"
             )
+        self._check_clients(cohort)
+        for client in cohort:
+            if self._participations[client] >= self._plan.record.max_participations:
+                raise PlanViolation(
+                    f"client {client} has used its {self._plan.record.max_participations} planned participations"
+                )
+
+    def _check_clients(self, cohort: Sequence[int]) -> None:
         for client in cohort:
             if not 0 <= client < self._plan.clients:
                 raise PlanViolation(
                     f"client {client} is not one of the {self._plan.clients} registered clients"
-                )
-            if self._participations[client] >= self._plan.record.max_participations:
-                raise PlanViolation(
-                    f"client {client} has used its {self._plan.record.max_participations} planned participations"
                 )
         if len(set(cohort)) != len(cohort):
             raise PlanViolation("a client appears twice in the cohort of one round")
@@ -254,13 +299,17 @@ class Ledger:
             LedgerError: A round is out of order or outside the plan, or a client is over its cap.
         """
         counts: Counter[int] = Counter()
-        for expected, event in enumerate(self._events[1:], start=1):
+        for expected, event in enumerate(self._trained, start=1):
             counts.update(event.body["cohort"])
             worst = max(counts.values(), default=0)
             if event.round != expected or event.round > self._plan.rounds:
                 raise LedgerError(f"event {event.sequence} is for round {event.round}, outside the plan")
             if worst > self._plan.record.max_participations:
                 raise LedgerError(f"a client took part in {worst} rounds, beyond its planned cap")
+        evaluation = self._plan.evaluation
+        for event in self._events[1:]:
+            if event.kind != "round" and (evaluation is None or not evaluation.due(event.round)):
+                raise LedgerError(f"event {event.sequence} is an evaluation that the plan does not have")
 
     def realised(self) -> dict[str, float | None]:
         """Epsilon of what was really reserved; never above the plan's."""
@@ -317,7 +366,8 @@ def _damage_reported() -> Iterator[None]:
 def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
     with _damage_reported():
         rows = database.execute("SELECT * FROM event ORDER BY sequence").fetchall()
-        releases = dict(database.execute("SELECT round, digest FROM release").fetchall())
+        rows_of_release = database.execute("SELECT kind, round, digest FROM release").fetchall()
+        releases = {(kind, round): digest for kind, round, digest in rows_of_release}
     with _damage_reported():
         salt = str(json.loads(rows[0][3])["salt"]) if rows else ""
     previous = ""
@@ -328,13 +378,14 @@ def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
             raise LedgerError(f"the chain of the ledger breaks at event {sequence}: it was edited or cut")
         with _damage_reported():
             content = json.loads(body)
-            if kind == "round" and releases.pop(round, None) != content["digest"]:
+            if kind != "plan" and releases.pop((kind, round), None) != content["digest"]:
                 raise LedgerError(f"round {round} has no matching release: the ledger was edited")
         previous = digest
         yield Event(sequence=sequence, kind=kind, round=round, body=content, hash=digest)
     if releases:
         raise LedgerError(
-            f"rounds {sorted(releases)} have a release but no event: the ledger was cut or edited"
+            f"rounds {sorted({number for _, number in releases})} have a release but no event: the ledger was cut "
+            "or edited"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedsafe.errors import CalibrationError, PlanViolation
-from fedsafe.privacy.accounting import SampledGaussian, calibrate_noise, epsilon
+from fedsafe.privacy.accounting import FINE, SampledGaussian, calibrate_noise, epsilon, spending_curve
 from fedsafe.privacy.mechanisms import grid_bits
 
 
@@ -80,6 +80,42 @@ class ClientPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """Federated evaluation: how clients' scores on their own validation records are released.
+
+    Every ``every`` rounds a Poisson cohort of its own is asked for the mean score of the new model, in [0, 1]. A
+    client adds noise before it answers, and the server adds noise to the sum.
+
+    Args:
+        every: Rounds between two evaluations.
+        noised: Whether scores are noised and charged; if not, they are listed as not covered.
+        epsilon: What evaluation alone may cost at either level.
+        rate: Poisson rate of clients in an evaluation.
+        noise_record: Noise multiplier at the client, where one record moves the mean of n records by 1/n.
+        noise_client: Noise multiplier at the server, where one client moves the sum of scores by 1.
+    """
+
+    every: int
+    noised: bool
+    epsilon: float
+    rate: float
+    noise_record: float
+    noise_client: float
+
+    def due(self, round: int) -> bool:
+        """Whether a round ends with an evaluation."""
+        return round % self.every == 0
+
+    def of_record(self, rounds: int) -> SampledGaussian:
+        """What a validation record takes part in: nothing hides it from the server, so no rate counts."""
+        return SampledGaussian(rate=1.0, noise=self.noise_record, count=rounds // self.every)
+
+    def of_client(self, rounds: int) -> SampledGaussian:
+        """What a client takes part in besides training."""
+        return SampledGaussian(rate=self.rate, noise=self.noise_client, count=rounds // self.every)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrivacyPlan:
     """What a run is allowed to release.
 
@@ -90,6 +126,7 @@ class PrivacyPlan:
         client: The noisy average.
         program: Digest of everything else that decides what a client releases (model, learning rate, ...), so
             that a changed program is another plan: its rounds would meet the same noise with other inputs.
+        evaluation: Federated evaluation, if there is any.
     """
 
     clients: int
@@ -97,6 +134,7 @@ class PrivacyPlan:
     record: RecordPlan
     client: ClientPlan
     program: str
+    evaluation: EvaluationPlan | None = None
 
     @property
     def divisor(self) -> float:
@@ -106,7 +144,12 @@ class PrivacyPlan:
     @property
     def hash(self) -> str:
         """SHA-256 over every number of the plan."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()
+
+    def _plain(self) -> dict[str, Any]:
+        """Without an evaluation, nothing of it: the hash of such a plan is the one it always had."""
+        plain = asdict(self)
+        return plain if self.evaluation else {k: v for k, v in plain.items() if k != "evaluation"}
 
     def numbers(self) -> dict[str, Any]:
         """The plan for the run record; infinities become null."""
@@ -114,7 +157,7 @@ class PrivacyPlan:
         def level(values: dict[str, Any]) -> dict[str, Any]:
             return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
 
-        plain = asdict(self)
+        plain = self._plain()
         return {
             "hash": self.hash,
             **plain,
@@ -140,6 +183,7 @@ class PrivacyPlan:
                 record=RecordPlan(**level(numbers["record"])),
                 client=ClientPlan(**level(numbers["client"])),
                 program=numbers["program"],
+                evaluation=EvaluationPlan(**numbers["evaluation"]) if "evaluation" in numbers else None,
             )
         except (KeyError, TypeError) as error:
             raise PlanViolation(
@@ -158,9 +202,45 @@ class PrivacyPlan:
         """
         cap = self.record.max_participations
         worst = min(rounds, cap if participations is None else participations)
-        record = epsilon(self.record.mechanism(worst), self.record.delta) if self.record.private else None
-        client = epsilon(self.client.mechanism(rounds), self.client.delta) if self.client.private else None
+        record = client = None
+        if self.record.private:
+            record = max(
+                epsilon(self.record.mechanism(worst), self.record.delta), self._validation_epsilon(rounds)
+            )
+        if self.client.private:
+            client = epsilon(
+                self.client.mechanism(rounds), self.client.delta, FINE, self._evaluations(rounds)
+            )
         return {"record": record, "client": client}
+
+    def spending(self) -> dict[str, list[float | None]]:
+        """Planned epsilon of each level after each round: the worst case, whoever took part."""
+        rounds = range(1, self.rounds + 1)
+        record: list[float | None] = [None] * self.rounds
+        client: list[float | None] = [None] * self.rounds
+        if self.record.private:
+            level = self.record
+            worst = [min(round, level.max_participations) * level.steps for round in rounds]
+            trained = spending_curve(level.mechanism(), level.delta, worst)
+            record = [
+                max(bound, self._validation_epsilon(round))
+                for round, bound in zip(rounds, trained, strict=True)
+            ]
+        if self.client.private:
+            mechanism = self.client.mechanism(self.rounds)
+            client = [*spending_curve(mechanism, self.client.delta, list(rounds), self._evaluations)]
+        return {"record": record, "client": client}
+
+    def _evaluations(self, rounds: int) -> tuple[SampledGaussian, ...]:
+        """Evaluations that a client's training composes with."""
+        noised = self.evaluation is not None and self.evaluation.noised
+        return (self.evaluation.of_client(rounds),) if self.evaluation and noised else ()
+
+    def _validation_epsilon(self, rounds: int) -> float:
+        """Epsilon of a validation record, which training never reads: the two do not add up."""
+        if self.evaluation is None or not self.evaluation.noised:
+            return 0.0
+        return epsilon(self.evaluation.of_record(rounds), self.record.delta)
 
 
 def make_plan(
@@ -178,18 +258,34 @@ def make_plan(
     client_delta: float,
     client_clip: float,
     program: str = "",
+    evaluate_every: int | None = None,
+    evaluation_epsilon: float = math.inf,
 ) -> PrivacyPlan:
     """Calibrate the noise of both levels so that the PLD of the whole plan meets each target.
+
+    The arguments are those of the plan's parts; ``evaluate_every`` None means no federated evaluation, and an
+    infinite ``evaluation_epsilon`` sends its scores without noise, outside of the claims.
 
     Raises:
         CalibrationError: A target cannot be met.
     """
     cap = min(rounds, rounds if max_participations is None else max_participations)
     record_noise = client_noise = 0.0
+    evaluation: EvaluationPlan | None = None
+    if evaluate_every is not None:
+        evaluation = _plan_evaluation(
+            every=evaluate_every,
+            target=evaluation_epsilon,
+            rounds=rounds,
+            rate=cohort_rate,
+            record=(record_epsilon, record_delta),
+            client=(client_epsilon, client_delta),
+        )
     if math.isfinite(record_epsilon):
         record_noise = _calibrate("record", record_epsilon, record_delta, record_rate, cap * steps)
     if math.isfinite(client_epsilon):
-        client_noise = _calibrate("client", client_epsilon, client_delta, cohort_rate, rounds)
+        also = (evaluation.of_client(rounds),) if evaluation and evaluation.noised else ()
+        client_noise = _calibrate("client", client_epsilon, client_delta, cohort_rate, rounds, also)
     return PrivacyPlan(
         clients=clients,
         rounds=rounds,
@@ -211,11 +307,44 @@ def make_plan(
             grid_bits=grid_bits(client_clip, clients, client_noise),
         ),
         program=program,
+        evaluation=evaluation,
     )
 
 
-def _calibrate(level: str, target: float, delta: float, rate: float, count: int) -> float:
+def _plan_evaluation(
+    *,
+    every: int,
+    target: float,
+    rounds: int,
+    rate: float,
+    record: tuple[float, float],
+    client: tuple[float, float],
+) -> EvaluationPlan:
+    noised = math.isfinite(target)
+    noise = {"record": 0.0, "client": 0.0}
+    for level, (whole, delta), sampled in (("record", record, 1.0), ("client", client, rate)):
+        if not noised or not math.isfinite(whole):
+            continue
+        if target > whole or (level == "client" and target == whole):
+            raise CalibrationError(
+                f"evaluation may cost epsilon {target:g}, all of privacy.{level}.epsilon = {whole:g} or more: lower it"
+            )
+        if rounds >= every:
+            noise[level] = _calibrate(f"{level} (evaluation)", target, delta, sampled, rounds // every)
+    return EvaluationPlan(
+        every=every,
+        noised=noised,
+        epsilon=target if noised else 0.0,
+        rate=rate,
+        noise_record=noise["record"],
+        noise_client=noise["client"],
+    )
+
+
+def _calibrate(
+    level: str, target: float, delta: float, rate: float, count: int, also: tuple[SampledGaussian, ...] = ()
+) -> float:
     try:
-        return calibrate_noise(target, delta, rate=rate, count=count)
+        return calibrate_noise(target, delta, rate=rate, count=count, also=also)
     except CalibrationError as error:
         raise CalibrationError(f"privacy.{level}: {error}") from error

@@ -310,7 +310,7 @@ EDITS = {
     "the plan event and its salt are deleted": ["DELETE FROM event WHERE sequence = 0"],
     "a release is deleted": ["DELETE FROM release WHERE round = 2"],
     "the last release is deleted": ["DELETE FROM release WHERE round = 3"],
-    "a release is added": ["INSERT INTO release VALUES (4, 'ab')"],
+    "a release is added": ["INSERT INTO release VALUES ('round', 4, 'ab')"],
     "a release is edited": ["UPDATE release SET digest = 'ab' WHERE round = 1"],
     "a cohort is edited": ["UPDATE event SET body = replace(body, '[1,4]', '[4]') WHERE sequence = 2"],
     "the last cohort is edited": ["UPDATE event SET body = replace(body, '[0]', '[]') WHERE sequence = 3"],
