@@ -147,7 +147,8 @@ class Round(_Line):
 
     Attributes:
         round: Number of the round, from 1.
-        metrics: accuracy, loss of the global model on the public evaluation set; None where not finite.
+        metrics: Of the global model on the evaluation set: loss, and accuracy or (regression) r2 and mae; where the
+            clients evaluated it too, federated_score. None where not finite.
         spend: Planned epsilon so far for each unit ("record", "client"); None where there is no guarantee.
         ledger: sequence and head of the hash chain after this round.
         checkpoint: Path relative to the run folder, or None where the round wrote none.
@@ -164,6 +165,11 @@ class Round(_Line):
     parameters_sha256: str
 
 
+def headline_metric(kind: str) -> str:
+    """Which metric of a round tells most about a task of that kind: ``"r2"`` for regression, else ``"accuracy"``."""
+    return "r2" if kind == "regression" else "accuracy"
+
+
 @dataclass(frozen=True, kw_only=True)
 class End(_Line):
     """How the run ended.
@@ -173,7 +179,7 @@ class End(_Line):
         seconds: Wall-clock time of the whole run, in seconds.
         status: "completed" or "stopped".
         reason: Why it stopped, or None.
-        accuracy: Accuracy of the accepted model on the evaluation set, in [0, 1], or None.
+        accuracy: Accuracy of the accepted model on the evaluation set, in [0, 1]; None for regression.
     """
 
     kind: ClassVar[str] = "end"

@@ -46,12 +46,11 @@ def warm() -> None:
     from fedsafe.runs.compose import calibrate, compose
     from fedsafe.runs.config import make_config
     from fedsafe.runs.judge import Judge
-    from fedsafe.runs.run import _curve
 
     parts = compose(make_config(tiny_federation.config()))
     plan = calibrate(parts)
     planned_claims(plan, key_from_seed=True)
-    _curve(plan)
+    plan.spending()
     Judge(parts, ())
 
 

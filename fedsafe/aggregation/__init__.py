@@ -1,56 +1,79 @@
 """Aggregation: how updates become one update of the global model.
 
-To add an aggregator, write a class with the members of :class:`Aggregator` and name it in ``RULES``.
+A named strategy of the literature is a rule, a server optimiser and a client's setting. Anything that is not
+mentioned keeps its default; rules marked * have no proven sensitivity, and need ``privacy.client.epsilon = inf``.
+
+==================  ====================================================================  ==============================
+strategy            server                                                                client
+==================  ====================================================================  ==============================
+FedAvg              ``aggregator = "fedavg"`` *, ``optimizer = { name = "sgd", lr = 1.0,  ``rate = 1.0``, full batches
+                    momentum = 0.0 }``
+DP-FedAvg           ``aggregator = "noisy_mean"`` with ``[privacy.client]``, momentum 0
+FedAvgM             as FedAvg or DP-FedAvg, ``momentum = 0.9``
+FedProx             as FedAvg or DP-FedAvg                                                ``proximal = 0.01``
+FedAdam             any rule, ``optimizer = { name = "adam", lr = 0.1, beta1 = 0.9,
+                    beta2 = 0.99, tau = 1e-3 }``
+FedYogi             any rule, ``optimizer = { name = "yogi", ... }``, keys as for adam
+SCAFFOLD            ``aggregator = "scaffold"`` *, momentum 0
+Median              ``aggregator = "median"`` *, momentum 0
+Trimmed mean        ``aggregator = { name = "trimmed_mean", share = 0.1 }`` *, momentum 0
+q-FedAvg            ``aggregator = { name = "q_fedavg", q = 1.0 }`` *, momentum 0
+Agnostic FL (AFL)   ``aggregator = { name = "agnostic", ascent = 0.001 }`` *, momentum 0  ``steps = 1``, as published
+==================  ====================================================================  ==============================
+
+To add an aggregator, write a class with the members of :class:`Aggregator` and name it in ``RULES``. One of your own
+needs no change here: inherit :class:`RowRule`, write ``combine``, and set ``server.aggregator`` to
+``"package.module:Class"``, or ``{ name = "package.module:Class", ... }`` with options of its constructor.
 """
 
-from difflib import get_close_matches
-
-from fedsafe.aggregation.base import Aggregator, Fold, Updates
+from fedsafe.aggregation.agnostic import Agnostic
+from fedsafe.aggregation.base import Aggregator, Fold, Rule, State, Updates
+from fedsafe.aggregation.checked import Checked, require_update
+from fedsafe.aggregation.choosing import (
+    RULES,
+    AggregatorSpec,
+    build_aggregator,
+    check_aggregator,
+    released_by,
+)
 from fedsafe.aggregation.noisy_mean import NoisyMean
-from fedsafe.aggregation.rows import FedAvg, Median
-from fedsafe.errors import ConfigError
-from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.aggregation.q_fedavg import QFedAvg
+from fedsafe.aggregation.rows import FedAvg, Median, RowRule, TrimmedMean
+from fedsafe.aggregation.scaffold import Scaffold
+from fedsafe.aggregation.server_optimizers import (
+    SERVER_OPTIMIZERS,
+    Adam,
+    OptimizerState,
+    ServerOptimizer,
+    Sgd,
+    Yogi,
+)
 
 __all__ = [
     "RULES",
+    "SERVER_OPTIMIZERS",
+    "Adam",
     "Aggregator",
+    "AggregatorSpec",
+    "Agnostic",
+    "Checked",
     "FedAvg",
     "Fold",
     "Median",
     "NoisyMean",
+    "OptimizerState",
+    "QFedAvg",
+    "RowRule",
+    "Rule",
+    "Scaffold",
+    "ServerOptimizer",
+    "Sgd",
+    "State",
+    "TrimmedMean",
     "Updates",
+    "Yogi",
     "build_aggregator",
     "check_aggregator",
+    "released_by",
+    "require_update",
 ]
-
-
-RULES: dict[str, type[Aggregator]] = {rule.name: rule for rule in (NoisyMean, FedAvg, Median)}
-
-
-def check_aggregator(name: str, *, client_private: bool) -> None:
-    """Refuse an aggregator that is unknown, or that cannot carry the client-level claim.
-
-    Raises:
-        ConfigError: With what to set instead.
-    """
-    if name not in RULES:
-        near = get_close_matches(name, RULES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(RULES)}"
-        raise ConfigError(f"server.aggregator = {name!r} is not known: {hint}")
-    if client_private and not RULES[name].proven_sensitivity:
-        proven = [rule.name for rule in RULES.values() if rule.proven_sensitivity]
-        raise ConfigError(
-            f"server.aggregator = {name!r} has no proven sensitivity, so privacy.client cannot be claimed: use "
-            f"{' or '.join(proven)}, or set privacy.client.epsilon = inf"
-        )
-
-
-def build_aggregator(name: str, plan: PrivacyPlan) -> Aggregator:
-    """The aggregator of a plan; a noisy mean without a client-level guarantee is plain FedAvg.
-
-    Raises:
-        ConfigError: See :func:`check_aggregator`.
-    """
-    check_aggregator(name, client_private=plan.client.private)
-    rule = FedAvg if name == NoisyMean.name and not plan.client.private else RULES[name]
-    return rule.from_plan(plan)

@@ -2,16 +2,24 @@
 
 A worker folds the updates of its clients with ``add``; the server joins the folds with ``merge`` and turns the
 result into one update of the model with ``finish``. How clients were packed into folds must not change a bit.
+
+Some rules remember: control variates, or weights of the clients. Only the server's instance does, it changes in
+``advance`` alone, and its ``state`` reveals who took part: it never leaves ``RUN/private/``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.errors import RecordError
+from fedsafe.params import Vector
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
+
+State = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +30,13 @@ class Updates:
         clients: ``(rows,)`` client numbers.
         rows: ``(rows, parameters)`` float64, the trained parameters less the broadcast ones.
         examples: ``(rows,)`` number of records of each client, the weight of plain FedAvg.
+        losses: ``(rows,)`` mean training loss of each client at the broadcast model, for the rules that need it.
     """
 
     clients: NDArray[np.int64]
     rows: NDArray[np.float64]
     examples: NDArray[np.float64]
+    losses: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +49,33 @@ class Fold:
 class Aggregator(Protocol):
     """Folds updates and turns a fold into one update of the global model.
 
+    A rule of your own may leave out everything but ``name``, ``from_plan`` and the four operations of the fold; the
+    rest then is as in :class:`Rule`.
+
     Guarantees:
-        ``merge`` is associative and commutative up to the bits of ``finish``, and ``zero`` is its identity. An
-        absent client changes nothing but what it would have added.
+        ``merge`` is associative and commutative up to the bits of ``finish`` and of the state after ``advance``,
+        and ``zero`` is its identity. An absent client changes nothing but what it would have added. ``finish``
+        changes nothing.
     """
 
     name: ClassVar[str]
     # Whether one client's influence on the fold is bounded by the clip, with a proof. Without it there is no
     # client-level claim.
     proven_sensitivity: ClassVar[bool]
+    # Whether ``Updates.losses`` must be there. It costs a forward pass over each client's records.
+    needs_losses: ClassVar[bool]
+    # What leaves a client un-noised because of this rule; each a phrase for the claim's list of what it does not cover.
+    releases: ClassVar[tuple[str, ...]]
 
     @classmethod
-    def from_plan(cls, plan: PrivacyPlan) -> Self:
-        """The aggregator for a privacy plan."""
+    def from_plan(cls, plan: PrivacyPlan, *args: Any, **options: Any) -> Self:
+        """The aggregator for a privacy plan.
+
+        Args:
+            plan: The calibrated plan.
+            args: None are given.
+            options: Those of the configuration, and ``learning_rate``, the clients', where it is named.
+        """
         ...
 
     def zero(self, parameters: int) -> Fold:
@@ -69,3 +93,51 @@ class Aggregator(Protocol):
     def finish(self, fold: Fold, noise: Stream) -> NDArray[np.float64]:
         """``(parameters,)`` update of the global model."""
         ...
+
+    def correction(self, client: int, parameters: int) -> Vector | None:
+        """``(parameters,)`` that the client adds to every step's gradient in the coming round, or None."""
+        ...
+
+    def advance(self, fold: Fold) -> None:
+        """Remember what the finished round's fold says; called once, after ``finish``."""
+        ...
+
+    def state(self) -> State:
+        """What the rule remembers, as plain arrays; empty if nothing."""
+        ...
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Remember what :meth:`state` gave.
+
+        Raises:
+            RecordError: It is not a state of this rule.
+        """
+        ...
+
+
+class Rule:
+    """What most rules answer: no proof, no losses, no memory."""
+
+    proven_sensitivity: ClassVar[bool] = False
+    needs_losses: ClassVar[bool] = False
+    releases: ClassVar[tuple[str, ...]] = ()
+
+    def correction(self, client: int, parameters: int) -> Vector | None:
+        """None: clients follow their own gradients."""
+        return None
+
+    def advance(self, fold: Fold) -> None:
+        """Nothing is remembered."""
+
+    def state(self) -> State:
+        """Nothing is remembered."""
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Accept the empty state only.
+
+        Raises:
+            RecordError: There is something in it.
+        """
+        if state:
+            raise RecordError(f"this aggregator remembers nothing, and was given {', '.join(sorted(state))}")

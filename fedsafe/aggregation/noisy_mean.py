@@ -1,20 +1,21 @@
 """The noisy mean: the one rule with a proven sensitivity."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.aggregation.base import Fold, Updates
+from fedsafe.aggregation.base import Fold, Rule, Updates
 from fedsafe.privacy.clipping import clip_rows
 from fedsafe.privacy.mechanisms import from_grid, gaussian_on_grid, to_grid
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class NoisyMean:
+class NoisyMean(Rule):
     """Clipped sum on a public grid, plus Gaussian noise, over a public constant.
 
     The weights are uniform and the divisor is the expected cohort, never the number of replies: one client moves

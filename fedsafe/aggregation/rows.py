@@ -1,47 +1,67 @@
 """Rules that need every row, in a fixed order. None has a proven sensitivity: no client-level claim can be made."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Self, final
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.aggregation.base import Fold, Updates
+from fedsafe.aggregation.base import Fold, Rule, Updates
+from fedsafe.aggregation.options import require_number
+from fedsafe.errors import EngineError
 from fedsafe.privacy.clipping import finite_rows
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
 
-class RowRule(ABC):
-    """Folds to the list of rows; :meth:`combine` sees them in ascending order of client."""
+class RowRule(Rule, ABC):
+    """Folds to the list of rows; :meth:`combine` sees them in ascending order of client.
 
-    proven_sensitivity: ClassVar[bool] = False
+    Guarantees:
+        ==========================================  ======================================================
+        client                                      what ``combine`` sees
+        ==========================================  ======================================================
+        non-finite update                           a zero update
+        loss not finite, or below zero              a zero update and a loss of zero (rules with losses only)
+        absent                                      nothing
+        no client at all                            it is not called: the update is zero
+        ==========================================  ======================================================
+    """
+
+    name: ClassVar[str]
 
     @classmethod
-    def from_plan(cls, plan: PrivacyPlan) -> Self:
-        """Nothing of the plan decides a rule over rows."""
-        return cls()
+    def from_plan(cls, plan: PrivacyPlan, *args: Any, **options: Any) -> Self:
+        """Nothing of the plan decides most rules over rows; the options are the constructor's."""
+        return cls(*args, **options)
 
     @abstractmethod
-    def combine(self, rows: NDArray[np.float64], examples: NDArray[np.float64]) -> NDArray[np.float64]:
-        """One update ``(parameters,)`` from rows ``(clients, parameters)`` and example counts, at least one."""
+    def combine(self, updates: Updates) -> NDArray[np.float64]:
+        """One update ``(parameters,)`` from the updates of at least one client."""
 
     @final
     def zero(self, parameters: int) -> Fold:
         """The rows of no client."""
-        return Fold(
-            arrays={
-                "clients": np.zeros(0, np.int64),
-                "examples": np.zeros(0),
-                "rows": np.zeros((0, parameters)),
-            }
-        )
+        arrays = {
+            "clients": np.zeros(0, np.int64),
+            "examples": np.zeros(0),
+            "rows": np.zeros((0, parameters)),
+        }
+        return Fold(arrays={**arrays, "losses": np.zeros(0)} if self.needs_losses else arrays)
 
     @final
     def add(self, fold: Fold, updates: Updates) -> Fold:
-        """Append the rows; a non-finite one becomes zero."""
+        """Append the rows, checked."""
         arrays = {"clients": updates.clients, "examples": updates.examples, "rows": finite_rows(updates.rows)}
+        if self.needs_losses:
+            if updates.losses is None:
+                raise EngineError(f"the aggregator {self.name} needs the loss of each client, and got none")
+            with np.errstate(invalid="ignore"):
+                sound = np.isfinite(updates.losses) & (updates.losses >= 0.0)
+            arrays["losses"] = np.where(sound, updates.losses, 0.0)
+            arrays["rows"] = np.where(sound[:, None], arrays["rows"], 0.0)
         return self.merge(fold, Fold(arrays=arrays))
 
     @final
@@ -52,10 +72,33 @@ class RowRule(ABC):
     @final
     def finish(self, fold: Fold, noise: Stream) -> NDArray[np.float64]:
         """Combine in ascending order of client, since a float sum depends on it; zero if nobody replied."""
+        updates = self.ordered(fold)
+        return self.combine(updates) if len(updates.rows) else np.zeros(updates.rows.shape[1])
+
+    @final
+    def ordered(self, fold: Fold) -> Updates:
+        """The fold's updates in ascending order of client."""
         order = np.argsort(fold.arrays["clients"], kind="stable")
-        rows: NDArray[np.float64] = fold.arrays["rows"][order]
-        examples: NDArray[np.float64] = fold.arrays["examples"][order]
-        return self.combine(rows, examples) if len(rows) else np.zeros(rows.shape[1])
+        return Updates(
+            clients=fold.arrays["clients"][order],
+            rows=fold.arrays["rows"][order],
+            examples=fold.arrays["examples"][order],
+            losses=fold.arrays["losses"][order] if self.needs_losses else None,
+        )
+
+
+def weighted_mean(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(parameters,)`` mean of rows, summed one by one so that the bits depend on their order alone.
+
+    Zero if all weights are.
+    """
+    total = np.zeros(rows.shape[1])
+    if not weights.any():
+        return total
+    for row, weight in zip(rows, weights, strict=True):
+        total += weight * row
+    mean: NDArray[np.float64] = total / weights.sum()
+    return mean
 
 
 @final
@@ -65,13 +108,9 @@ class FedAvg(RowRule):
 
     name: ClassVar[str] = "fedavg"
 
-    def combine(self, rows: NDArray[np.float64], examples: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, updates: Updates) -> NDArray[np.float64]:
         """Weighted mean over the replies, row by row."""
-        total = np.zeros(rows.shape[1])
-        for row, weight in zip(rows, examples, strict=True):
-            total += weight * row
-        mean: NDArray[np.float64] = total / examples.sum()
-        return mean
+        return weighted_mean(updates.rows, updates.examples)
 
 
 @final
@@ -81,7 +120,34 @@ class Median(RowRule):
 
     name: ClassVar[str] = "median"
 
-    def combine(self, rows: NDArray[np.float64], examples: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, updates: Updates) -> NDArray[np.float64]:
         """The median over the replies."""
-        median: NDArray[np.float64] = np.median(rows, axis=0)
+        median: NDArray[np.float64] = np.median(updates.rows, axis=0)
         return median
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrimmedMean(RowRule):
+    """Coordinate-wise trimmed mean (Yin et al., 2018): withstands up to ``share`` of the replies, whatever they send.
+
+    Args:
+        share: Of n replies, the ``floor(share * n)`` smallest and as many largest values of each coordinate are
+            left out; in [0, 0.5).
+    """
+
+    share: float = 0.1
+    name: ClassVar[str] = "trimmed_mean"
+
+    def __post_init__(self) -> None:
+        """Refuse a share that would leave nothing."""
+        require_number(self.name, "share", self.share, below=0.5)
+
+    def combine(self, updates: Updates) -> NDArray[np.float64]:
+        """The mean of what is left of each coordinate."""
+        count = len(updates.rows)
+        # The product of a decimal share can fall a hair short of the whole number that was meant.
+        cut = min(math.floor(self.share * count + 1e-9), (count - 1) // 2)
+        kept = np.sort(updates.rows, axis=0)[cut : count - cut]
+        mean: NDArray[np.float64] = kept.mean(axis=0)
+        return mean

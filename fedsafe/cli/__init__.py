@@ -11,6 +11,7 @@ from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.report import report_command
 from fedsafe.cli.run import run_command
 from fedsafe.errors import FedSafeError
+from fedsafe.extensions import search
 
 app = typer.Typer(
     name="fedsafe",
@@ -27,10 +28,8 @@ app.add_typer(ledger_app, name="ledger")
 
 def main() -> None:
     """Run a command. An error is one line on standard error, and an exit code that is not zero."""
-    # Import paths of a configuration may name modules of the current folder, as with ``python -m``.
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
+        search([os.curdir])
         code = app(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

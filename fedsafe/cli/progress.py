@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
+from fedsafe.records import headline_metric
 from fedsafe.report.formats import epsilon
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Progress:
         self._console = Console(file=stream, width=None if live else _PIPED_WIDTH, highlight=False)
         self._live = Live(console=self._console, transient=True, auto_refresh=live) if live else None
         self._path: Path | None = None
+        self._metric = ""
         self._targets: dict[str, float | None] = {}
         self._rounds = self._first = 0
         self._began = 0.0
@@ -52,6 +54,7 @@ class Progress:
     def on_start(self, path: Path, start: "Start", first_round: int) -> None:
         """Print what was fixed."""
         self._path, self._first, self._rounds = path, first_round, start.plan["rounds"]
+        self._metric = headline_metric(start.task["kind"])
         self._began = time.perf_counter()
         self._targets = {claim["unit"]: claim["epsilon"] for claim in start.claims}
         self._console.print(
@@ -76,9 +79,9 @@ class Progress:
             f"{unit} {epsilon(value)}" + ("" if value is None else f" of {epsilon(self._targets[unit])}")
             for unit, value in line.spend.items()
         )
-        accuracy = line.metrics.get("accuracy")
-        shown = "-" if accuracy is None else f"{accuracy:.4f}"
-        text = f"round {line.round:3d}/{self._rounds}  accuracy {shown}  epsilon {spent}{ahead}"
+        value = line.metrics.get(self._metric)
+        shown = "-" if value is None else f"{value:.4f}"
+        text = f"round {line.round:3d}/{self._rounds}  {self._metric} {shown}  epsilon {spent}{ahead}"
         if self._live:
             width = 10
             filled = round(width * line.round / self._rounds)

@@ -139,6 +139,7 @@ def summary(run: "Run", report: Path) -> dict[str, Any]:
         "rounds": end.rounds if end else len(run.rounds()),
         "seconds": end.seconds if end else None,
         "accuracy": run.accuracy,
+        "metrics": run.metrics,
         "claims": run.claims,
         "findings": [{key: finding[key] for key in _FINDING_KEYS} for finding in run.last_findings()],
         "requirements": run.last_verdicts(),

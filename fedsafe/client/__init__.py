@@ -14,6 +14,7 @@ from fedsafe.client.probe import (
 )
 from fedsafe.client.stacked import StackedTrainer, layout_of, missing_rule
 from fedsafe.client.trainer import ClientJob, LocalTraining, Trainer
+from fedsafe.data import Signature
 from fedsafe.errors import ModelError
 
 __all__ = [
@@ -28,17 +29,13 @@ __all__ = [
 ]
 
 
-def choose_trainer(
-    module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int, outputs: int
-) -> str:
+def choose_trainer(module: nn.Module, objective: Objective, signature: Signature) -> str:
     """``"stacked"`` where every layer has a rule and the stack is faithful, else ``"opacus"``.
 
     Args:
         module: The model.
         objective: Gives one loss per example.
-        inputs: Shape of one example.
-        classes: Number of classes.
-        outputs: Logits that the task needs: one for two classes, else one for each.
+        signature: What the task's inputs, outputs and targets are.
 
     Raises:
         ModelError: The model gives other outputs, mixes the examples of a batch, or nobody can tell the gradient
@@ -46,13 +43,13 @@ def choose_trainer(
     """
     if not layout_of(module).total:
         raise ModelError("the model has no trainable parameter")
-    refuse_other_outputs(module, inputs, outputs)
-    refuse_mixing(module, objective, inputs, classes)
-    if missing_rule(module) is None and stacks_faithfully(module, objective, inputs, classes):
+    refuse_other_outputs(module, signature)
+    refuse_mixing(module, objective, signature)
+    if missing_rule(module) is None and stacks_faithfully(module, objective, signature):
         return "stacked"
     from fedsafe.client.opacus_trainer import OpacusTrainer
 
-    x, y = probe_data(inputs, classes, 6)
+    x, y = probe_data(signature, 6)
     probing = LocalTraining(learning_rate=1.0, steps=1, rate=1.0, clip=PROBE_CLIP, noise=0.0)
     trainer = OpacusTrainer(module, objective, x, y, probing)
     refuse_wrong_gradients(module, objective, x, y, trainer.clipped_sum)

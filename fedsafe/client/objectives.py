@@ -1,44 +1,117 @@
 """Objectives: one loss per example, so that per-example gradients are defined."""
 
-from collections.abc import Callable
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from fedsafe.errors import ConfigError
+from fedsafe.data import Kind
+from fedsafe.errors import ConfigError, ModelError
+from fedsafe.extensions import one_line, resolve
 
-Objective = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+Objective = Callable[[torch.nn.Module, Tensor, Tensor], Tensor]
 
 
-def cross_entropy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each example.
+def cross_entropy(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of each example; for sequences, its mean over the positions.
 
     Args:
-        model: Gives logits ``(examples, classes)``, or ``(examples, 1)`` for a binary task.
+        model: Gives logits ``(examples, classes)``, ``(examples, 1)`` for a binary task, or
+            ``(examples, positions, tokens)``.
         x: ``(examples, ...)``.
-        y: ``(examples,)`` class numbers.
+        y: ``(examples,)`` class numbers, or ``(examples, positions)`` tokens.
 
     Returns:
         ``(examples,)`` losses in nats.
     """
     logits = model(x)
+    if y.ndim == 2:
+        losses: Tensor = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+        return losses.view(y.shape).mean(1)
     if logits.shape[-1] == 1:
         return F.binary_cross_entropy_with_logits(logits[:, 0], y.to(logits.dtype), reduction="none")
     return F.cross_entropy(logits, y, reduction="none")
 
 
-OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy}
+def squared_error(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Squared error of each example, without a factor of one half: the mean is the mean squared error.
+
+    Args:
+        model: Gives predictions ``(examples, 1)``.
+        x: ``(examples, ...)``.
+        y: ``(examples,)`` values in encoded units.
+
+    Returns:
+        ``(examples,)`` losses in squared encoded units.
+    """
+    error: Tensor = model(x)[:, 0] - y
+    return error * error
 
 
-def build_objective(name: str) -> Objective:
+OBJECTIVES: Mapping[str, Objective] = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+_DEFINED_FOR: Mapping[str, tuple[Kind, ...]] = {
+    "cross_entropy": ("binary", "multiclass", "next_token"),
+    "squared_error": ("regression",),
+}
+
+
+@dataclass(frozen=True)
+class UserObjective:
+    """A user's own loss: it may raise or return anything, and is named when it does.
+
+    Args:
+        name: Its import path, or what a package offers it as.
+        function: Takes a model, inputs and targets, and gives one loss per example.
+    """
+
+    name: str
+    function: Callable[..., object]
+
+    def __call__(self, model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """``(examples,)`` losses.
+
+        Raises:
+            ModelError: It raised, or gave something else than one floating loss per example.
+        """
+        try:
+            losses = self.function(model, x, y)
+        except Exception as error:
+            raise ModelError(f"the objective {self.name!r} failed: {one_line(error)}") from error
+        if not isinstance(losses, Tensor) or not losses.is_floating_point() or losses.shape != y.shape[:1]:
+            found = (
+                f"{losses.dtype} {tuple(losses.shape)}"
+                if isinstance(losses, Tensor)
+                else type(losses).__name__
+            )
+            raise ModelError(
+                f"the objective {self.name!r} gave {found} for {len(y)} examples: return a float tensor of shape "
+                f"({len(y)},), one loss per example"
+            )
+        return losses
+
+
+def build_objective(name: str | None, kind: Kind) -> Objective:
     """The objective of that name.
 
+    Args:
+        name: ``"cross_entropy"``, ``"squared_error"``, ``"package.module:function"`` or the name that an
+            installed package offers for one's own, or None for the one that goes with the kind.
+        kind: Of the task.
+
     Raises:
-        ConfigError: The name is unknown.
+        ConfigError: The name is unknown, cannot be imported, or is not defined for this kind of task.
     """
+    if name is None:
+        name = "squared_error" if kind == "regression" else "cross_entropy"
+    function = resolve("objective", name, OBJECTIVES)
     if name not in OBJECTIVES:
-        near = get_close_matches(name, OBJECTIVES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(OBJECTIVES)}"
-        raise ConfigError(f"client.objective = {name!r} is not known: {hint}")
-    return OBJECTIVES[name]
+        return UserObjective(name, function)
+    kinds = _DEFINED_FOR[name]
+    if kind not in kinds:
+        raise ConfigError(
+            f"client.objective = {name!r} is for {' and '.join(kinds)} tasks, and this task is {kind}: leave it "
+            "out to get the one that fits"
+        )
+    return function

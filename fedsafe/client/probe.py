@@ -15,54 +15,92 @@ from torch import Tensor, nn
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.engine import clipped_sum
 from fedsafe.client.stacked.model import StackedModel
+from fedsafe.data import Signature
 from fedsafe.errors import ModelError
 
 _REMEDY = "replace BatchNorm by nn.GroupNorm or nn.LayerNorm, and keep batch statistics out of forward"
 _BATCHES = (5, 40)
+_NEEDS = {
+    "binary": "one logit for two classes",
+    "multiclass": "one logit for each class",
+    "regression": "one number",
+    "next_token": "one logit for each token, at each position",
+}
 PROBE_CLIP = 0.5
 
 # Flat parameters and rows of the probe's data to the clipped sum of their gradients.
 ClippedSum = Callable[[Tensor, Tensor], Tensor]
 
 
-def probe_data(inputs: tuple[int, ...], classes: int, count: int) -> tuple[Tensor, Tensor]:
-    """Random inputs ``(count, *inputs)`` and labels ``(count,)``, the same every time."""
+def probe_data(signature: Signature, count: int) -> tuple[Tensor, Tensor]:
+    """Random inputs ``(count, *inputs)`` and targets that fit a task, the same every time."""
     generator = torch.Generator().manual_seed(1)
-    return torch.randn((count, *inputs), generator=generator), torch.arange(count) % classes
+    shape = (count, *signature.inputs)
+    if signature.vocabulary is None:
+        x = torch.randn(shape, generator=generator)
+    else:
+        x = torch.randint(0, signature.vocabulary, shape, generator=generator)
+    if signature.kind == "regression":
+        return x, torch.rand(count, generator=generator) * 2.0 - 1.0
+    if signature.kind == "next_token":
+        positions = signature.outputs[0]
+        return x, torch.randint(0, signature.classes, (count, positions), generator=generator)
+    return x, torch.arange(count) % signature.classes
+
+
+def _changed(x: Tensor, y: Tensor, signature: Signature, example: int) -> tuple[Tensor, Tensor]:
+    """The same batch, but for one example whose input and target are others everywhere."""
+    generator = torch.Generator().manual_seed(3 + example)
+    x, y = x.clone(), y.clone()
+    if signature.vocabulary is None:
+        x[example] = 3.0 * torch.randn(x.shape[1:], generator=generator) + 1.0
+    else:
+        x[example] = _other_numbers(x[example], signature.vocabulary, generator)
+    if signature.kind == "regression":
+        y[example] = -y[example]
+    else:
+        y[example] = _other_numbers(y[example], signature.classes, generator)
+    return x, y
+
+
+def _other_numbers(numbers: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return (numbers + torch.randint(1, max(2, count), numbers.shape, generator=generator)) % count
 
 
 @torch.no_grad()
-def refuse_other_outputs(module: nn.Module, inputs: tuple[int, ...], outputs: int) -> None:
-    """Raise if a model cannot run, or does not give finite logits ``(examples, outputs)``.
+def refuse_other_outputs(module: nn.Module, signature: Signature) -> None:
+    """Raise if a model cannot run, or does not give finite values ``(examples, *outputs)``.
 
     Raises:
         ModelError: With what it gave.
     """
-    x, _ = probe_data(inputs, 2, _BATCHES[0])
+    x, _ = probe_data(signature, _BATCHES[0])
     try:
         with torch.random.fork_rng(devices=[]):
-            logits = copy.deepcopy(module).train()(x)
+            outputs = copy.deepcopy(module).train()(x)
     except Exception as error:
-        raise ModelError(f"the model cannot run on inputs of shape {inputs}: {_named(error)}") from error
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (len(x), outputs):
+        what = "inputs" if signature.vocabulary is None else "tokens"
         raise ModelError(
-            f"the model gives {shape} for {len(x)} examples, the task needs {(len(x), outputs)}: one logit for two "
-            "classes, else one for each"
+            f"the model cannot run on {what} of shape {signature.inputs}: {_named(error)}"
+        ) from error
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    wanted = (len(x), *signature.outputs)
+    if shape != wanted:
+        raise ModelError(
+            f"the model gives {shape} for {len(x)} examples, the task needs {wanted}: {_NEEDS[signature.kind]}"
         )
-    if not torch.isfinite(logits).all():
-        raise ModelError("the model gives logits that are not finite: look at its initial weights")
+    if not outputs.is_floating_point() or not torch.isfinite(outputs).all():
+        raise ModelError("the model gives outputs that are not finite: look at its initial weights")
 
 
 @torch.no_grad()
-def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int) -> None:
+def refuse_mixing(module: nn.Module, objective: Objective, signature: Signature) -> None:
     """Raise if a model mixes the examples of a batch, moves a buffer, or draws random numbers.
 
     Args:
         module: The model; it is copied.
         objective: Gives one loss per example.
-        inputs: Shape of one example.
-        classes: Number of classes.
+        signature: What the task's inputs and targets are.
 
     Raises:
         ModelError: With what was seen, and the remedy.
@@ -78,7 +116,7 @@ def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ..
     for vector in _parameter_vectors(module):
         _load(model, vector)
         for batch in _BATCHES:
-            _refuse_mixing_of(model, objective, *probe_data(inputs, classes, batch))
+            _refuse_mixing_of(model, objective, signature, batch)
     moved = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     if moved:
         raise ModelError(
@@ -86,31 +124,32 @@ def refuse_mixing(module: nn.Module, objective: Objective, inputs: tuple[int, ..
         )
 
 
-def _refuse_mixing_of(model: nn.Module, objective: Objective, x: Tensor, y: Tensor) -> None:
+def _refuse_mixing_of(model: nn.Module, objective: Objective, signature: Signature, batch: int) -> None:
+    x, y = probe_data(signature, batch)
     try:
         losses, again = _losses(model, objective, x, y, 1), _losses(model, objective, x, y, 2)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"the model cannot run on {len(x)} examples: {_named(error)}") from error
-    if losses.shape != y.shape:
+    if losses.shape != y.shape[:1]:
         raise ModelError(f"the objective gives losses of shape {tuple(losses.shape)} for {len(y)} examples")
     if not _close(losses, again):
         raise ModelError(
             "the model draws random numbers in forward (dropout?): they would not be keyed to the client; set the "
             "probability to 0"
         )
-    generator = torch.Generator().manual_seed(3)
-    for changed in range(0, len(x), max(1, len(x) // 5)):
-        other = x.clone()
-        other[changed] = 3.0 * torch.randn(x.shape[1:], generator=generator) + 1.0
-        kept = torch.arange(len(x)) != changed
-        if not _close(_losses(model, objective, other, y, 1)[kept], losses[kept]):
+    for changed in range(0, batch, max(1, batch // 5)):
+        others = _changed(x, y, signature, changed)
+        kept = torch.arange(batch) != changed
+        if not _close(_losses(model, objective, *others, 1)[kept], losses[kept]):
             raise ModelError(
                 "changing one example changes the loss of another, so one record's influence has no bound: "
                 f"{_REMEDY}"
             )
 
 
-def stacks_faithfully(module: nn.Module, objective: Objective, inputs: tuple[int, ...], classes: int) -> bool:
+def stacks_faithfully(module: nn.Module, objective: Objective, signature: Signature) -> bool:
     """Whether the stacked engine gives each client what a loop over its examples would.
 
     A ``forward`` that reshapes across its first dimension can keep examples apart and still mix the clients of a
@@ -118,7 +157,7 @@ def stacks_faithfully(module: nn.Module, objective: Objective, inputs: tuple[int
     cannot be stacked at all.
     """
     clients, batch = 3, _BATCHES[0]
-    x, y = probe_data(inputs, classes, clients * batch)
+    x, y = probe_data(signature, clients * batch)
     parameters = torch.stack(list(_parameter_vectors(module)))
     mask = torch.ones(clients, batch, dtype=torch.bool)
     try:

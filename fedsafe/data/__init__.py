@@ -2,6 +2,7 @@
 
 from fedsafe.data.columns import Categorical, Label, Numeric
 from fedsafe.data.dataset import Examples, Kind, Signature, Source, Target, Task
+from fedsafe.data.federate import Federated, federate
 from fedsafe.data.inputs import ArraySchema, InputSchema, TokenSchema
 from fedsafe.data.partition import partition
 from fedsafe.data.schema import Schema, Split
@@ -13,6 +14,7 @@ __all__ = [
     "ArraySchema",
     "Categorical",
     "Examples",
+    "Federated",
     "InputSchema",
     "Kind",
     "Label",
@@ -24,6 +26,7 @@ __all__ = [
     "Target",
     "Task",
     "TokenSchema",
+    "federate",
     "load_task",
     "parse_schema",
     "partition",

@@ -7,9 +7,9 @@ from typing import Any
 from fedsafe.data.adult import load_adult
 from fedsafe.data.columns import nearest
 from fedsafe.data.dataset import Task
-from fedsafe.data.importing import call
 from fedsafe.data.tables import load_table
 from fedsafe.errors import ConfigError, DataError
+from fedsafe.extensions import call
 
 SHIPPED: Mapping[str, Callable[[], Task]] = {"adult": load_adult}
 _TABLE_KEYS = ("path", "schema", "evaluation_fraction", "seed")

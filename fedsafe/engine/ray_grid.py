@@ -18,6 +18,7 @@ from flwr.app import ArrayRecord, Context, Message
 
 from fedsafe.engine.grid import ClientApps, LocalGrid, deliver, identify, new_context
 from fedsafe.errors import EngineError
+from fedsafe.extensions import search, searched
 
 # Loading torch and the data takes seconds; much longer means that no processor is free.
 _START_SECONDS = 300.0
@@ -59,12 +60,18 @@ class _Worker:
     """One process with the client app and its data."""
 
     def __init__(
-        self, make_apps: Callable[[], ClientApps], clients: int, node_config: Mapping[str, Any]
+        self,
+        make_apps: Sequence[Any],
+        folders: Sequence[str],
+        clients: int,
+        node_config: Mapping[str, Any],
     ) -> None:
         # Results must not depend on how many threads a machine has.
         torch.set_num_threads(1)
         identify()
-        self._apps = make_apps()
+        # First, since what is put may be made of the user's own classes.
+        search(folders)
+        self._apps = ray.get(make_apps[0])()
         self._clients, self._node_config = clients, node_config
         # What is loaded stays: the garbage collector need not walk through it in the middle of a round.
         gc.freeze()
@@ -106,8 +113,11 @@ class RayGrid(LocalGrid):
         """Start the actors; they load while the caller goes on."""
         super().__post_init__()
         self._started_ray = start_ray(self.workers)
-        apps = ray.put(self.make_apps)
-        self._actors = [_Actor.remote(apps, self.clients, self.node_config) for _ in range(self.workers)]
+        # In a list, so that Ray does not fetch it before the worker knows where modules are.
+        apps = [ray.put(self.make_apps)]
+        self._actors = [
+            _Actor.remote(apps, searched(), self.clients, self.node_config) for _ in range(self.workers)
+        ]
         self._batched = False
 
     def wait_until_ready(self) -> None:

@@ -5,18 +5,35 @@ Initial weights come from the seed alone, and building a model never moves torch
 
 import copy
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from math import prod
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from fedsafe.errors import ConfigError, ModelError
+from fedsafe.extensions import one_line, resolve
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class Sizes(Protocol):
+    """What a model takes and gives; :class:`fedsafe.data.Signature` is one."""
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Shape of one example."""
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Shape of one example's output."""
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of tokens of an input, or None where inputs are float features."""
 
 
 def logistic(*, features: int, outputs: int) -> nn.Module:
@@ -54,9 +71,7 @@ def mlp(*, features: int, outputs: int, hidden: Sequence[int] = (64,), activatio
 ZOO: Mapping[str, Callable[..., nn.Module]] = {"logistic": logistic, "mlp": mlp}
 
 
-def build_model(
-    spec: str | Mapping[str, Any] | nn.Module, *, features: int, outputs: int, seed: int
-) -> nn.Module:
+def build_model(spec: str | Mapping[str, Any] | nn.Module, *, signature: Sizes, seed: int) -> nn.Module:
     """The model that a configuration names, on the CPU in float32 and in training mode.
 
     Args:
@@ -64,15 +79,17 @@ def build_model(
 
             * ``"logistic"``;
             * ``"mlp"`` or ``{"name": "mlp", "hidden": [64], "activation": "relu"}``;
-            * ``"package.module:factory"`` or ``{"name": "package.module:factory", **options}``: called with
-              the options, and with ``features`` and ``outputs`` if it accepts them;
+            * ``"package.module:factory"`` or ``{"name": "package.module:factory", **options}``, or the name that an
+              installed package offers: called with
+              the options, and with those of ``features`` (values of an example), ``inputs`` (its shape),
+              ``outputs`` (the width of the output, 1 for a binary task) and ``vocabulary`` (tokens, or None)
+              that it accepts;
             * a module: it is copied, and keeps its weights.
-        features: Width of a record.
-        outputs: Logits; 1 for a binary task.
+        signature: What the task's inputs and outputs are; a ``fedsafe.data.Signature``.
         seed: Decides the initial weights.
 
     Returns:
-        A module that maps ``(n, features)`` to ``(n, outputs)`` logits.
+        A module that maps ``(n, *signature.inputs)`` to ``(n, *signature.outputs)``.
 
     Raises:
         ConfigError: If the name or an option is unknown, or the factory cannot be imported or called.
@@ -81,8 +98,8 @@ def build_model(
     if isinstance(spec, nn.Module):
         return copy.deepcopy(spec)
     name, options = _parse(spec)
-    factory = _imported(name) if ":" in name else _listed(name)
-    arguments = _arguments(factory, name, options, features=features, outputs=outputs)
+    factory = resolve("model", name, ZOO)
+    arguments = _arguments(factory, name, options, signature)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -90,9 +107,7 @@ def build_model(
         except ConfigError:
             raise
         except Exception as error:
-            raise ModelError(
-                f"The model {name!r} cannot be made: {type(error).__name__}: {error}."
-            ) from error
+            raise ModelError(f"The model {name!r} cannot be made: {one_line(error)}.") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"The factory {name!r} returned {type(model).__name__}, not a torch.nn.Module.")
     return model
@@ -108,36 +123,24 @@ def _parse(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return spec["name"], {key: value for key, value in spec.items() if key != "name"}
 
 
-def _listed(name: str) -> Callable[..., nn.Module]:
-    if name not in ZOO:
-        raise ConfigError(f"{_unknown('model', name, ZOO)} Or give an import path, 'package.module:factory'.")
-    return ZOO[name]
-
-
-def _imported(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    try:
-        found: object = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing runs the module's own code
-        raise ConfigError(f"The model {name!r} cannot be imported: {error}.") from error
-    if not callable(found):
-        raise ConfigError(f"The model {name!r} is {type(found).__name__}, not something to call.")
-    return found
-
-
 def _arguments(
-    factory: Callable[..., Any], name: str, options: Mapping[str, Any], *, features: int, outputs: int
+    factory: Callable[..., Any], name: str, options: Mapping[str, Any], signature: Sizes
 ) -> dict[str, Any]:
+    sizes = {
+        "features": prod(signature.inputs),
+        "inputs": signature.inputs,
+        "outputs": signature.outputs[-1],
+        "vocabulary": signature.vocabulary,
+    }
     parameters = inspect.signature(factory).parameters
     named = [key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for key in options:
-        if key in ("features", "outputs"):
+        if key in sizes:
             raise ConfigError(f"model ({name}) has the key {key!r}: it comes from the task, so leave it out.")
         if key not in named and not takes_any:
-            allowed = [key for key in named if key not in ("features", "outputs")]
+            allowed = [key for key in named if key not in sizes]
             raise ConfigError(_unknown(f"model ({name}) key", key, allowed))
-    sizes = {"features": features, "outputs": outputs}
     arguments = {key: value for key, value in sizes.items() if key in named or takes_any} | dict(options)
     absent = [
         key for key in named if parameters[key].default is inspect.Parameter.empty and key not in arguments

@@ -11,14 +11,16 @@ _MOST_BARS = 20
 
 
 def learning(reading: Reading) -> list[str]:
-    """Accuracy and loss against rounds, as two plots; none where no round is complete."""
+    """Headline metric and loss against rounds, as two plots; none where no round is complete."""
     if not reading.rounds:
         return []
     numbers = [line.round for line in reading.rounds]
+    metric, _ = reading.headline
+    share = metric == "accuracy"
     intervals: dict[int, tuple[float, float]] = {}
     anchors: dict[str, float] = {}
     for finding in reading.findings:
-        if finding["metric"] == "performance.accuracy" and not finding.get("where"):
+        if finding["metric"] == f"performance.{metric}" and not finding.get("where"):
             ends = finding.get("interval")
             if ends and None not in ends:
                 intervals[int(finding["round"])] = (ends[0], ends[1])
@@ -27,9 +29,9 @@ def learning(reading: Reading) -> list[str]:
     return [
         plots.learning_plot(
             numbers,
-            [line.metrics.get("accuracy") for line in reading.rounds],
-            label="accuracy, %",
-            percent=True,
+            [line.metrics.get(metric) for line in reading.rounds],
+            label="accuracy, %" if share else formats.title(f"performance.{metric}"),
+            percent=share,
             intervals=intervals,
             anchors=anchors,
         ),

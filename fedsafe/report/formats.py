@@ -40,7 +40,7 @@ _PEOPLE = {
     "delong": "DeLong",
     "bca": "BCa",
 }
-_ACRONYMS = {"auc": "AUC", "nll": "NLL", "ece": "ECE"}
+_ACRONYMS = {"auc": "AUC", "nll": "NLL", "ece": "ECE", "r2": "R²", "mae": "MAE", "rmse": "RMSE"}
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from fedsafe.report import facts, figures, formats
 from fedsafe.report.cells import latest_findings, scorecard
 from fedsafe.report.reading import Reading, read_run
-from fedsafe.report.tables import accuracy, group_tables, requirement_rows
+from fedsafe.report.tables import group_tables, headline, requirement_rows
 from fedsafe.store import RunFolder
 
 _SECTIONS = (
@@ -70,7 +70,6 @@ def render(reading: Reading) -> str:
 
 def _view(reading: Reading) -> dict[str, Any]:
     start, latest = reading.start, latest_findings(reading)
-    value, ends, note = accuracy(reading)
     plan = start.plan if start else {}
     return {
         "name": reading.name,
@@ -78,11 +77,12 @@ def _view(reading: Reading) -> dict[str, Any]:
         "end": reading.end,
         "rounds": len(reading.rounds),
         "last": reading.rounds[-1] if reading.rounds else None,
+        "last_value": _last_value(reading),
         "status_key": reading.status,
         "sections": _SECTIONS,
         "marks": formats.MARKS,
         "config": reading.config,
-        "accuracy": {"value": value, "interval": ends, "note": note},
+        "headline": headline(reading),
         "claims": [facts.claim(reading, unit) for unit in ("record", "client")],
         "learning": figures.learning(reading),
         "spend": [figures.spend(reading, unit) for unit in ("record", "client")],
@@ -99,3 +99,10 @@ def _view(reading: Reading) -> dict[str, Any]:
         "verification": facts.verification(reading),
         "plan_hash": plan.get("hash"),
     }
+
+
+def _last_value(reading: Reading) -> str | None:
+    """The headline metric after the last round, as text; None where it was not finite."""
+    metric, _ = reading.headline
+    value = reading.rounds[-1].metrics.get(metric) if reading.rounds else None
+    return None if value is None else formats.quantity(value, "share" if metric == "accuracy" else "")

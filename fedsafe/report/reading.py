@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from fedsafe.errors import RecordError
-from fedsafe.records import End, Json, Round, Start
+from fedsafe.records import End, Json, Round, Start, headline_metric
 from fedsafe.store import RunFolder
 
 
@@ -41,11 +41,17 @@ class Reading:
         return "unfinished" if self.end is None else self.end.status
 
     @property
-    def accuracy(self) -> float | None:
-        """Accuracy of the accepted model, or of the last complete round while there is no end."""
-        if self.end is not None:
-            return self.end.accuracy
-        return self.rounds[-1].metrics.get("accuracy") if self.rounds else None
+    def kind(self) -> str:
+        """Kind of the task; "" where the record does not say."""
+        return str(self.start.task.get("kind", "")) if self.start else ""
+
+    @property
+    def headline(self) -> tuple[str, float | None]:
+        """The metric that tells most, and its value for the newest model."""
+        name = headline_metric(self.kind)
+        if self.end is not None and self.end.accuracy is not None:
+            return name, self.end.accuracy
+        return name, self.rounds[-1].metrics.get(name) if self.rounds else None
 
     def claim(self, unit: str) -> Json | None:
         """The claim of a unit ("record" or "client"), or None where none is recorded."""

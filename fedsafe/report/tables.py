@@ -98,7 +98,7 @@ class ClosingRow:
 
 
 def closing_table(run: str | os.PathLike[str]) -> list[ClosingRow]:
-    """Accuracy, claims, main findings and verdicts of a run.
+    """Headline metric, claims, main findings and verdicts of a run.
 
     Args:
         run: The run folder.
@@ -110,10 +110,10 @@ def closing_table(run: str | os.PathLike[str]) -> list[ClosingRow]:
         RecordError: The run cannot be read.
     """
     reading = read_run(run)
-    value, ends, note = accuracy(reading)
-    detail = " ".join(part for part in (ends, note) if part)
+    shown = headline(reading)
+    detail = " ".join(part for part in (shown.interval, shown.note) if part)
     rows = [
-        ClosingRow(section="result", name="accuracy", value=value, detail=detail),
+        ClosingRow(section="result", name=shown.name, value=shown.value, detail=detail),
         ClosingRow(
             section="result",
             name="rounds",
@@ -170,33 +170,52 @@ def _closing_finding(findings: Sequence[Json]) -> list[ClosingRow]:
     return [ClosingRow(section="finding", name=name, value=worst.value, detail=detail, status=worst.status)]
 
 
-def accuracy(reading: Reading) -> tuple[str, str, str]:
-    """The run's accuracy, its interval, and where both come from.
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The metric that tells most about a run's model, as text.
 
-    The interval is that of the finding which measured the same model; without one it is Wilson's, over the
-    records of the evaluation set.
+    Attributes:
+        name: "accuracy" or "R²".
+        value: Its value.
+        interval: Its interval, or "".
+        note: Where both come from.
+    """
+
+    name: str
+    value: str
+    interval: str
+    note: str
+
+
+def headline(reading: Reading) -> Headline:
+    """The run's headline metric, its interval, and where both come from.
+
+    The interval is that of the finding which measured the same model; without one that of an accuracy is Wilson's,
+    over the records of the evaluation set.
 
     Args:
         reading: The run.
-
-    Returns:
-        Value, interval and note, each as text.
     """
-    value = reading.accuracy
+    metric, value = reading.headline
+    name = formats.title(f"performance.{metric}") if metric == "r2" else metric
     if value is None:
-        return formats.ABSENT, "", "not measured"
+        return Headline(name=name, value=formats.ABSENT, interval="", note="not measured")
     evaluation = str(reading.start.task.get("evaluation", "")) if reading.start else ""
     for finding in reversed(reading.findings):
         same = finding.get("value") is not None and abs(finding["value"] - value) < 1e-9
-        if finding["metric"] == "performance.accuracy" and not finding.get("where") and same:
+        if finding["metric"] == f"performance.{metric}" and not finding.get("where") and same:
             cell = finding_cell(finding)
             if cell.interval:
-                return cell.value, cell.interval, f"{cell.method}, n = {cell.n} {cell.unit}; {evaluation}"
+                note = f"{cell.method}, n = {cell.n} {cell.unit}; {evaluation}"
+                return Headline(name=name, value=cell.value, interval=cell.interval, note=note)
     records = reading.start.task.get("evaluation_records") if reading.start else None
-    if not isinstance(records, int) or records < 1:
-        return formats.share(value), "", f"no interval; {evaluation}"
+    shown = formats.quantity(value, "share" if metric == "accuracy" else "")
+    # The positions of a text, and the residuals of a regression, are no coin tosses.
+    if not isinstance(records, int) or records < 1 or reading.kind in ("regression", "next_token"):
+        return Headline(name=name, value=shown, interval="", note=f"no interval; {evaluation}")
     ends = formats.interval(wilson(round(value * records), records), "share")
-    return formats.share(value), ends, f"95 % Wilson, n = {records:,} records; {evaluation}"
+    note = f"95 % Wilson, n = {records:,} records; {evaluation}"
+    return Headline(name=name, value=shown, interval=ends, note=note)
 
 
 def requirement_rows(reading: Reading) -> list[RequirementRow]:

@@ -23,8 +23,9 @@ from fedsafe.client import (
     choose_trainer,
     layout_of,
 )
-from fedsafe.data import Task, load_task, partition
+from fedsafe.data import Federated, Task, federate, load_task
 from fedsafe.engine import ClientApps
+from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime
 from fedsafe.models import build_model
 from fedsafe.params import Layout, Vector, fingerprint
@@ -41,21 +42,27 @@ class Parts:
 
     Args:
         config: The configuration.
-        task: Data and schema.
-        records: Rows of the training data of each client.
-        shards: Rows of the evaluation data, cut by the same rule; None where it is too small to cut.
+        federated: The task, cut into clients.
         module: The model, with its initial weights.
         trainer: ``"stacked"`` or ``"opacus"``.
         layout: Of the model's parameters.
     """
 
     config: Config
-    task: Task
-    records: Sequence[Indices]
-    shards: tuple[Indices, ...] | None
+    federated: Federated
     module: nn.Module
     trainer: str
     layout: Layout
+
+    @property
+    def task(self) -> Task:
+        """Data and schema."""
+        return self.federated.task
+
+    @property
+    def records(self) -> Sequence[Indices]:
+        """Rows of the training data that each client trains on."""
+        return self.federated.records
 
     @property
     def initial(self) -> Vector:
@@ -69,7 +76,9 @@ class Parts:
             yield examples.x
             yield examples.y
             yield from (examples.groups[name] for name in sorted(examples.groups))
-        yield from (*self.records, *(self.shards or ()))
+        if self.federated.unseen is not None:
+            yield from (self.federated.unseen.x, self.federated.unseen.y)
+        yield from (*self.records, *self.federated.validation, *(self.federated.shards or ()))
 
 
 def compose(config: Config, *, model: nn.Module | None = None, data: Task | None = None) -> Parts:
@@ -87,27 +96,29 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
     """
     private = math.isfinite(config.privacy.client.epsilon)
     check_aggregator(config.server.aggregator, client_private=private)
-    objective = build_objective(config.client.objective)
     task = load_task(config.task) if data is None else data
-    if config.data.evaluation == "validation":
-        task = task.with_validation(config.data.validation_fraction, config.seed)
+    objective = build_objective(config.client.objective, task.kind)
     federation = config.federation
-    records = partition(task.train.y, federation.clients, federation.partition, config.seed)
-    shards = None
-    if len(task.evaluation) >= federation.clients:
-        shards = tuple(partition(task.evaluation.y, federation.clients, federation.partition, config.seed))
-    module = build_model(
-        config.model if model is None else model,
-        features=task.features,
-        outputs=task.outputs,
+    federated = federate(
+        task,
+        clients=federation.clients,
+        partition=federation.partition,
+        held_out=federation.held_out,
+        client_validation=federation.client_validation,
+        evaluation=config.data.evaluation,
+        validation_fraction=config.data.validation_fraction,
         seed=config.seed,
     )
-    trainer = choose_trainer(module, objective, (task.features,), len(task.classes), task.outputs)
+    if federation.evaluation and not federation.client_validation:
+        raise ConfigError(
+            "federation.evaluation needs records to evaluate on: set federation.client_validation, for example to 0.2"
+        )
+    task = federated.task
+    module = build_model(config.model if model is None else model, signature=task.signature, seed=config.seed)
+    trainer = choose_trainer(module, objective, task.signature)
     return Parts(
         config=config,
-        task=task,
-        records=records,
-        shards=shards,
+        federated=federated,
         module=module,
         trainer=trainer,
         layout=layout_of(module),
@@ -121,9 +132,9 @@ def calibrate(parts: Parts) -> PrivacyPlan:
         CalibrationError: A target cannot be met.
     """
     config = parts.config
-    privacy = config.privacy
+    privacy, evaluation = config.privacy, config.federation.evaluation
     return make_plan(
-        clients=config.federation.clients,
+        clients=len(parts.records),
         rounds=config.rounds,
         cohort_rate=config.federation.cohort.rate,
         record_epsilon=privacy.record.epsilon,
@@ -136,6 +147,8 @@ def calibrate(parts: Parts) -> PrivacyPlan:
         client_delta=privacy.client.delta,
         client_clip=privacy.client.clip,
         program=program_digest(parts),
+        evaluate_every=evaluation.every if evaluation else None,
+        evaluation_epsilon=evaluation.epsilon if evaluation and evaluation.noised else math.inf,
     )
 
 
@@ -150,7 +163,8 @@ def program_digest(parts: Parts) -> str:
 
 def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
     """The aggregator, the same at workers and server."""
-    return build_aggregator(parts.config.server.aggregator, plan)
+    config = parts.config
+    return build_aggregator(config.server.aggregator, plan, learning_rate=config.client.optimizer.lr)
 
 
 def client_cost(parts: Parts, records: int) -> float:
@@ -177,7 +191,7 @@ def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
     )
     # Workers see the object store's arrays, which are read-only: a copy of their own can be a tensor.
     x, y = torch.tensor(parts.task.train.x), torch.tensor(parts.task.train.y)
-    objective = build_objective(parts.config.client.objective)
+    objective = build_objective(parts.config.client.objective, parts.task.kind)
     trainer = build_trainer(parts.trainer, parts.module, objective, x, y, training)
     _warm_up(trainer, parts)
     runtime = ClientRuntime(

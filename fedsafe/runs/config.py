@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fedsafe.errors import ConfigError
+from fedsafe.extensions import search
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 # Beyond these, the public grid of the updates has no room for both a clip and its noise.
@@ -36,9 +37,14 @@ class CohortConfig(_Section):
 
 
 class DataConfig(_Section):
-    """What the model is judged on: the task's public test split, or records held out of the training split."""
+    """What the model is judged on.
 
-    evaluation: Literal["test", "validation"] = "test"
+    ``"test"`` is the task's own evaluation split; ``"validation"`` is held out of its training split;
+    ``"held_out_clients"`` are the records of clients who take no part (``federation.held_out``), and
+    ``"client_validation"`` what clients keep for their own validation (``federation.client_validation``).
+    """
+
+    evaluation: Literal["test", "validation", "held_out_clients", "client_validation"] = "test"
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
 
 
@@ -46,14 +52,42 @@ def _table_of_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class FederationConfig(_Section):
-    """Who the clients are."""
+class EvaluationConfig(_Section):
+    """Federated evaluation: a cohort of its own scores the model on its validation records every few rounds.
 
-    clients: Count = 300
+    With ``noised`` the scores are noised at client and server and charged: of each level's target, they may cost
+    ``epsilon``. Without it they leave as they are, and each claim says so.
+    """
+
+    every: Count = 10
+    noised: bool = True
+    epsilon: Positive = 1.0
+
+
+class FederationConfig(_Section):
+    """Who the clients are.
+
+    A natural partition has one client for each holder of records, so that ``clients`` is left out there; elsewhere
+    it is 300 by default.
+    """
+
+    clients: Count | None = None
     partition: Annotated[dict[str, Any], BeforeValidator(_table_of_name)] = Field(
         default_factory=lambda: {"name": "iid"}
     )
     cohort: CohortConfig = CohortConfig()
+    held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    client_validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    evaluation: EvaluationConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_clients(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("clients") is not None:
+            return values
+        partition = _table_of_name(values.get("partition", "iid"))
+        natural = isinstance(partition, dict) and partition.get("name") == "natural"
+        return values if natural else {**values, "clients": 300}
 
 
 class ClientOptimizerConfig(_Section):
@@ -66,7 +100,7 @@ class ClientOptimizerConfig(_Section):
 class ClientConfig(_Section):
     """Local training: ``steps`` Poisson batches of rate ``rate``."""
 
-    objective: str = "cross_entropy"
+    objective: str | None = None
     optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
     steps: Count = 2
     rate: Rate = 0.5
@@ -83,7 +117,7 @@ class ServerOptimizerConfig(_Section):
 class ServerConfig(_Section):
     """How updates become a model."""
 
-    aggregator: str = "noisy_mean"
+    aggregator: str | dict[str, Any] = "noisy_mean"
     optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
 
 
@@ -137,7 +171,7 @@ class Config(_Section):
     rounds: Count = 40
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataConfig = DataConfig()
-    federation: FederationConfig = FederationConfig()
+    federation: FederationConfig = FederationConfig(clients=300)
     client: ClientConfig = ClientConfig()
     server: ServerConfig = ServerConfig()
     privacy: PrivacyConfig = PrivacyConfig()
@@ -163,6 +197,8 @@ def default_source() -> str:
 def read_config(source: Path | str | None, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML file, or the default experiment, and apply ``a.b=c`` overrides.
 
+    The import paths of a file may name modules of its own folder.
+
     Raises:
         ConfigError: The file is missing or not TOML, a key is unknown, or a value does not fit.
     """
@@ -176,6 +212,7 @@ def read_config(source: Path | str | None, overrides: Sequence[str] = ()) -> Con
             raise ConfigError(f"{path} cannot be read: {error.strerror}; name a TOML file") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        search([path.parent])
     for override in overrides:
         _apply(values, override)
     return make_config(values)

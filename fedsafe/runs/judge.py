@@ -26,6 +26,7 @@ from fedsafe.findings import Finding
 from fedsafe.params import Vector
 from fedsafe.runs.compose import Parts
 from fedsafe.runs.config import AssessConfig
+from fedsafe.runs.metrics import RoundMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +65,14 @@ class Judge:
         if repeated:
             raise ConfigError(f"assess.assessors names {repeated[0]!r} twice: leave one out")
         self._requirements = read_requirements(config)
-        self._objective = build_objective(parts.config.client.objective)
+        objective = build_objective(parts.config.client.objective, parts.task.kind)
+        self._metrics = RoundMetrics(parts.task, objective)
         self._model = copy.deepcopy(parts.module).eval()
         self._trainable = [p for p in self._model.parameters() if p.requires_grad]
-        self._x = torch.tensor(parts.task.evaluation.x)
-        self._y = torch.tensor(parts.task.evaluation.y)
 
-    @torch.no_grad()
     def metrics(self, parameters: Vector) -> dict[str, float]:
-        """Accuracy and mean loss of a model on the evaluation records."""
-        model = self._with(parameters)
-        logits = model(self._x)
-        predicted = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
-        # A stand-in that gives back the logits: the objective need not run the model again.
-        losses = self._objective(nn.Identity(), logits, self._y)
-        return {
-            "accuracy": float((predicted == self._y).double().mean()),
-            "loss": float(losses.double().mean()),
-        }
+        """The figures of a round, see :class:`RoundMetrics`."""
+        return self._metrics(self._with(parameters))
 
     def assess(self, round: int, parameters: Vector) -> Assessment:
         """Run every assessor and judge every requirement."""
@@ -92,7 +83,7 @@ class Judge:
             task=task,
             evaluation=task.evaluation,
             evaluation_name=task.evaluation_name,
-            shards=self._parts.shards,
+            shards=self._parts.federated.shards,
             claims=self._claims,
             round=round,
         )

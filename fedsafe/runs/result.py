@@ -46,15 +46,21 @@ class Run:
         return [dict(claim) for claim in self.start.claims]
 
     @property
-    def accuracy(self) -> float | None:
-        """Accuracy of the newest model on the evaluation records."""
+    def metrics(self) -> dict[str, float | None]:
+        """Metrics of the newest model on the evaluation records, as in a round of the record."""
         rounds = self._rounds()
-        return rounds[-1].metrics.get("accuracy") if rounds else None
+        return dict(rounds[-1].metrics) if rounds else {}
+
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy of the newest model on the evaluation records; None for regression."""
+        return self.metrics.get("accuracy")
 
     def rounds(self) -> "pd.DataFrame":
         """One row for each complete round.
 
-        Columns: ``round``, ``accuracy``, ``loss``, ``epsilon_record``, ``epsilon_client``.
+        Columns: ``round``, the metrics (``loss``, and ``accuracy``, or ``r2`` and ``mae`` for regression),
+        ``epsilon_record``, ``epsilon_client``.
         """
         import pandas as pd
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedsafe.data import Task
 from fedsafe.errors import ConfigError, LedgerError, RecordError
+from fedsafe.extensions import search
 from fedsafe.params import fingerprint
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
@@ -19,7 +20,7 @@ from fedsafe.runs.compose import Parts, compose, program_digest
 from fedsafe.runs.config import Config, make_config, parse_config
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.result import Run
-from fedsafe.runs.run import GIVEN_IN_PYTHON, Callback, State, execute
+from fedsafe.runs.run import GIVEN_IN_PYTHON, IMPORT_FOLDERS, Callback, State, execute
 from fedsafe.runs.start import package_versions
 from fedsafe.store import RunFolder
 
@@ -58,6 +59,8 @@ def resume(
             raise RecordError(f"{path} stopped before anything was released: delete it and run it again")
         if isinstance(lines[-1], End):
             return Run(folder.path)
+        for line in folder.read(IMPORT_FOLDERS):
+            search(line.get("folders", ()))
         start, plan = lines[0], PrivacyPlan.from_numbers(lines[0].plan)
         config = parse_config(folder.config)
         if engine:

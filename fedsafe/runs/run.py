@@ -19,9 +19,9 @@ from torch import nn
 from fedsafe.data import Task
 from fedsafe.engine import InlineGrid, LocalGrid
 from fedsafe.errors import ConfigError
+from fedsafe.extensions import searched
 from fedsafe.federation import NoisyAverage, RoundOutcome, ServerOptimizer, make_server_app, server_context
 from fedsafe.params import Vector, fingerprint
-from fedsafe.privacy.accounting import spending_curve
 from fedsafe.privacy.claim import planned_claims
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
@@ -34,6 +34,7 @@ from fedsafe.runs.result import Run
 from fedsafe.runs.start import describe_start
 from fedsafe.store import RunFolder, checkpoint_name
 
+IMPORT_FOLDERS = "private/import_folders.jsonl"
 # Stands in the configuration for an object that no file can hold.
 GIVEN_IN_PYTHON = {"name": "given in Python"}
 
@@ -104,6 +105,8 @@ def run(
         folder = RunFolder.create(path, resolved.to_toml())
         stack.enter_context(folder.lock())
         key = create_key(folder.private, seed=seed)
+        # Import paths of the configuration must lead to the same modules when the run is resumed elsewhere.
+        folder.append(IMPORT_FOLDERS, {"folders": searched()})
         ledger = Ledger.create(
             folder.private / "ledger.sqlite",
             plan,
@@ -149,7 +152,7 @@ def execute(
 ) -> Run:
     """Run the rounds that are left, and close the record."""
     began = time.perf_counter()
-    curve = _Background(lambda: _curve(plan))
+    curve = _Background(plan.spending)
     judge = Judge(parts, start.claims)
     with ExitStack() as stack:
         # Told first: whoever interrupts while workers start should hear how to resume.
@@ -261,19 +264,6 @@ def _planned(parts: Parts, seed: int | None) -> tuple[PrivacyPlan, list[dict[str
     uncovered = () if task.evaluation_public else (private,)
     claims = planned_claims(plan, key_from_seed=seed is not None, uncovered=uncovered)
     return plan, [claim.to_json() for claim in claims]
-
-
-def _curve(plan: PrivacyPlan) -> dict[str, list[float | None]]:
-    """Planned epsilon of both levels after each round: the worst case, whoever took part."""
-    rounds = range(1, plan.rounds + 1)
-    record: list[float | None] = [None] * plan.rounds
-    client: list[float | None] = [None] * plan.rounds
-    if plan.record.private:
-        worst = [min(round, plan.record.max_participations) * plan.record.steps for round in rounds]
-        record = [*spending_curve(plan.record.mechanism(), plan.record.delta, worst)]
-    if plan.client.private:
-        client = [*spending_curve(plan.client.mechanism(plan.rounds), plan.client.delta, list(rounds))]
-    return {"record": record, "client": client}
 
 
 def _grid(parts: Parts, plan: PrivacyPlan, key: bytes, stack: ExitStack) -> LocalGrid:

@@ -6,13 +6,19 @@ from torch import nn
 
 from fedsafe.client import choose_trainer
 from fedsafe.client.objectives import cross_entropy
+from fedsafe.data import Signature
 from fedsafe.errors import ModelError
+
+
+def table(outputs=2, classes=2):
+    """Six features, so many outputs."""
+    return Signature(kind="multiclass", inputs=(6,), outputs=(outputs,), classes=classes)
 
 
 def chosen(model, classes=2):
     """The trainer for a model, whatever number of outputs it has."""
     outputs = model.eval()(torch.zeros(4, 6)).shape[1]
-    return choose_trainer(model, cross_entropy, (6,), classes, outputs)
+    return choose_trainer(model, cross_entropy, table(outputs, classes))
 
 
 class Centred(nn.Module):
@@ -95,7 +101,7 @@ def test_a_contrastive_objective_is_refused():
         return nn.functional.cross_entropy(z @ z.T, torch.arange(len(x)), reduction="none")
 
     with pytest.raises(ModelError, match="changing one example"):
-        choose_trainer(nn.Linear(6, 4), contrastive, (6,), 2, 4)
+        choose_trainer(nn.Linear(6, 4), contrastive, table(4))
 
 
 class ReadsTheWeight(nn.Module):
@@ -193,18 +199,18 @@ def test_the_probe_leaves_the_model_and_the_generators_alone():
 
 def test_a_model_for_other_inputs_says_so():
     with pytest.raises(ModelError, match="inputs of shape"):
-        choose_trainer(nn.Linear(5, 2), cross_entropy, (6,), 2, 2)
+        choose_trainer(nn.Linear(5, 2), cross_entropy, table())
 
 
 def test_a_model_without_parameters_says_so():
     with pytest.raises(ModelError, match="no trainable parameter"):
-        choose_trainer(nn.Identity(), cross_entropy, (6,), 6, 6)
+        choose_trainer(nn.Identity(), cross_entropy, table(6, 6))
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_a_model_with_other_outputs_than_the_task_needs_says_so(outputs):
     with pytest.raises(ModelError, match="the task needs"):
-        choose_trainer(nn.Linear(6, 2), cross_entropy, (6,), 2, outputs)
+        choose_trainer(nn.Linear(6, 2), cross_entropy, table(outputs))
 
 
 def test_a_model_that_raises_says_what():
@@ -213,11 +219,11 @@ def test_a_model_that_raises_says_what():
             raise KeyError("weights of yesterday")
 
     with pytest.raises(ModelError, match="KeyError: 'weights of yesterday'"):
-        choose_trainer(Broken(6, 2), cross_entropy, (6,), 2, 2)
+        choose_trainer(Broken(6, 2), cross_entropy, table())
 
 
 def test_weights_that_are_not_finite_are_not_called_dropout():
     model = nn.Linear(6, 2)
     nn.init.constant_(model.weight, float("nan"))
     with pytest.raises(ModelError, match="not finite"):
-        choose_trainer(model, cross_entropy, (6,), 2, 2)
+        choose_trainer(model, cross_entropy, table())

@@ -9,7 +9,7 @@ from fedsafe.models import build_model
 
 def test_logistic_regression_without_privacy_reaches_85_percent():
     task = load_task("adult")
-    model = build_model("logistic", features=task.features, outputs=task.outputs, seed=0)
+    model = build_model("logistic", signature=task.signature, seed=0)
     x, y = torch.from_numpy(task.train.x), torch.from_numpy(task.train.y).float()
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=120, line_search_fn="strong_wolfe")
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedsafe.data import Signature
 from fedsafe.errors import ConfigError, ModelError
 from fedsafe.models import build_model
 
@@ -49,7 +50,9 @@ def factories(tmp_path, monkeypatch):
 
 
 def build(spec, features=5, outputs=1, seed=0):
-    return build_model(spec, features=features, outputs=outputs, seed=seed)
+    kind = "binary" if outputs == 1 else "multiclass"
+    signature = Signature(kind=kind, inputs=(features,), outputs=(outputs,), classes=max(2, outputs))
+    return build_model(spec, signature=signature, seed=seed)
 
 
 SPECS = [
@@ -117,7 +120,9 @@ def test_a_factory_gets_the_sizes_only_if_it_takes_them():
     assert build("model_factories:fixed").weight.shape == (1, 3)
     assert build({"name": "model_factories:anything", "x": 1}).options == {
         "features": 5,
+        "inputs": (5,),
         "outputs": 1,
+        "vocabulary": None,
         "x": 1,
     }
 
@@ -134,7 +139,7 @@ def test_a_module_is_copied_with_its_weights():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("logistc", "model 'logistc' is unknown. Did you mean 'logistic'.*import path"),
+        ("logistc", "model 'logistc' is not known: did you mean 'logistic'.*import path"),
         ({"hidden": [3]}, "neither a name"),
         (3, "neither a name"),
         ({"name": "logistic", "hidden": [3]}, "'hidden' is unknown"),

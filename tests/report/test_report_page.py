@@ -210,7 +210,7 @@ def test_an_unfinished_run_says_so_and_shows_its_complete_rounds(pages):
 
 def test_a_run_without_rounds_says_so_everywhere(pages):
     page = pages["empty"]
-    assert "No round is complete, so there is no accuracy" in page.text("headline")
+    assert "No round is complete, so there is no figure" in page.text("headline")
     assert "No round is complete" in page.text("learning")
     assert "nothing is spent" in page.text("spend")
     assert "nothing about this model was assessed, which is not a pass" in page.text("scorecard")

@@ -11,7 +11,7 @@ from fixture_run import FixtureRun
 from fedsafe.findings import wilson
 from fedsafe.report import closing_table, formats, plots, read_run
 from fedsafe.report.cells import finding_cell, latest_findings, scorecard
-from fedsafe.report.tables import accuracy
+from fedsafe.report.tables import headline
 from fedsafe.store import RunFolder
 
 
@@ -117,7 +117,8 @@ def full(tmp_path_factory):
 
 
 def test_the_accuracy_takes_the_interval_of_the_finding_that_measured_the_same_model(full):
-    value, ends, note = accuracy(read_run(full))
+    shown = headline(read_run(full))
+    value, ends, note = shown.value, shown.interval, shown.note
     expected = formats.interval(wilson(round(FixtureRun().accuracy(40) * EXAMPLES), EXAMPLES), "share")
     assert (value, ends) == ("83.9 %", expected)
     assert note.startswith("95 % Wilson, n = 16,281 examples; UCI Adult test split (public)")
@@ -125,7 +126,8 @@ def test_the_accuracy_takes_the_interval_of_the_finding_that_measured_the_same_m
 
 def test_an_accuracy_that_no_finding_measured_has_wilsons_interval(tmp_path):
     run = FixtureRun(rounds=13, ended=None)
-    value, ends, note = accuracy(read_run(run.build(tmp_path / "run")))
+    shown = headline(read_run(run.build(tmp_path / "run")))
+    value, ends, note = shown.value, shown.interval, shown.note
     k = round(run.accuracy(13) * EXAMPLES)
     assert value == formats.share(k / EXAMPLES)
     assert ends == formats.interval(wilson(k, EXAMPLES), "share")

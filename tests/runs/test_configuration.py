@@ -20,9 +20,23 @@ def test_what_is_written_has_every_default_and_reads_back_as_the_same():
     config = read_config(None)
     text = config.to_toml()
     assert parse_config(text) == config
-    unset = {"privacy.record.max_participations", "assess.assessors", "engine.chunk"}
+    unset = {
+        "privacy.record.max_participations",
+        "assess.assessors",
+        "engine.chunk",
+        "client.objective",
+        "federation.evaluation",
+    }
     known = set(leaves(config.model_dump()))
     assert unset | set(leaves(tomllib.loads(text))) >= known
+
+
+def test_only_a_natural_partition_goes_without_a_number_of_clients():
+    natural = make_config({"federation": {"partition": {"name": "natural", "by": "site"}}})
+    assert natural.federation.clients is None
+    assert parse_config(natural.to_toml()).federation.clients is None
+    assert make_config({"federation": {"partition": "iid"}}).federation.clients == 300
+    assert make_config({"federation": {"clients": 7}}).federation.clients == 7
 
 
 def test_the_default_experiment_is_private_at_both_levels_with_a_key_from_the_system():

@@ -1,0 +1,118 @@
+"""Sinks that write a file: a tidy table, or every event as a line of JSON."""
+
+import contextlib
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from fedsafe.records import dumps
+
+_COLUMNS = ("round", "source", "metric", "where", "status", "value", "low", "high", "n", "n_unit")
+
+
+def csv_file(folder: Path, *, path: str = "metrics.csv") -> "CsvSink":
+    """A tidy table in the run folder.
+
+    Args:
+        folder: The run folder.
+        path: The file, relative to it.
+    """
+    return CsvSink(folder / path)
+
+
+def jsonl_file(folder: Path, *, path: str = "events.jsonl") -> "JsonlSink":
+    """Every event, in the run folder.
+
+    Args:
+        folder: The run folder.
+        path: The file, relative to it.
+    """
+    return JsonlSink(folder / path)
+
+
+class CsvSink:
+    """A tidy table: one row for each number of each round, finding and verdict.
+
+    Columns: ``round``, ``source`` (``"round"``, ``"planned spend"``, ``"requirement"`` or an assessor), ``metric``,
+    ``where`` (the slice), ``status``, ``value``, ``low`` and ``high`` (the interval), ``n``, ``n_unit``. A number that
+    does not exist is empty.
+
+    Args:
+        path: The file, which is written anew.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._file = _LazyFile(Path(path))
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Add the rows of an event."""
+        with self._file.open() as (file, fresh):
+            writer = csv.writer(file, lineterminator="\n")
+            if fresh:
+                writer.writerow(_COLUMNS)
+            writer.writerows(_rows(event))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class JsonlSink:
+    """One event a line, as JSON.
+
+    Args:
+        path: The file, which is written anew.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._file = _LazyFile(Path(path))
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Add a line."""
+        with self._file.open() as (file, _):
+            file.write(dumps(event) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _LazyFile:
+    """A file that is made when something is written, and flushed at once, so that it can be followed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[tuple[IO[str], bool]]:
+        fresh = self._file is None
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("w", encoding="utf-8", newline="")
+        yield self._file, fresh
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _rows(event: Mapping[str, Any]) -> Iterator[list[Any]]:
+    number = event.get("round")
+    if event["kind"] == "round":
+        for metric, value in event["metrics"].items():
+            yield [number, "round", metric, "", "", value, None, None, None, None]
+        for unit, value in event["spend"].items():
+            yield [number, "planned spend", f"epsilon_{unit}", "", "", value, None, None, None, None]
+    elif event["kind"] in ("finding", "verdict"):
+        low, high = event["interval"] or (None, None)
+        where = ", ".join(f"{key}={value}" for key, value in event["where"].items())
+        if event["kind"] == "finding":
+            source, metric, status = event["assessor"], event["metric"], event["status"]
+        else:
+            source, status = "requirement", event["verdict"]
+            metric = f"{event['metric']} {event['op']} {event['threshold']:g}"
+        value, n, unit = event["value"], event.get("n"), event.get("n_unit")
+        yield [number, source, metric, where, status, value, low, high, n, unit]
