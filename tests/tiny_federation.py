@@ -8,11 +8,18 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from fedsafe.data import Categorical, Examples, Label, Numeric, Schema, Source, Task
-from fedsafe.federation import NoisyAverage, RoundOutcome, ServerOptimizer, make_server_app, server_context
+from fedsafe.federation import NoisyAverage, RoundOutcome, make_server_app, server_context
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.mechanisms import grid_bits
 from fedsafe.privacy.plan import ClientPlan, PrivacyPlan, RecordPlan
-from fedsafe.runs.compose import Parts, aggregator_of, client_apps, compose, program_digest
+from fedsafe.runs.compose import (
+    Parts,
+    aggregator_of,
+    client_apps,
+    compose,
+    program_digest,
+    server_optimizer_of,
+)
 from fedsafe.runs.config import make_config
 
 CLIENTS = 12
@@ -127,15 +134,17 @@ def play(
         if ledger.exists()
         else Ledger.create(ledger, by, key_fingerprint="key")
     )
-    momentum = of.config.server.optimizer.momentum
+    aggregator = aggregator_of(of, by)
+    if after is not None and after.aggregator_state is not None:
+        aggregator.restore(after.aggregator_state)
     strategy = NoisyAverage(
         plan=by,
-        aggregator=aggregator_of(of, by),
+        aggregator=aggregator,
         layout=of.layout,
-        optimizer=ServerOptimizer(learning_rate=1.0, momentum=momentum),
+        optimizer=server_optimizer_of(of),
         ledger=opened,
         key=key,
-        velocity=None if after is None else after.velocity,
+        optimizer_state=None if after is None else after.optimizer_state,
     )
     outcomes: list[RoundOutcome] = []
 

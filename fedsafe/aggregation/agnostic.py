@@ -33,6 +33,7 @@ class Agnostic(RowRule):
 
     name: ClassVar[str] = "agnostic"
     needs_losses: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
     releases: ClassVar[tuple[str, ...]] = (LOSS_RELEASED,)
 
     def __init__(self, *, clients: int, rate: float, ascent: float | None = None) -> None:

@@ -64,6 +64,8 @@ class Aggregator(Protocol):
     proven_sensitivity: ClassVar[bool]
     # Whether ``Updates.losses`` must be there. It costs a forward pass over each client's records.
     needs_losses: ClassVar[bool]
+    # Whether ``state`` is part of the run: saved after each round, restored on resuming.
+    remembers: ClassVar[bool]
     # What leaves a client un-noised because of this rule; each a phrase for the claim's list of what it does not cover.
     releases: ClassVar[tuple[str, ...]]
 
@@ -120,6 +122,7 @@ class Rule:
 
     proven_sensitivity: ClassVar[bool] = False
     needs_losses: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
     releases: ClassVar[tuple[str, ...]] = ()
 
     def correction(self, client: int, parameters: int) -> Vector | None:

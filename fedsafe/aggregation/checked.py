@@ -14,8 +14,6 @@ from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId
 
 REQUIRED = ("from_plan", "zero", "add", "merge", "finish")
-# Reached through Checked, or not at all: a rule may leave them out.
-_REMEMBERING = ("correction", "advance", "state", "restore")
 
 Result = TypeVar("Result")
 
@@ -37,6 +35,7 @@ class Checked(Rule):
         self._rule: Aggregator = rule
         self.name = label  # type: ignore[misc]
         self.needs_losses = bool(getattr(rule, "needs_losses", False))  # type: ignore[misc]
+        self.remembers = bool(getattr(rule, "remembers", hasattr(rule, "state")))  # type: ignore[misc]
 
     @classmethod
     def from_plan(cls, plan: PrivacyPlan, *args: Any, **options: Any) -> Self:

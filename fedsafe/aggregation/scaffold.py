@@ -35,6 +35,7 @@ class Scaffold(RowRule):
     """
 
     name: ClassVar[str] = "scaffold"
+    remembers: ClassVar[bool] = True
 
     def __init__(self, *, clients: int, steps: int, learning_rate: float) -> None:
         self._clients = clients

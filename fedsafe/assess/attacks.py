@@ -1,64 +1,52 @@
-"""Gradient attacks on a classifier within a box: FGSM, PGD, and a gradient-free control.
+"""Gradient attacks on a classifier within a region: FGSM, PGD, and a gradient-free control.
 
 All are untargeted and maximise the margin ``best other logit - true logit``, which does not saturate where
 cross-entropy does. They work on whole batches and return the worst input they saw, the clean one included.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedsafe.assess.regions import Region
+
 Forward = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """Where inputs may move: at most `radius` in every perturbable feature, and inside the public bounds.
+class Attack(Protocol):
+    """Looks for inputs on which a classifier errs. A user's own is a function with these arguments."""
 
-    Attributes:
-        low: ``(n, features)`` smallest allowed values.
-        high: ``(n, features)`` largest allowed values; equal to `low` where a feature may not move.
-    """
-
-    low: Tensor
-    high: Tensor
-
-    @classmethod
-    def around(cls, x: Tensor, radius: float, low: Tensor, high: Tensor, perturbable: Tensor) -> "Box":
-        """The box of a radius around clean inputs.
+    def __call__(
+        self,
+        forward: Forward,
+        x: Tensor,
+        y: Tensor,
+        region: Region,
+        *,
+        steps: int,
+        restarts: int,
+        rng: np.random.Generator,
+    ) -> Tensor:
+        """Attacks a batch.
 
         Args:
-            x: ``(n, features)`` clean inputs; one outside the bounds may stay where it is.
-            radius: Largest change of a feature, in encoded units.
-            low: ``(features,)`` public lower bounds.
-            high: ``(features,)`` public upper bounds.
-            perturbable: ``(features,)`` features that may move.
+            forward: Differentiable map from ``(n, *inputs)`` to logits.
+            x: ``(n, *inputs)`` clean inputs.
+            y: ``(n,)`` true classes.
+            region: Where inputs may move.
+            steps: Gradient steps of a restart.
+            restarts: Number of starts.
+            rng: The only source of randomness.
+
+        Returns:
+            ``(n, *inputs)`` inputs in the region. They are checked and judged by the untouched model: what an attack
+            says of itself counts for nothing.
         """
-        below = torch.minimum(torch.maximum(x - radius, low), x)
-        above = torch.maximum(torch.minimum(x + radius, high), x)
-        return cls(low=torch.where(perturbable, below, x), high=torch.where(perturbable, above, x))
-
-    def clip(self, x: Tensor) -> Tensor:
-        """The nearest point of the box."""
-        return torch.minimum(torch.maximum(x, self.low), self.high)
-
-    def take(self, rows: Tensor) -> "Box":
-        """The boxes of some rows."""
-        return Box(low=self.low[rows], high=self.high[rows])
-
-    def uniform(self, rng: np.random.Generator) -> Tensor:
-        """A point of each box at random."""
-        share = torch.tensor(rng.random(self.low.shape, dtype=np.float32), device=self.low.device)
-        return self.clip(self.low + share * (self.high - self.low))
-
-    def corner(self, rng: np.random.Generator) -> Tensor:
-        """A corner of each box at random."""
-        side = torch.tensor(rng.random(self.low.shape, dtype=np.float32) < 0.5, device=self.low.device)
-        return torch.where(side, self.low, self.high)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -78,60 +66,71 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(logits, y, reduction="none")
 
 
-def fgsm(forward: Forward, x: Tensor, y: Tensor, box: Box) -> Tensor:
-    """One step to the corner that the gradient points at (Goodfellow, Shlens and Szegedy, 2015)."""
-    return _Worst(x, forward, y).see(_towards(x, _ascent(forward, x, y, margin)[0], box)).x
-
-
-def random_corners(
-    forward: Forward, x: Tensor, y: Tensor, box: Box, *, draws: int, rng: np.random.Generator
+def fgsm(
+    forward: Forward,
+    x: Tensor,
+    y: Tensor,
+    region: Region,
+    *,
+    steps: int = 1,
+    restarts: int = 1,
+    rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """The worst of some random corners: what an attacker without gradients finds."""
+    """One step to the edge that the gradient points at (Goodfellow, Shlens and Szegedy, 2015)."""
+    gradient = _ascent(forward, x, y, margin)[0]
+    return _Worst(x, forward, y).see(region.project(x + region.step(gradient))).x
+
+
+def random_edges(
+    forward: Forward, x: Tensor, y: Tensor, region: Region, *, draws: int, rng: np.random.Generator
+) -> Tensor:
+    """The worst of some random points on the edge: what an attacker without gradients finds."""
     worst = _Worst(x, forward, y)
     for _ in range(draws):
-        worst.see(box.corner(rng))
+        worst.see(region.extreme(rng))
     return worst.x
 
 
 def pgd(
-    forward: Forward, x: Tensor, y: Tensor, box: Box, *, steps: int, restarts: int, rng: np.random.Generator
+    forward: Forward,
+    x: Tensor,
+    y: Tensor,
+    region: Region,
+    *,
+    steps: int,
+    restarts: int,
+    rng: np.random.Generator,
 ) -> Tensor:
-    """Projected gradient ascent on the sign of the gradient (Madry et al., 2018).
+    """Projected gradient ascent (Madry et al., 2018): on the sign of the gradient, or in L2 on its direction.
 
-    The first restart starts from the clean input, the others from a random point of the box. Steps shrink
-    from the whole width of the box to a twentieth, so that a start may cross it and still settle. With
+    The first restart starts from the clean input, the others from a random point of the region. Steps shrink
+    from the whole width of the region to a twentieth, so that a start may cross it and still settle. With
     several classes, every other restart climbs cross-entropy in place of the margin (Croce and Hein, 2020:
     the two fail on different models).
 
-    Args:
-        forward: Differentiable map from ``(n, features)`` to logits.
-        x: ``(n, features)`` clean inputs.
-        y: ``(n,)`` true classes.
-        box: Where inputs may move.
-        steps: Gradient steps of a restart.
-        restarts: Number of starts.
-        rng: Source of the starting points.
-
     Returns:
-        ``(n, features)``: of the clean input and all iterates, the one with the largest margin.
+        ``(n, *inputs)``: of the clean input and all iterates, the one with the largest margin.
     """
     worst = _Worst(x, forward, y)
-    width = box.high - box.low
     for restart in range(restarts):
         loss = _cross_entropy if restart % 2 and worst.outputs > 1 else margin
-        point = x if restart == 0 else box.uniform(rng)
+        point = x if restart == 0 else region.uniform(rng)
         for size in np.geomspace(1.0, 0.05, steps):
-            direction, logits = _ascent(forward, point, y, loss)
+            gradient, logits = _ascent(forward, point, y, loss)
             worst.record(point, logits)
-            point = box.clip(point + float(size) * width * direction)
+            point = region.project(point + float(size) * region.step(gradient))
         worst.see(point)
     return worst.x
+
+
+ATTACKS: Mapping[str, Attack] = MappingProxyType({"fgsm": fgsm, "pgd": pgd})
+"""The built-in attacks, by name."""
 
 
 def _ascent(
     forward: Forward, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The sign of the gradient of the loss, and the logits there."""
+    """The gradient of the loss, and the logits there."""
     with torch.enable_grad():
         point = x.detach().requires_grad_()
         logits = forward(point)
@@ -140,11 +139,7 @@ def _ascent(
         gradient = torch.autograd.grad(total, point, allow_unused=True)[0] if total.requires_grad else None
     if gradient is None:
         gradient = torch.zeros_like(x)
-    return torch.nan_to_num(gradient).sign(), logits.detach()
-
-
-def _towards(x: Tensor, direction: Tensor, box: Box) -> Tensor:
-    return torch.where(direction > 0, box.high, torch.where(direction < 0, box.low, x))
+    return torch.nan_to_num(gradient), logits.detach()
 
 
 class _Worst:
@@ -163,6 +158,6 @@ class _Worst:
     def record(self, x: Tensor, logits: Tensor) -> "_Worst":
         found = margin(logits, self._y)
         better = found > self._margin  # False where the margin is not a number
-        self.x = torch.where(better[:, None], x, self.x)
+        self.x = torch.where(better.view(-1, *([1] * (x.ndim - 1))), x, self.x)
         self._margin = torch.where(better, found, self._margin)
         return self

@@ -1,7 +1,8 @@
 """What is judged (`Subject`), and who judges (`Assessor`)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,14 +11,19 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor, nn
 
+from fedsafe.assess.clients import ClientRecords, Federation
+from fedsafe.assess.principle import Principle
+from fedsafe.assess.scores import decide, measure
 from fedsafe.data import Examples, Task
 from fedsafe.errors import ConfigError, DataError, ModelError
 from fedsafe.findings import Finding, Provenance
 
 Tier = Literal["cheap", "full"]
 
-# Rows in one forward pass: large enough for the matrix product, small enough for any memory.
-_ROWS = 8192
+# A forward pass takes as many rows as have so many inputs or outputs: large enough for the matrix product, small
+# enough for any memory.
+_VALUES = 1 << 20
+_MOST_ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +31,8 @@ class Subject:
     """A model and what judging it needs; it owns the input bounds, so no attack can get them wrong.
 
     Attributes:
-        model: Module in evaluation mode, from ``(n, features)`` to logits ``(n, outputs)``; a binary task has
-            ONE logit.
+        model: Module in evaluation mode, from ``(n, *inputs)`` to ``(n, *outputs)``, see `fedsafe.data.Signature`; a
+            binary task has ONE logit.
         task: The task, with the public schema.
         evaluation: Labelled examples to judge on.
         evaluation_name: What they are, for example "UCI Adult test split (public)".
@@ -36,6 +42,12 @@ class Subject:
             private records; None where there is no such rule.
         claims: The run's privacy claims, each as a mapping.
         round: The round whose model this is, from 1; 0 outside a run.
+        training: What the model was trained on, by client; None where that is not known, as for a real server.
+        validation: Records of clients who took part, which were not trained on; None where there are none.
+        unseen: Records of clients who took no part; None where there are none.
+        federation: How the clients train; None outside a simulation.
+        previous: The model of the last assessment in the same run, in evaluation mode; None at the first.
+        principles: Principles to hold the model to, besides those that come with the task.
 
     Raises:
         ConfigError: The model is in training mode.
@@ -50,10 +62,19 @@ class Subject:
     shards: tuple[NDArray[np.int64], ...] | None = None
     claims: tuple[Mapping[str, Any], ...] = ()
     round: int = 0
+    training: ClientRecords | None = None
+    validation: ClientRecords | None = None
+    unseen: ClientRecords | None = None
+    federation: Federation | None = None
+    previous: nn.Module | None = None
+    principles: tuple[Principle, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.model.training:
-            raise ConfigError("the subject's model is in training mode; call model.eval() before judging it")
+        for model in (self.model, self.previous):
+            if model is not None and model.training:
+                raise ConfigError(
+                    "the subject's model is in training mode; call model.eval() before judging it"
+                )
         if (
             self.released is None
             and self.evaluation is self.task.evaluation
@@ -62,17 +83,29 @@ class Subject:
             object.__setattr__(
                 self, "released", "figures on these records, without noise and charged to no budget"
             )
-        x, y = self.evaluation.x, self.evaluation.y
-        if len(y) == 0:
+        if len(self.evaluation) == 0:
             raise DataError(
                 f"the evaluation set {self.evaluation_name!r} is empty; there is nothing to judge on"
             )
-        if x.shape[1] != len(self.task.schema.feature_names):
-            wanted = len(self.task.schema.feature_names)
-            raise DataError(
-                f"the evaluation records have {x.shape[1]} features, the schema {wanted}; encode them with it"
+        own = None if self.federation is None else self.federation.own
+        parts = (self.training, self.validation, self.unseen, own)
+        for examples in (self.evaluation, *(part.examples for part in parts if part is not None)):
+            self._check(examples)
+
+    def _check(self, examples: Examples) -> None:
+        found, wanted = examples.x.shape[1:], self.task.schema.shape
+        if found != wanted:
+            sizes = (
+                f"{shape[0]} features" if len(shape) == 1 else f"shape {shape}" for shape in (found, wanted)
             )
-        if y.min() < 0 or y.max() >= len(self.task.classes):
+            raise DataError("the records have {}, the schema {}; encode them with it".format(*sizes))
+        y = examples.y
+        if self.task.kind == "regression":
+            if y.dtype != np.float32:
+                raise DataError(f"the targets of a regression task are numbers, not {y.dtype}")
+        elif y.dtype != np.int64 or y.shape[1:] != self.task.train.y.shape[1:]:
+            raise DataError(f"the labels are {y.dtype} of shape {y.shape}; they do not fit the task")
+        elif len(y) and (y.min() < 0 or y.max() >= len(self.task.classes)):
             raise DataError(f"labels run from {y.min()} to {y.max()}, the classes are {self.task.classes}")
 
     @property
@@ -83,7 +116,13 @@ class Subject:
     @property
     def binary(self) -> bool:
         """Whether the task has a positive class, class 1, and one logit."""
-        return self.task.outputs == 1
+        return self.task.kind == "binary"
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many examples one forward pass takes."""
+        signature = self.task.signature
+        return max(1, min(_MOST_ROWS, _VALUES // max(prod(signature.inputs), prod(signature.outputs))))
 
     def tensor(self, array: NDArray[Any]) -> Tensor:
         """A copy of the array on the model's device."""
@@ -91,52 +130,96 @@ class Subject:
         return torch.tensor(array, device=None if parameter is None else parameter.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(n, outputs)`` of one batch, differentiable.
+        """Outputs ``(n, *outputs)`` of one batch, differentiable.
 
         Raises:
             ModelError: The model returns another shape.
         """
-        logits = self.model(x)
-        expected = (len(x), self.task.outputs)
-        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"the model returned {found} where logits of shape {expected} were expected")
-        return logits
+        outputs = self.model(x)
+        expected = (len(x), *self.task.signature.outputs)
+        if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
+            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ModelError(f"the model returned {found} where outputs of shape {expected} were expected")
+        return outputs
 
-    def logits(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Logits ``(n, outputs)``, computed in batches and without gradients.
+    def collect(
+        self, x: NDArray[Any], function: Callable[[NDArray[np.float64], slice], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """What a function makes of the model's outputs, batch by batch and without gradients.
+
+        Args:
+            x: ``(n, *inputs)``.
+            function: Maps outputs ``(rows, *outputs)``, and where these rows are in `x`, to ``(rows, ...)``.
 
         Raises:
-            ModelError: A logit is not finite, or the shape is wrong: nothing can be said of such a model.
+            ModelError: An output is not finite, or the shape is wrong: nothing can be said of such a model.
         """
-        with torch.no_grad():
-            parts = [
-                self.forward(self.tensor(x[start : start + _ROWS])).double().cpu().numpy()
-                for start in range(0, len(x), _ROWS)
-            ]
-        logits = np.concatenate(parts) if parts else np.empty((0, self.task.outputs))
-        broken = int(np.sum(~np.isfinite(logits).all(axis=1)))
+        parts, broken = [], 0
+        for start in range(0, max(len(x), 1), self.rows_at_once):
+            rows = slice(start, start + self.rows_at_once)
+            with torch.no_grad():
+                outputs = self.forward(self.tensor(x[rows])).double().cpu().numpy()
+            bad = int(np.sum(~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)))
+            broken += bad
+            if not bad:
+                parts.append(function(outputs, rows))
         if broken:
-            raise ModelError(f"the model's output is not finite for {broken} of {len(logits)} examples")
-        return logits
+            raise ModelError(f"the model's output is not finite for {broken} of {len(x)} examples")
+        return np.concatenate(parts)
 
-    def probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities ``(n, classes)``; see `logits` for errors."""
+    def logits(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """Outputs ``(n, *outputs)``; see `collect` for errors."""
+        return self.collect(x, lambda outputs, _: outputs)
+
+    def per_record(self, examples: Examples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """``(n,)`` losses and ``(n,)`` bounded scores, see `measure`."""
+        kind, y = self.task.kind, examples.y
+        both = self.collect(
+            examples.x, lambda outputs, rows: np.stack(measure(kind, outputs, y[rows]), axis=1)
+        )
+        return both[:, 0], both[:, 1]
+
+    def probabilities(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """Probabilities ``(n, classes)``, or ``(n, positions, tokens)``; see `collect` for errors.
+
+        Raises:
+            ConfigError: The task has no classes.
+        """
+        self._need_classes()
         logits = self.logits(x)
         if self.binary:
             return np.asarray(np.concatenate([special.expit(-logits), special.expit(logits)], axis=1))
-        return np.asarray(special.softmax(logits, axis=1))
+        return np.asarray(special.softmax(logits, axis=-1))
 
-    def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Predicted classes ``(n,)``; see `logits` for errors."""
-        return decide(self.logits(x))
+    def predict(self, x: NDArray[Any]) -> NDArray[np.int64]:
+        """Predicted classes ``(n,)``, or tokens ``(n, positions)``; see `collect` for errors.
+
+        Raises:
+            ConfigError: The task has no classes.
+        """
+        self._need_classes()
+        return self.collect(x, lambda outputs, _: decide(outputs))
+
+    def values(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """Predicted numbers ``(n,)`` of a regression task in the target's own unit; see `collect` for errors.
+
+        Raises:
+            ConfigError: The task predicts classes.
+        """
+        if self.task.target is None:
+            raise ConfigError(f"the task {self.task.name!r} predicts classes: use predict, not values")
+        return self.task.target.decode(self.logits(x)[:, 0])
+
+    def _need_classes(self) -> None:
+        if self.task.kind == "regression":
+            raise ConfigError(f"the task {self.task.name!r} predicts a number: use values")
 
     def input_bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Lowest and highest value of every feature ``(features,)``, public and in encoded units."""
+        """Lowest and highest value of every feature ``(*inputs,)``, public and in encoded units."""
         return self.task.schema.low, self.task.schema.high
 
     def perturbable(self) -> NDArray[np.bool_]:
-        """Which features ``(features,)`` an attack may move: numeric ones that a person can change."""
+        """Which features ``(*inputs,)`` an attack may move: numeric ones that a person can change."""
         return self.task.schema.perturbable & ~self.task.schema.immutable
 
     def sample(self, size: int, rng: np.random.Generator) -> Examples:
@@ -145,13 +228,6 @@ class Subject:
         if size >= count:
             return self.evaluation
         return self.evaluation.take(np.sort(rng.choice(count, size=size, replace=False)))
-
-
-def decide(logits: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Classes ``(n,)`` from logits ``(n, outputs)``: a single logit is positive above 0."""
-    if logits.shape[1] == 1:
-        return np.asarray(logits[:, 0] > 0, dtype=np.int64)
-    return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.assess.base import Cost, Subject, Tier
+from fedsafe.assess.error_gaps import error_gaps
 from fedsafe.assess.gaps import CELLS, Counts, Rate, count_cells, measure_gap, rate_counts
+from fedsafe.data import Target
 from fedsafe.findings import Finding, Scope, estimate, not_measured, proportion
 
 _GAPS: dict[str, tuple[Rate, ...]] = {
@@ -42,16 +44,20 @@ class Fairness:
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
         """Measures; see `Assessor`."""
         attributes = _attributes(subject, self.intersections)
-        if not attributes:
-            reason = "the evaluation set names no group"
+        reason = "" if attributes else "the evaluation set names no group"
+        if subject.task.kind == "next_token":
+            reason = "the positions of one record are not independent trials, as the rates of a group need"
+        if reason:
             return [
                 not_measured(f"fairness.{gap}", reason, status="not_applicable", **subject.provenance)
                 for gap in _GAPS
             ]
+        resamples = 2000 if tier == "cheap" else 10_000
+        if subject.task.target is not None:
+            return self._errors(subject, subject.task.target, attributes, rng, resamples)
         examples = subject.evaluation
         predicted = subject.predict(examples.x)
         table = count_cells(examples.y, predicted, examples.groups, binary=subject.binary)
-        resamples = 2000 if tier == "cheap" else 10_000
         findings: list[Finding] = []
         for attribute in attributes:
             by_group = table.groupby(level=list(attribute)).sum()
@@ -60,6 +66,34 @@ class Fairness:
             eligible = self._eligible(cells, subject.binary)
             findings += self._rates(subject, _label(attribute), names, cells, eligible)
             findings += self._gaps(subject, _label(attribute), names, cells, eligible, rng, resamples)
+        return findings
+
+    def _errors(
+        self,
+        subject: Subject,
+        target: Target,
+        attributes: list[tuple[str, ...]],
+        rng: np.random.Generator,
+        resamples: int,
+    ) -> list[Finding]:
+        """Errors by group, of a model that predicts a number."""
+        examples = subject.evaluation
+        errors = np.abs(subject.values(examples.x) - target.decode(examples.y))
+        findings: list[Finding] = []
+        for attribute in attributes:
+            groups = examples.groups[attribute[0]]
+            for name in attribute[1:]:
+                groups = np.strings.add(np.strings.add(groups, " & "), examples.groups[name])
+            findings += error_gaps(
+                errors,
+                examples,
+                _label(attribute),
+                groups,
+                minimum=self.minimum,
+                resamples=resamples,
+                rng=rng,
+                context=subject.provenance,
+            )
         return findings
 
     def _eligible(self, cells: Counts, binary: bool) -> NDArray[np.bool_]:

@@ -1,78 +1,103 @@
-"""Integrated gradients, and how faithful they are beside a random explanation."""
+"""Explanations of the model's outputs, and how faithful they are beside a random one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients
 from captum.metrics import infidelity
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsafe.assess.base import Cost, Subject, Tier, decide
-from fedsafe.data import Schema
+from fedsafe.assess.base import Cost, Subject, Tier
+from fedsafe.assess.explainers import EXPLAINERS, Explained, explain, public_baselines, unexplainable
+from fedsafe.assess.features import by_group, feature_groups
+from fedsafe.data import InputSchema
+from fedsafe.extensions import one_line, resolve
 from fedsafe.findings import Finding, Scope, bootstrap, estimate, not_measured, t_interval
 
 Array = NDArray[np.float64]
 
 _FEWEST = 30  # examples for an interval of a mean
-_ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interpretability:
-    """Integrated gradients of the predicted class's logit (the positive class's where there is one logit).
+    """Attributions of the predicted class's logit: the positive class's, or the number itself, where there is one output.
 
     Attributes:
+        explainers: Names, import paths or entry points, see `fedsafe.assess.explainers.Explainer`.
         scale: Standard deviation of the Gaussian noise of infidelity, in encoded units.
         largest_gap: Completeness gap above which the attributions are called unreliable.
+
+    Raises:
+        ConfigError: An explainer cannot be found.
     """
 
     name: ClassVar[str] = "interpretability"
+    explainers: tuple[str, ...] = ("integrated_gradients",)
     scale: float = 0.1
     largest_gap: float = 0.05
 
+    def __post_init__(self) -> None:
+        for name in self.explainers:
+            resolve("explainer", name, EXPLAINERS)
+
     def plan(self, subject: Subject, tier: Tier) -> Cost:
         """Passes of the path integrals and of the infidelity."""
-        examples, steps, draws = _effort(tier)
-        n = min(examples, len(subject.evaluation))
-        integrals = 2 * n * steps
+        if unexplainable(subject):
+            return Cost(description=f"nothing: {unexplainable(subject)}")
+        size, steps, draws = _effort(subject, tier)
+        n, kinds = min(size, len(subject.evaluation)), len(self.explainers)
+        integrals = 2 * n * steps * kinds
         return Cost(
-            description=f"integrated gradients of {n} examples from 2 baselines in {steps} steps",
+            description=f"{', '.join(self.explainers)} of {n} examples from 2 baselines in {steps} steps",
             examples=n,
-            forward=integrals + 10 * n * (draws + 1),
+            forward=integrals + 10 * n * (draws + 1) * kinds,
             backward=integrals,
         )
 
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
         """Measures; see `Assessor`."""
-        size, steps, draws = _effort(tier)
+        size, steps, draws = _effort(subject, tier)
         examples = subject.sample(size, rng)
         findings = []
-        for name, point in public_baselines(subject.task.schema).items():
-            context: Scope = {
-                "where": {"explainer": "integrated_gradients", "baseline": name},
-                **subject.provenance,
-            }
-            if len(examples) < _FEWEST:
-                findings += _unmeasured(
-                    f"{len(examples)} examples are too few", "insufficient", len(examples), context
-                )
+        for explainer in self.explainers:
+            if unexplainable(subject):
+                where: Scope = {"where": {"explainer": explainer}, **subject.provenance}
+                findings += _unmeasured(unexplainable(subject), "not_applicable", len(examples), where)
                 continue
-            explained = explain(subject, examples.x, point, steps)
-            if not np.any(explained.change):
-                reason = "the output is the same at the baseline and at every example"
-                findings += _unmeasured(reason, "not_applicable", len(examples), context)
-                continue
-            findings.append(self._completeness(explained, steps, rng, context))
-            findings += self._infidelity(subject, explained, draws, rng, context)
-            findings.append(self._top(subject.task.schema, explained, rng, context))
+            for name, point in public_baselines(subject.task.schema).items():
+                context: Scope = {
+                    "where": {"explainer": explainer, "baseline": name},
+                    **subject.provenance,
+                }
+                if len(examples) < _FEWEST:
+                    findings += _unmeasured(
+                        f"{len(examples)} examples are too few", "insufficient", len(examples), context
+                    )
+                    continue
+                try:
+                    explained = explain(subject, examples.x, point, steps, explainer=explainer, rng=rng)
+                except Exception as error:
+                    if explainer in EXPLAINERS:
+                        raise  # ours: the model is at fault, and the whole assessor reports it
+                    reason = f"explainer {explainer!r} failed: {one_line(error)}"
+                    findings += _unmeasured(reason, "failed", len(examples), context)
+                    continue
+                if not np.any(explained.change):
+                    reason = "the output is the same at the baseline and at every example"
+                    findings += _unmeasured(reason, "not_applicable", len(examples), context)
+                    continue
+                findings.append(self._completeness(explained, steps, rng, context))
+                findings += self._infidelity(subject, explained, draws, rng, context)
+                findings.append(self._top(subject.task.schema, explained, rng, context))
         return findings
 
     def _completeness(
-        self, explained: "Explained", steps: int, rng: np.random.Generator, context: Scope
+        self, explained: Explained, steps: int, rng: np.random.Generator, context: Scope
     ) -> Finding:
         pairs = np.stack([np.abs(explained.gap), np.abs(explained.change)], axis=1)
         return estimate(
@@ -88,11 +113,11 @@ class Interpretability:
         )
 
     def _infidelity(
-        self, subject: Subject, explained: "Explained", draws: int, rng: np.random.Generator, context: Scope
+        self, subject: Subject, explained: Explained, draws: int, rng: np.random.Generator, context: Scope
     ) -> list[Finding]:
         local = explained.local
         random = torch.tensor(rng.standard_normal(local.shape), dtype=local.dtype, device=local.device)
-        random *= local.norm(dim=1, keepdim=True) / random.norm(dim=1, keepdim=True)
+        random *= _norm(local) / _norm(random)
         seed = int(rng.integers(2**63))
 
         def score(attribution: Tensor, *, normalise: bool) -> Array:
@@ -103,7 +128,9 @@ class Interpretability:
                 attribution,
                 target=explained.target,
                 n_perturb_samples=draws,
-                max_examples_per_batch=min(max(_ROWS, len(attribution)), len(attribution) * draws),
+                max_examples_per_batch=min(
+                    max(subject.rows_at_once, len(attribution)), len(attribution) * draws
+                ),
                 normalize=normalise,
             )
             return np.asarray(np.maximum(values.double().cpu().numpy(), 0.0))
@@ -149,10 +176,11 @@ class Interpretability:
         return [found, normalised]
 
     def _top(
-        self, schema: Schema, explained: "Explained", rng: np.random.Generator, context: Scope
+        self, schema: InputSchema, explained: Explained, rng: np.random.Generator, context: Scope
     ) -> Finding:
         metric = "interpretability.top_feature_share"
-        names, strength = by_column(schema, explained.attribution)
+        groups = feature_groups(schema)
+        names, strength = [name for name, _ in groups], by_group(groups, explained.attribution)
         total = strength.sum(axis=1)
         gap = float(np.abs(explained.gap).sum() / np.abs(explained.change).sum())
         if gap > self.largest_gap:
@@ -183,90 +211,16 @@ class Interpretability:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Explained:
-    """Integrated gradients of some examples.
-
-    Attributes:
-        x: ``(n, features)`` the examples.
-        target: Output that is explained: 0, or ``(n,)`` the predicted classes.
-        local: ``(n, features)`` mean gradient on the path: the attribution of a unit change.
-        attribution: ``(n, features)`` integrated gradients: `local` times the distance from the baseline.
-        change: ``(n,)`` the output's change from the baseline.
-        gap: ``(n,)`` the attributions' sum less that change.
-    """
-
-    x: Tensor
-    target: int | Tensor
-    local: Tensor
-    attribution: Array
-    change: Array
-    gap: Array
+def _effort(subject: Subject, tier: Tier) -> tuple[int, int, int]:
+    """Examples, nodes of the path integral, and draws of noise for each example: fewer of images than of tables."""
+    size, values, steps, draws = (256, 1 << 17, 32, 20) if tier == "cheap" else (1024, 1 << 20, 64, 50)
+    return min(size, max(100, values // prod(subject.task.schema.shape))), steps, draws
 
 
-def explain(subject: Subject, x: NDArray[np.float32], baseline: NDArray[np.float32], steps: int) -> Explained:
-    """Integrated gradients along the straight path from a baseline (Sundararajan, Taly and Yan, 2017).
-
-    Args:
-        subject: Whose model is explained.
-        x: ``(n, features)``.
-        baseline: ``(features,)``.
-        steps: Nodes of the Gauss-Legendre rule.
-    """
-    logits = subject.logits(x)
-    rows = np.arange(len(x))
-    column = np.zeros(len(x), dtype=np.int64) if subject.binary else decide(logits)
-    change = logits[rows, column] - subject.logits(baseline[None])[0, column]
-    inputs = subject.tensor(x).requires_grad_()
-    target = 0 if subject.binary else subject.tensor(column)
-    local = IntegratedGradients(subject.forward, multiply_by_inputs=False).attribute(
-        inputs,
-        baselines=subject.tensor(baseline[None]),
-        target=target,
-        n_steps=steps,
-        internal_batch_size=max(_ROWS, len(x)),
-    )
-    gradients = local.detach().float()
-    attribution = gradients.double().cpu().numpy() * (x.astype(np.float64) - baseline)
-    return Explained(
-        x=inputs.detach(),
-        target=target,
-        local=gradients,
-        attribution=attribution,
-        change=change,
-        gap=attribution.sum(axis=1) - change,
-    )
-
-
-def public_baselines(schema: Schema) -> dict[str, NDArray[np.float32]]:
-    """Reference points that need no record: all features 0, and the middle of the public bounds.
-
-    The middle of a one-hot group of k features is 1/k in each.
-    """
-    middle = ((schema.low + schema.high) / 2).astype(np.float32)
-    for group in schema.one_hot:
-        middle[list(group)] = 1 / len(group)
-    return {"zero": np.zeros_like(middle), "midpoint": middle}
-
-
-def by_column(schema: Schema, attribution: Array) -> tuple[list[str], Array]:
-    """Absolute attribution of each raw column: the one-hot features of a column are summed first.
-
-    Args:
-        schema: The public schema.
-        attribution: ``(n, features)``.
-
-    Returns:
-        The columns' names, and ``(n, columns)``.
-    """
-    widths = [len(column.feature_names) for column in schema.columns]
-    starts = np.cumsum([0, *widths[:-1]])
-    return [column.name for column in schema.columns], np.abs(np.add.reduceat(attribution, starts, axis=1))
-
-
-def _effort(tier: Tier) -> tuple[int, int, int]:
-    """Examples, nodes of the path integral, and draws of noise for each example."""
-    return (256, 32, 20) if tier == "cheap" else (1024, 64, 50)
+def _norm(x: Tensor) -> Tensor:
+    """Euclidean norm of each example, shaped to scale it."""
+    norm: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return norm.view(-1, *([1] * (x.ndim - 1)))
 
 
 def _ratio(pairs: Array) -> Array:

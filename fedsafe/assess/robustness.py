@@ -1,14 +1,18 @@
 """How accuracy falls under noise and under attack, with the attack's checks on itself."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.assess.attacks import Box, fgsm, pgd, random_corners
+from fedsafe.assess.attacking import CONTROL, attack_all, faults
+from fedsafe.assess.attacks import ATTACKS
 from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.data import Examples
+from fedsafe.extensions import resolve
 from fedsafe.findings import Context, Finding, Scope, not_measured, proportion
 
 Correct = NDArray[np.bool_]
@@ -16,8 +20,7 @@ Correct = NDArray[np.bool_]
 _NOISE = "robustness.noise_accuracy"
 _ATTACK = "robustness.attacked_accuracy"
 
-# float32 cannot place a corner better than this, in encoded units of order 1.
-_ROUNDING = 1e-5
+_MOST_NAMES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,44 +28,59 @@ class Effort:
     """How hard a tier tries.
 
     Attributes:
-        examples: Examples to attack.
+        examples: Examples to attack, at most.
+        values: Input values to attack, at most: fewer examples of an image than of a table.
         steps: Gradient steps of a start.
         restarts: Starts.
     """
 
     examples: int
+    values: int = 1 << 18
     steps: int
     restarts: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
-    """Accuracy under Gaussian noise, FGSM and PGD on the numeric features that a person can change.
+    """Accuracy under Gaussian noise and under attacks on the numeric features that a person can change.
 
     Attributes:
         scales: Standard deviations of the noise, in encoded units.
         radii: Radii of the attacks in the maximum norm, in encoded units.
+        l2_radii: Radii in the Euclidean norm; where None, some for images and none for tables.
+        attacks: Names, import paths or entry points of attacks, see `fedsafe.assess.attacks.Attack`.
         tolerance: Share of the examples on which an attack may be weaker than a simpler one, or than itself
-            at a smaller radius, before it is called unreliable.
+            at a smaller radius, before it is called unreliable. FGSM is the simple one.
         cheap: Effort of the cheap tier.
         full: Effort of the full tier.
+
+    Raises:
+        ConfigError: An attack cannot be found.
     """
 
     name: ClassVar[str] = "robustness"
     scales: tuple[float, ...] = (0.05, 0.1, 0.25)
     radii: tuple[float, ...] = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+    l2_radii: tuple[float, ...] | None = None
+    attacks: tuple[str, ...] = ("fgsm", "pgd")
     tolerance: float = 0.01
     cheap: Effort = Effort(examples=2000, steps=8, restarts=2)
-    full: Effort = Effort(examples=5000, steps=20, restarts=4)
+    full: Effort = Effort(examples=5000, values=1 << 21, steps=20, restarts=4)
+
+    def __post_init__(self) -> None:
+        for name in self.attacks:
+            resolve("attack", name, ATTACKS)
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
         """Passes of the noise, the control, FGSM and PGD."""
-        effort = self._effort(tier)
-        n = min(effort.examples, len(subject.evaluation))
-        climbs = len(self.radii) * (effort.steps * effort.restarts + 1) * n
-        checks = len(self.radii) * 12 * n
+        if _unfit(subject):
+            return Cost(description=f"nothing: {_unfit(subject)}")
+        effort, n = self._effort(tier), self._size(subject, tier)
+        regions = len(self.radii) + len(self._l2(subject))
+        climbs = regions * (effort.steps * effort.restarts + 1) * n * max(1, len(self.attacks) - 1)
+        checks = regions * 12 * n
         return Cost(
-            description=f"noise at {len(self.scales)} scales, PGD at {len(self.radii)} radii, {n} examples",
+            description=f"{len(self.scales)} noises, {', '.join(self.attacks)} at {regions} radii, {n} examples",
             examples=n,
             forward=climbs + checks + len(self.scales) * n,
             backward=climbs,
@@ -70,19 +88,32 @@ class Robustness:
 
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
         """Measures; see `Assessor`."""
-        if not subject.perturbable().any():
-            reason = "the schema has no numeric feature that a person can change"
+        reason = _unfit(subject)
+        if reason:
             return [
                 not_measured(metric, reason, status="not_applicable", **subject.provenance)
                 for metric in (_NOISE, _ATTACK)
             ]
         effort = self._effort(tier)
-        examples = subject.sample(effort.examples, rng)
+        examples = subject.sample(self._size(subject, tier), rng)
         clean = subject.predict(examples.x) == examples.y
-        return self._noise(subject, examples, clean, rng) + self._curve(subject, examples, clean, effort, rng)
+        findings = self._noise(subject, examples, clean, rng)
+        for norm, radii in (("linf", self.radii), ("l2", self._l2(subject))):
+            findings += self._curve(subject, examples, clean, norm, radii, effort, rng)
+        return findings
 
     def _effort(self, tier: Tier) -> Effort:
         return self.cheap if tier == "cheap" else self.full
+
+    def _size(self, subject: Subject, tier: Tier) -> int:
+        effort = self._effort(tier)
+        size = min(effort.examples, max(200, effort.values // prod(subject.task.schema.shape)))
+        return min(size, len(subject.evaluation))
+
+    def _l2(self, subject: Subject) -> tuple[float, ...]:
+        if self.l2_radii is not None:
+            return self.l2_radii
+        return (0.5, 1.0, 2.0) if len(subject.task.schema.shape) > 1 else ()
 
     def _noise(
         self, subject: Subject, examples: Examples, clean: Correct, rng: np.random.Generator
@@ -99,40 +130,73 @@ class Robustness:
         return findings
 
     def _curve(
-        self, subject: Subject, examples: Examples, clean: Correct, effort: Effort, rng: np.random.Generator
+        self,
+        subject: Subject,
+        examples: Examples,
+        clean: Correct,
+        norm: str,
+        radii: tuple[float, ...],
+        effort: Effort,
+        rng: np.random.Generator,
     ) -> list[Finding]:
         """The security curve: a robust example withstands all that was tried at this or a smaller radius."""
         findings: list[Finding] = []
-        standing = {"fgsm": clean, "pgd": clean}
-        for radius in sorted(self.radii):
-            found = _attack(subject, examples, radius, effort, rng)
-            faults = {name: _faults(subject, examples.x, x, radius) for name, x in found.items()}
+        standing = dict.fromkeys(self.attacks, clean)
+        for radius in sorted(radii):
+            found = attack_all(
+                subject, examples, self.attacks, norm, radius, effort.steps, effort.restarts, rng
+            )
             # Counted by the untouched model on the returned input, never by the attack's own word.
-            holds = {name: clean & (subject.predict(x) == examples.y) for name, x in found.items()}
-            missed = {
-                "broken_at_smaller_radius": _share(holds["pgd"] & ~standing["pgd"]),
-                "broken_by_fgsm": _share(holds["pgd"] & ~holds["fgsm"]),
-                "broken_by_random_corners": _share(holds["pgd"] & ~holds["random"]),
+            holds = {
+                name: clean & (subject.predict(x) == examples.y)
+                for name, x in found.items()
+                if not isinstance(x, str)
             }
-            weak = [check for check, share in missed.items() if share > self.tolerance]
-            for name in standing:
-                reasons = [f"{count} adversarials {rule}" for rule, count in faults[name].items() if count]
-                if not reasons:
-                    standing[name] = standing[name] & holds[name]
-                if name == "pgd" and weak:
-                    named = ", ".join(weak).replace("_", " ")
-                    reasons.append(f"PGD missed over {self.tolerance:.0%} of the examples {named}")
+            for name in self.attacks:
                 common: Context = {
-                    "where": {"attack": name, "norm": "linf", "radius": radius},
+                    "where": {"attack": name, "norm": norm, "radius": radius},
                     "bound": "upper",
                     "anchors": {"clean": float(clean.mean())},
-                    "diagnostics": {"violations": faults[name], **(missed if name == "pgd" else {})},
                     "detail": _describe(name, effort, subject),
                     "data": subject.evaluation_name,
                     "released": subject.released,
                 }
+                x = found[name]
+                if isinstance(x, str):
+                    findings.append(not_measured(_ATTACK, x, status="failed", **common))
+                    continue
+                broken = faults(subject, examples.x, x, norm, radius)
+                missed = {} if name == "fgsm" else _missed(name, holds, standing)
+                reasons = [f"{count} adversarials {rule}" for rule, count in broken.items() if count]
+                if not reasons:
+                    standing[name] = standing[name] & holds[name]
+                weak = [check for check, share in missed.items() if share > self.tolerance]
+                if weak:
+                    named = ", ".join(weak).replace("_", " ")
+                    label = name.upper() if name in ATTACKS else name
+                    reasons.append(f"{label} missed over {self.tolerance:.0%} of the examples {named}")
+                common["diagnostics"] = {"violations": broken, **missed}
                 findings.append(_attacked(standing[name], reasons, common))
         return findings
+
+
+def _unfit(subject: Subject) -> str:
+    """Why there is nothing to attack; "" where there is."""
+    if subject.task.schema.vocabulary is not None:
+        return "the inputs are tokens: there is no small change of one"
+    if subject.task.kind not in ("binary", "multiclass"):
+        return f"accuracy under attack needs one class to predict, and the task is {subject.task.kind}"
+    if not subject.perturbable().any():
+        return "the schema has no numeric feature that a person can change"
+    return ""
+
+
+def _missed(name: str, holds: Mapping[str, Correct], standing: Mapping[str, Correct]) -> dict[str, float]:
+    """Shares of the examples that stand the attack now, and fell to something simpler."""
+    missed = {"broken_at_smaller_radius": _share(holds[name] & ~standing[name])}
+    if "fgsm" in holds:
+        missed["broken_by_fgsm"] = _share(holds[name] & ~holds["fgsm"])
+    return {**missed, "broken_by_random_edges": _share(holds[name] & ~holds[CONTROL])}
 
 
 def _attacked(standing: Correct, reasons: list[str], context: Context) -> Finding:
@@ -147,39 +211,10 @@ def _share(flags: Correct) -> float:
     return float(flags.mean())
 
 
-def _attack(
-    subject: Subject, examples: Examples, radius: float, effort: Effort, rng: np.random.Generator
-) -> dict[str, NDArray[np.float32]]:
-    x, y = subject.tensor(examples.x), subject.tensor(examples.y)
-    low, high = (subject.tensor(bound) for bound in subject.input_bounds())
-    box = Box.around(x, radius, low, high, subject.tensor(subject.perturbable()))
-    forward = subject.forward
-    found = {
-        "fgsm": fgsm(forward, x, y, box),
-        "random": random_corners(forward, x, y, box, draws=4, rng=rng),
-        "pgd": pgd(forward, x, y, box, steps=effort.steps, restarts=effort.restarts, rng=rng),
-    }
-    return {name: point.detach().cpu().numpy() for name, point in found.items()}
-
-
-def _faults(
-    subject: Subject, clean: NDArray[np.float32], found: NDArray[np.float32], radius: float
-) -> dict[str, int]:
-    """How many adversarials break each rule of the threat model; checked on what the attack returned."""
-    low, high = subject.input_bounds()
-    fixed = ~subject.perturbable()
-    moved = np.abs(found.astype(np.float64) - clean)
-    outside = (found < np.minimum(low, clean)) | (found > np.maximum(high, clean))
-    return {
-        "leave the radius": int((moved > radius + _ROUNDING).any(axis=1).sum()),
-        "leave the public bounds": int(outside.any(axis=1).sum()),
-        "change a fixed feature": int((moved[:, fixed] > 0).any(axis=1).sum()),
-        "are not finite": int((~np.isfinite(found)).any(axis=1).sum()),
-    }
-
-
 def _describe(name: str, effort: Effort, subject: Subject) -> dict[str, Any]:
-    schema = subject.task.schema
-    moved = [n for n, free in zip(schema.feature_names, subject.perturbable(), strict=True) if free]
-    tried = {"steps": effort.steps, "restarts": effort.restarts} if name == "pgd" else {"steps": 1}
+    schema, free = subject.task.schema, subject.perturbable().ravel()
+    moved: list[str] | str = f"{free.sum()} of {free.size} features"
+    if free.sum() <= _MOST_NAMES:
+        moved = [n for n, moves in zip(schema.feature_names, free, strict=True) if moves]
+    tried = {"steps": 1} if name == "fgsm" else {"steps": effort.steps, "restarts": effort.restarts}
     return {**tried, "perturbed": moved, "counted": "the worst of the clean input and all smaller radii"}

@@ -1,16 +1,31 @@
-"""``fedsafe data describe``: how a configuration spreads its records over clients."""
+"""``fedsafe data``: what tasks there are, and how a configuration spreads one over clients."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-data_app = typer.Typer(help="Look at a task and its partition.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at tasks and their partitions.", no_args_is_help=True)
 
 
 @data_app.callback()
 def _group() -> None:
-    """Look at a task and its partition."""
+    """Look at tasks and their partitions."""
+
+
+@data_app.command("list")
+def list_command() -> None:
+    """Print the tasks that have a name, with their kind, records, holders, options and source."""
+    from fedsafe.data.tasks import SHIPPED
+
+    for name, shipped in SHIPPED.items():
+        train, evaluation = shipped.records
+        facts = [shipped.kind, f"{train:,} + {evaluation:,} records", shipped.holders]
+        typer.echo(f"{name:<15}{', '.join(fact for fact in facts if fact)}")
+        if shipped.options:
+            typer.echo(f"{'':<15}options: {', '.join(shipped.options)}")
+        typer.echo(f"{'':<15}{shipped.source.name}")
+        typer.echo(f"{'':<15}{shipped.source.licence}; {shipped.source.url}")
 
 
 @data_app.command("describe")
@@ -25,14 +40,22 @@ def describe_command(
     out: Annotated[Path, typer.Option(help="Where to draw it.")] = Path("federation.png"),
 ) -> None:
     """Print the federation that a configuration describes, and draw it."""
-    from fedsafe.data import load_task, partition
-    from fedsafe.data.describe import draw, summary_text
+    from fedsafe.data import federate, load_task
+    from fedsafe.data.describe import draw, federation_text, holdings
     from fedsafe.runs.config import read_config
 
     overrides = [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
     resolved = read_config(config, overrides)
-    task = load_task(resolved.task)
     federation = resolved.federation
-    parts = partition(task.train.y, federation.clients, federation.partition, resolved.seed)
-    typer.echo(summary_text(task, parts))
-    typer.echo(f"drawn in {draw(task, parts, out)}")
+    cut = federate(
+        load_task(resolved.task),
+        clients=federation.clients,
+        partition=federation.partition,
+        held_out=federation.held_out,
+        client_validation=federation.client_validation,
+        evaluation=resolved.data.evaluation,
+        validation_fraction=resolved.data.validation_fraction,
+        seed=resolved.seed,
+    )
+    typer.echo(federation_text(cut))
+    typer.echo(f"drawn in {draw(cut.task, holdings(cut), out, cut.names)}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.engine import clipped_sum
-from fedsafe.client.stacked.model import StackedModel
+from fedsafe.client.stacked.model import StackedModel, measure
 from fedsafe.data import Signature
 from fedsafe.errors import ModelError
 
@@ -161,7 +161,9 @@ def stacks_faithfully(module: nn.Module, objective: Objective, signature: Signat
     parameters = torch.stack(list(_parameter_vectors(module)))
     mask = torch.ones(clients, batch, dtype=torch.bool)
     try:
-        sums, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, PROBE_CLIP)
+        channels_last = measure(module, objective, x, y).channels_last
+        model = StackedModel(module, parameters.clone(), channels_last=channels_last)
+        sums, _ = clipped_sum(model, objective, x, y, mask, PROBE_CLIP)
     except Exception:  # whatever the model's own code raises
         return False
     alone = [

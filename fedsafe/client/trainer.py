@@ -22,6 +22,8 @@ class LocalTraining:
         rate: Poisson rate of records in a step.
         clip: Bound on one example's gradient; infinity removes it.
         noise: Noise multiplier; the noise on a step's sum has standard deviation ``noise * clip``.
+        proximal: Pull of each step towards the broadcast parameters, mu of FedProx (Li et al. 2020): its gradient
+            ``mu * (w - w_broadcast)`` joins the step after clipping and noise, so it costs no privacy.
     """
 
     learning_rate: float
@@ -29,6 +31,7 @@ class LocalTraining:
     rate: float
     clip: float
     noise: float
+    proximal: float = 0.0
 
     def step_size(self, records: int) -> float:
         """Learning rate over the public divisor, the expected batch (at least one record)."""
@@ -44,12 +47,15 @@ class ClientJob:
         records: ``(n_k,)`` rows of the data that are this client's.
         batches: Stream of its Poisson batches.
         noise: Stream of its noise.
+        correction: ``(parameters,)`` added to the gradient of each step after noise and divisor: SCAFFOLD's
+            ``c - c_k`` (Karimireddy et al. 2020), made of released values only. None for none.
     """
 
     client: int
     records: NDArray[np.int64]
     batches: Stream
     noise: Stream
+    correction: NDArray[np.float32] | None = None
 
     def sample(self, training: LocalTraining) -> list[NDArray[np.int64]]:
         """The rows of each step's batch, ``steps`` arrays."""

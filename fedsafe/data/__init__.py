@@ -3,6 +3,7 @@
 from fedsafe.data.columns import Categorical, Label, Numeric
 from fedsafe.data.dataset import Examples, Kind, Signature, Source, Target, Task
 from fedsafe.data.federate import Federated, federate
+from fedsafe.data.given import as_task
 from fedsafe.data.inputs import ArraySchema, InputSchema, TokenSchema
 from fedsafe.data.partition import partition
 from fedsafe.data.schema import Schema, Split
@@ -26,6 +27,7 @@ __all__ = [
     "Target",
     "Task",
     "TokenSchema",
+    "as_task",
     "federate",
     "load_task",
     "parse_schema",

@@ -62,6 +62,11 @@ def _number(value: str | None) -> float:
         return math.nan
 
 
+def numbers(values: Texts) -> NDArray[np.float64]:
+    """``(n,)`` numbers, NaN where a text is none."""
+    return np.array([_number(value) for value in values], dtype=np.float64)
+
+
 def _one_hot(codes: NDArray[np.int64], width: int) -> NDArray[np.float32]:
     out = np.zeros((len(codes), width), np.float32)
     out[np.arange(len(codes)), codes] = 1.0
@@ -86,6 +91,8 @@ class Numeric:
         bins: Inner edges ``e`` of the intervals ``[low, e1), [e1, e2), ..., [ek, high]`` that ``"bins"``
             encodes.
         encoding: ``"linear"`` gives one feature, ``"bins"`` one per interval.
+        unknown: Name of one more interval, for missing and unreadable values, where the encoding is ``"bins"``; if
+            empty, they count as ``fill``.
         group: Whether it is a group column for fairness; groups are the intervals of ``group_bins``.
         group_bins: Inner edges of the groups; by default ``bins``.
         immutable: Whether the person cannot change it.
@@ -102,6 +109,7 @@ class Numeric:
     encoded: tuple[float, float] = (0.0, 1.0)
     bins: tuple[float, ...] = ()
     encoding: Encoding = "linear"
+    unknown: str = ""
     group: bool = False
     group_bins: tuple[float, ...] = ()
     immutable: bool = False
@@ -134,6 +142,11 @@ class Numeric:
             raise DataError(
                 f"{where} is encoded in bins: encoded and transform have no effect, so leave them out."
             )
+        if self.unknown and (self.encoding != "bins" or self.fill is not None):
+            raise DataError(
+                f"{where} has unknown = {self.unknown!r}, which is an interval of its own: it needs encoding = 'bins' "
+                f"and no fill."
+            )
         if self.group and not (self.group_bins or self.bins):
             raise DataError(f"{where} is a group column and needs group_bins.")
 
@@ -150,11 +163,10 @@ class Numeric:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """One name per feature."""
-        return (
-            tuple(f"{self.name}={part}" for part in self._intervals(self.bins))
-            if self.one_hot
-            else (self.name,)
-        )
+        if not self.one_hot:
+            return (self.name,)
+        own = (self.unknown,) if self.unknown else ()
+        return tuple(f"{self.name}={part}" for part in (*self._intervals(self.bins), *own))
 
     @property
     def remedy(self) -> str:
@@ -172,7 +184,10 @@ class Numeric:
         """``(n, its features)`` from ``(n,)`` texts; clamped, so every feature lies in ``encoded_range``."""
         raw = self._clamped(values)
         if self.one_hot:
-            return _one_hot(np.digitize(raw, self.bins), len(self.bins) + 1)
+            codes = np.digitize(raw, self.bins)
+            if self.unknown:
+                codes[np.isnan(numbers(values))] = len(self.bins) + 1
+            return _one_hot(codes, len(self.feature_names))
         low, high = self.low, self.high
         if self.transform == "log1p":
             raw, low, high = np.log1p(raw), math.log1p(low), math.log1p(high)
@@ -192,8 +207,8 @@ class Numeric:
 
     def _clamped(self, values: Texts) -> NDArray[np.float64]:
         fill = (self.low + self.high) / 2 if self.fill is None else self.fill
-        numbers = np.array([_number(value) for value in values], dtype=np.float64)
-        return np.clip(np.where(np.isnan(numbers), fill, numbers), self.low, self.high)
+        read = numbers(values)
+        return np.clip(np.where(np.isnan(read), fill, read), self.low, self.high)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedsafe.data.columns import nearest
 from fedsafe.errors import ConfigError
+from fedsafe.extensions import entry_points, resolve
 
 
 def known(spec: Any, keys: Mapping[str, Sequence[str]], where: str) -> str:
@@ -80,3 +81,25 @@ def one_of(value: Any, choices: Sequence[str], where: str) -> str:
         hint = nearest(value, choices) if isinstance(value, str) else ""
         raise ConfigError(f"{where} = {value!r} is unknown.{hint} Use one of: {', '.join(choices)}.")
     return value
+
+
+def plugin_path(kind: str, name: str) -> str | None:
+    """The import path of what is not built in: the name itself, or that of an installed package's entry point.
+
+    Args:
+        kind: ``"task"`` or ``"partition"``.
+        name: ``"package.module:attribute"``, or the name of an entry point.
+
+    Returns:
+        The import path, or None if nothing has that name.
+
+    Raises:
+        ConfigError: If two packages offer the name, or its entry point cannot be loaded.
+    """
+    if ":" in name:
+        return name
+    offered = entry_points(kind)
+    if name not in offered:
+        return None
+    resolve(kind, name, {})
+    return offered[name][0].value

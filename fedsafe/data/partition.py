@@ -16,7 +16,7 @@ from fedsafe.data.dataset import Indices, Texts
 from fedsafe.data.flower_partition import PREFIX, flower_partition
 from fedsafe.data.label_skew import dirichlet, few_classes
 from fedsafe.data.natural import by_holder, holder_column
-from fedsafe.data.options import known, positive, whole
+from fedsafe.data.options import known, plugin_path, positive, whole
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.extensions import call
 from fedsafe.rng import public_generator
@@ -58,8 +58,8 @@ def partition(
               (McMahan and others, 2017);
             * ``{"name": "natural", "by": "writer"}``: one client for each holder in that column of ``holders``;
             * ``{"name": "flwr:DirichletPartitioner", **options}``: a partitioner of flwr-datasets;
-            * ``{"name": "package.module:function", **options}``: called with ``labels``, ``clients``,
-              ``seed`` and the options, returns the list.
+            * ``{"name": "package.module:function", **options}``, or the name of an entry point ``fedsafe.partitions``:
+              called with ``labels``, ``clients``, ``seed`` and the options, returns the list.
 
             ``iid`` and ``dirichlet`` take ``"sizes"``: ``{"name": "equal"}`` (default),
             ``{"name": "lognormal", "sigma": 0.5}``, where ``sigma`` is the standard deviation of the
@@ -86,8 +86,9 @@ def partition(
         return _checked(
             flower_partition(labels, clients, spec, seed, holders or {}), len(labels), clients, name
         )
-    if isinstance(name, str) and ":" in name:
-        return _custom(labels, _given(clients), spec, seed)
+    path = plugin_path("partition", name) if isinstance(name, str) and name not in _KEYS else None
+    if path is not None:
+        return _custom(path, labels, _given(clients), spec, seed)
     name = known(spec, _KEYS, _WHERE)
     if name == "natural":
         return _natural(spec, holders or {}, clients)
@@ -137,9 +138,11 @@ def _natural(spec: Mapping[str, Any], holders: Texts, clients: int | None) -> li
     return parts
 
 
-def _custom(labels: NDArray[Any], clients: int, spec: Mapping[str, Any], seed: int) -> list[Indices]:
+def _custom(
+    path: str, labels: NDArray[Any], clients: int, spec: Mapping[str, Any], seed: int
+) -> list[Indices]:
     options = {key: value for key, value in spec.items() if key != "name"}
-    parts = call(spec["name"], "partition", labels=labels, clients=clients, seed=seed, **options)
+    parts = call(path, "partition", labels=labels, clients=clients, seed=seed, **options)
     parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
     return _checked(parts, len(labels), clients, spec["name"])
 

@@ -18,12 +18,13 @@ A schema is a TOML file (:mod:`fedsafe.data.schema_file` documents the format) o
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.data.columns import Categorical, Label, Numeric, nearest, text
+from fedsafe.data.columns import Categorical, Label, Numeric, nearest, numbers, text
+from fedsafe.data.dataset import Target
 from fedsafe.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,19 +73,25 @@ class Schema:
     perturbable feature alone and the result is still the encoding of a possible record.
 
     Args:
-        label: The label column and its classes.
         columns: The columns that are used, in the order of the features. Others are ignored.
+        label: The label column and its classes; or else
+        target: the numeric column that is predicted, named ``target.name``.
+        holders: Columns that say who holds a record, such as the hospital: the clients of a natural partition. They are
+            features only if ``columns`` has them too.
         missing: Texts that mean "no value", besides an empty cell.
         split: The column that separates training from evaluation records, if the file has one.
         evaluation_public: Whether the evaluation records are declared public.
         note: What was left out and why.
 
     Raises:
-        DataError: If two columns share a name, the label is also a column, or there is no column.
+        DataError: If two columns share a name, what is predicted is also a column, there is no column, or not
+            exactly one of label and target.
     """
 
-    label: Label
     columns: tuple[Column, ...]
+    label: Label | None = None
+    target: Target | None = None
+    holders: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     split: Split | None = None
     evaluation_public: bool = False
@@ -95,12 +102,26 @@ class Schema:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise DataError(f"The schema describes {twice[0]!r} twice.")
-        if self.label.column in names:
-            raise DataError(
-                f"The label {self.label.column!r} is also a feature column: the model would read the answer."
+        if (self.label is None) == (self.target is None):
+            raise DataError("A schema needs either a label, with its classes, or a target, with its bounds.")
+        if self.answer in names or self.answer in self.holders:
+            what = (
+                "feature column: the model would read the answer" if self.answer in names else "holder column"
             )
+            raise DataError(f"The {self._answers} {self.answer!r} is also a {what}.")
         if not names:
             raise DataError("The schema has no columns.")
+
+    @property
+    def answer(self) -> str:
+        """The column that is predicted."""
+        if self.target is not None:
+            return self.target.name
+        return self.label.column if self.label is not None else ""
+
+    @property
+    def _answers(self) -> str:
+        return "label" if self.target is None else "target"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -169,17 +190,18 @@ class Schema:
                 name that the schema uses and two columns share.
         """
         present = [str(name) for name in frame.columns]
-        wanted = [column.name for column in self.columns] + ([self.split.column] if self.split else [])
-        twice = [name for name in (self.label.column, *wanted) if present.count(name) > 1]
+        wanted = [*(column.name for column in self.columns), *self.holders]
+        wanted += [self.split.column] if self.split else []
+        twice = [name for name in (self.answer, *wanted) if present.count(name) > 1]
         if twice:
             raise DataError(
                 f"{origin} has {present.count(twice[0])} columns of the same name {twice[0]!r}. "
                 f"Rename or remove all but one."
             )
-        if self.label.column not in present:
-            hint = nearest(self.label.column, present)
+        if self.answer not in present:
+            hint = nearest(self.answer, present)
             raise DataError(
-                f"{origin} has no label column {self.label.column!r}.{hint} Columns: {', '.join(present)}."
+                f"{origin} has no {self._answers} column {self.answer!r}.{hint} Columns: {', '.join(present)}."
             )
         absent = [name for name in wanted if name not in present]
         if absent:
@@ -220,13 +242,24 @@ class Schema:
         parts = [column.encode(self._values(frame, column.name)) for column in self.columns]
         return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
 
-    def labels(self, frame: "pd.DataFrame") -> NDArray[np.int64]:
-        """``(n,)`` class indices.
+    def answers(self, frame: "pd.DataFrame") -> NDArray[np.int64] | NDArray[np.float32]:
+        """``(n,)`` class indices, or for a target ``(n,)`` encoded values.
 
         Raises:
-            DataError: If a label is missing or is no class of the schema.
+            DataError: If one is missing, is no class of the schema, or is no number.
         """
-        return self.label.encode(self._values(frame, self.label.column))
+        values = self._values(frame, self.answer)
+        if self.target is not None:
+            return self.target.encode(_all_numbers(values, self.target.name))
+        return cast("Label", self.label).encode(values)  # one of the two is there
+
+    def owners(self, frame: "pd.DataFrame") -> Mapping[str, NDArray[np.str_]]:
+        """Holder column to ``(n,)`` names of who holds each record.
+
+        Raises:
+            DataError: If a record does not say.
+        """
+        return {name: _all_named(self._values(frame, name), name) for name in self.holders}
 
     def groups(self, frame: "pd.DataFrame") -> Mapping[str, NDArray[np.str_]]:
         """Group column to ``(n,)`` group names."""
@@ -234,3 +267,22 @@ class Schema:
 
     def _values(self, frame: "pd.DataFrame", name: str) -> NDArray[np.object_]:
         return text(frame[name], {"", *self.missing})
+
+
+def _all_numbers(values: NDArray[np.object_], name: str) -> NDArray[np.float64]:
+    read = numbers(values)
+    if np.isnan(read).any():
+        at = int(np.isnan(read).argmax())
+        raise DataError(
+            f"The target {name!r} of record {at + 1} is {values[at]!r}, not a number: correct it, or remove the record."
+        )
+    return read
+
+
+def _all_named(values: NDArray[np.object_], name: str) -> NDArray[np.str_]:
+    absent = [at for at, value in enumerate(values) if value is None]
+    if absent:
+        raise DataError(
+            f"Record {absent[0] + 1} has no value in the holder column {name!r}: say who holds it, or remove it."
+        )
+    return np.array(values, dtype=np.str_)

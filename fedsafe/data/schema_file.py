@@ -6,10 +6,17 @@ The format, every key::
     missing = ["?"]                # texts that mean "no value", besides an empty cell
     evaluation = "private"         # or "public": whether the evaluation records are public
     note = ""                      # what was left out and why
+    holders = []                   # columns that say who holds a record: clients of a natural partition
 
     [label]
     column = "income"
     classes = ["<=50K", ">50K"]    # as written in the file; with two, the second is the positive one
+
+    # [target]                     # in place of [label]: a number is predicted
+    # column = "income"
+    # low = 0                      # public bounds; values outside are clamped
+    # high = 100000
+    # unit = "dollars"             # may be left out
 
     [split]                        # only if a column says which records are for evaluation
     column = "split"
@@ -25,6 +32,7 @@ The format, every key::
     encoded = [0, 1]               # what the bounds are encoded to: the feature's own units
     encoding = "linear"            # or "bins": one-hot intervals
     bins = []                      # inner edges of these intervals
+    unknown = ""                   # with "bins": name of one more interval, for missing values
     group = false                  # true: a group column for fairness, by intervals
     group_bins = []                # inner edges of the groups; by default those of bins
     immutable = false              # true: the person cannot change it
@@ -47,6 +55,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedsafe.data.columns import Categorical, Label, Numeric, nearest
+from fedsafe.data.dataset import Target
 from fedsafe.data.schema import Column, Schema, Split
 from fedsafe.errors import DataError
 
@@ -54,15 +63,16 @@ FORMAT = "fedsafe.schema/1"
 
 _Number = (int, float)
 _TOP: dict[str, Any] = {
-    "format": str, "missing": [str], "evaluation": str, "note": str,
-    "label": Mapping, "split": Mapping, "columns": Mapping,
+    "format": str, "missing": [str], "evaluation": str, "note": str, "holders": [str],
+    "label": Mapping, "target": Mapping, "split": Mapping, "columns": Mapping,
 }  # fmt: skip
 _LABEL: dict[str, Any] = {"column": str, "classes": [str]}
+_TARGET: dict[str, Any] = {"column": str, "low": _Number, "high": _Number, "unit": str}
 _SPLIT: dict[str, Any] = {"column": str, "train": str, "evaluation": str}
 _NUMERIC: dict[str, Any] = {
     "kind": str, "low": _Number, "high": _Number, "transform": ("none", "log1p"), "fill": _Number,
-    "encoded": [_Number], "encoding": ("linear", "bins"), "bins": [_Number], "group": bool,
-    "group_bins": [_Number], "immutable": bool,
+    "encoded": [_Number], "encoding": ("linear", "bins"), "bins": [_Number], "unknown": str,
+    "group": bool, "group_bins": [_Number], "immutable": bool,
 }  # fmt: skip
 _CATEGORICAL: dict[str, Any] = {
     "kind": str, "categories": [str], "merge": Mapping, "unknown": str, "group": bool, "immutable": bool,
@@ -100,7 +110,7 @@ def parse_schema(content: str, origin: str) -> Schema:
         document = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{origin} is not valid TOML: {error}.") from error
-    _check(document, _TOP, required=("format", "label", "columns"), where=origin)
+    _check(document, _TOP, required=("format", "columns"), where=origin)
     if document["format"] != FORMAT:
         raise DataError(f"{origin} has format {document['format']!r}; this version reads {FORMAT!r}.")
     evaluation = document.get("evaluation", "private")
@@ -109,8 +119,17 @@ def parse_schema(content: str, origin: str) -> Schema:
     split = None
     if "split" in document:
         split = _build(Split, document["split"], _SPLIT, ("column",), f"{origin}, [split]")
+    if ("label" in document) == ("target" in document):
+        raise DataError(f"{origin} needs one of [label] and [target]: classes, or a number with its bounds.")
+    label, target = None, None
+    if "label" in document:
+        label = _build(Label, document["label"], _LABEL, ("column", "classes"), f"{origin}, [label]")
+    else:
+        target = _target(document["target"], f"{origin}, [target]")
     return Schema(
-        label=_build(Label, document["label"], _LABEL, ("column", "classes"), f"{origin}, [label]"),
+        label=label,
+        target=target,
+        holders=tuple(document.get("holders", ())),
         columns=tuple(
             _column(n, table, f"{origin}, [columns.{n}]") for n, table in document["columns"].items()
         ),
@@ -119,6 +138,12 @@ def parse_schema(content: str, origin: str) -> Schema:
         evaluation_public=evaluation == "public",
         note=document.get("note", ""),
     )
+
+
+def _target(table: Mapping[str, Any], where: str) -> Target:
+    _check(table, _TARGET, ("column", "low", "high"), where)
+    rest = {key: value for key, value in table.items() if key != "column"}
+    return _build(Target, rest, _TARGET, (), where, name=table["column"])
 
 
 def _column(name: str, table: Any, where: str) -> Column:

@@ -4,6 +4,7 @@ A file whose checksum is known is always checked, wherever it came from: results
 must have been computed on that source.
 """
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -11,6 +12,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +33,14 @@ class RemoteFile:
         url: An http or https address.
         sha256: Checksum of the content, in hexadecimal.
         size: Length of the content in bytes; a longer answer is cut off and refused.
+        packed: Whether the address answers with the content compressed by gzip. It is unpacked before it is checked
+            and kept, since the same content has many packed forms.
     """
 
     url: str
     sha256: str
     size: int
+    packed: bool = False
 
 
 def data_dir(environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -112,7 +117,7 @@ def download(remote: RemoteFile, target: Path, *, timeout: float = 30.0) -> Path
     except urllib.error.HTTPError as error:
         error.close()
         raise DataError(f"{remote.url} answered {error.code} {error.reason}. {by_hand}") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, zlib.error) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{remote.url} could not be downloaded: {reason}. {by_hand}") from error
     if len(content) != remote.size:
@@ -126,13 +131,78 @@ def download(remote: RemoteFile, target: Path, *, timeout: float = 30.0) -> Path
     return target
 
 
+def local_copy(environment: Mapping[str, str], place: str, expected: str) -> bytes | None:
+    """The content of a file in the user's data folder, if it is there.
+
+    Args:
+        environment: Variables that name folders.
+        place: Where it is under ``FEDSAFE_DATA_DIR``, e.g. ``"mnist/train-labels-idx1-ubyte"``; a file of that name
+            with ``.gz`` at its end is unpacked.
+        expected: Checksum of the content, in hexadecimal.
+
+    Raises:
+        DataError: If it is another file.
+    """
+    folder = data_dir(environment)
+    if folder is None:
+        return None
+    path = folder / place
+    if path.is_file():
+        return read_verified(path, expected)
+    packed = path.with_name(path.name + ".gz")
+    if packed.is_file():
+        return verified(unpacked(packed.read_bytes(), str(packed)), expected, str(packed))
+    return None
+
+
+def obtain(
+    environment: Mapping[str, str], folder: str, files: Mapping[str, RemoteFile], title: str
+) -> dict[str, bytes]:
+    """The contents of files by name: from the user's data folder, the cache, or their addresses, in that order.
+
+    Args:
+        environment: Variables that name folders.
+        folder: The folder under ``FEDSAFE_DATA_DIR`` and under the cache.
+        files: Their names, and where they are to be had.
+        title: What they are, for a message.
+
+    Raises:
+        DataError: If a file is another one, or none can be had; the message says where to put it.
+    """
+    found: dict[str, bytes] = {}
+    for name, remote in files.items():
+        content = local_copy(environment, f"{folder}/{name}", remote.sha256)
+        if content is None:
+            try:
+                content = download(remote, cache_dir(environment) / folder / name).read_bytes()
+            except DataError as error:
+                place = (data_dir(environment) or Path(f"${DATA_DIR}")) / folder / name
+                raise DataError(f"{title} is not on this machine. {error} Or put it at {place}.") from error
+        found[name] = content
+    return found
+
+
 def _fetch(remote: RemoteFile, timeout: float) -> bytes:
     request = urllib.request.Request(remote.url, headers={"User-Agent": "fedsafe"})  # noqa: S310 - scheme checked
     content = bytearray()
+    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16) if remote.packed else None
     with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - scheme checked by the caller
         while len(content) <= remote.size and (block := answer.read(_BLOCK)):
-            content += block
+            # No more than is asked for: a few packed bytes can stand for gigabytes.
+            content += block if unpack is None else unpack.decompress(block, remote.size + 1 - len(content))
     return bytes(content)
+
+
+def unpacked(content: bytes, name: str) -> bytes:
+    """The content of a file compressed by gzip.
+
+    Raises:
+        DataError: If it is none.
+    """
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is not a file compressed by gzip: {error}.") from error
 
 
 def _write(content: bytes, target: Path) -> None:

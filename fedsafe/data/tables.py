@@ -4,11 +4,12 @@ import csv
 import lzma
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsafe.data.csv_file import SUFFIXES, read_csv
-from fedsafe.data.dataset import Examples, Source, Task, hold_out
+from fedsafe.data.dataset import Examples, Kind, Source, Task, hold_out
 from fedsafe.data.schema import Schema
 from fedsafe.data.schema_file import read_schema
 from fedsafe.errors import ConfigError, DataError
@@ -96,15 +97,23 @@ def task_from_frame(
     if not len(frame):
         raise DataError(f"{origin} has no records.")
     schema.check_values(frame, origin)
-    examples = Examples(x=schema.encode(frame), y=schema.labels(frame), groups=schema.groups(frame))
+    examples = Examples(
+        x=schema.encode(frame),
+        y=schema.answers(frame),
+        groups=schema.groups(frame),
+        holders=schema.owners(frame),
+    )
     if schema.split:
         held, kept = schema.split.indices(frame, origin)
     else:
         held, kept = hold_out(len(examples), evaluation_fraction, seed)
+    classes = schema.label.classes if schema.label else ()
+    kinds: Mapping[int, Kind] = {0: "regression", 2: "binary"}
     return Task(
         name=name,
-        kind="binary" if len(schema.label.classes) == 2 else "multiclass",
-        classes=schema.label.classes,
+        kind=kinds.get(len(classes), "multiclass"),
+        classes=classes,
+        target=schema.target,
         schema=schema,
         train=examples.take(kept),
         evaluation=examples.take(held),

@@ -1,17 +1,109 @@
-"""Names a task: one that is shipped, the user's own table, or a factory by import path."""
+"""Names a task: one that is shipped, the user's own table, or a factory by import path.
+
+The shipped tasks (records are training + evaluation; ``fedsafe data list`` prints the same with sources):
+
+===============  ==========  ==================  ==================================  =======================
+name             kind        records             natural holders                     options (default first)
+===============  ==========  ==================  ==================================  =======================
+adult            binary      32,561 + 16,281     none
+digits           multiclass  1,258 + 539         none
+breast-cancer    binary      398 + 171           none
+mnist-writers    multiclass  60,000 + 10,000     539 writers (297 others evaluate)
+heart            binary      690 + 230           4 hospitals
+acs-states       binary      80,000 + 20,000     20 states
+parkinsons       regression  4,817 + 1,058       34 patients (8 others evaluate)     target: total, motor;
+                                                                                     split: patient, record
+shakespeare      next_token  9,727 + 2,429       142 speakers                        length: 80; least: 1000
+===============  ==========  ==================  ==================================  =======================
+
+``adult``, ``digits`` and ``breast-cancer`` come with FedSafe or scikit-learn. The others are looked for in the folder
+that ``FEDSAFE_DATA_DIR`` names, then in the cache, then downloaded, and always checked against their checksums.
+"""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsafe.data.adult import load_adult
+from fedsafe.data.catalogue.acs import SOURCE as ACS
+from fedsafe.data.catalogue.acs import load_acs_states
+from fedsafe.data.catalogue.adult import SOURCE as ADULT
+from fedsafe.data.catalogue.adult import load_adult
+from fedsafe.data.catalogue.breast_cancer import SOURCE as BREAST_CANCER
+from fedsafe.data.catalogue.breast_cancer import load_breast_cancer
+from fedsafe.data.catalogue.digits import SOURCE as DIGITS
+from fedsafe.data.catalogue.digits import load_digits
+from fedsafe.data.catalogue.heart import SOURCE as HEART
+from fedsafe.data.catalogue.heart import load_heart
+from fedsafe.data.catalogue.mnist import SOURCE as MNIST
+from fedsafe.data.catalogue.mnist import load_mnist_writers
+from fedsafe.data.catalogue.parkinsons import SOURCE as PARKINSONS
+from fedsafe.data.catalogue.parkinsons import load_parkinsons
+from fedsafe.data.catalogue.shakespeare import SOURCE as SHAKESPEARE
+from fedsafe.data.catalogue.shakespeare import load_shakespeare
 from fedsafe.data.columns import nearest
-from fedsafe.data.dataset import Task
+from fedsafe.data.dataset import Kind, Source, Task
+from fedsafe.data.options import plugin_path
 from fedsafe.data.tables import load_table
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.extensions import call
 
-SHIPPED: Mapping[str, Callable[[], Task]] = {"adult": load_adult}
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """A task that has a name.
+
+    Args:
+        load: Makes the task from its options.
+        kind: Of the task.
+        records: Training and evaluation records, with default options.
+        source: Where the records come from.
+        holders: Who holds the training records, if that is known.
+        options: Keyword arguments of ``load`` that a configuration may set.
+    """
+
+    load: Callable[..., Task]
+    kind: Kind
+    records: tuple[int, int]
+    source: Source
+    holders: str = ""
+    options: tuple[str, ...] = ()
+
+
+SHIPPED: Mapping[str, Shipped] = {
+    "adult": Shipped(load=load_adult, kind="binary", records=(32_561, 16_281), source=ADULT),
+    "digits": Shipped(load=load_digits, kind="multiclass", records=(1_258, 539), source=DIGITS),
+    "breast-cancer": Shipped(
+        load=load_breast_cancer, kind="binary", records=(398, 171), source=BREAST_CANCER
+    ),
+    "mnist-writers": Shipped(
+        load=load_mnist_writers,
+        kind="multiclass",
+        records=(60_000, 10_000),
+        source=MNIST,
+        holders="539 writers",
+    ),
+    "heart": Shipped(load=load_heart, kind="binary", records=(690, 230), source=HEART, holders="4 hospitals"),
+    "acs-states": Shipped(
+        load=load_acs_states, kind="binary", records=(80_000, 20_000), source=ACS, holders="20 states"
+    ),
+    "parkinsons": Shipped(
+        load=load_parkinsons,
+        kind="regression",
+        records=(4_817, 1_058),
+        source=PARKINSONS,
+        holders="34 patients",
+        options=("target", "split"),
+    ),
+    "shakespeare": Shipped(
+        load=load_shakespeare,
+        kind="next_token",
+        records=(9_727, 2_429),
+        source=SHAKESPEARE,
+        holders="142 speakers",
+        options=("length", "least"),
+    ),
+}
 _TABLE_KEYS = ("path", "schema", "evaluation_fraction", "seed")
 
 
@@ -21,11 +113,12 @@ def load_task(spec: str | Mapping[str, Any]) -> Task:
     Args:
         spec: One of
 
-            * ``"adult"`` or ``{"name": "adult"}``: a shipped task;
+            * ``"adult"`` or ``{"name": "parkinsons", "split": "record"}``: a shipped task, with its options;
             * ``{"path": "my.csv", "schema": "my.schema.toml"}`` with, optionally, ``"evaluation_fraction"``
               (0.2) and ``"seed"`` (0): a CSV or Parquet file;
-            * ``"package.module:factory"`` or ``{"name": "package.module:factory", **options}``: a callable
-              that returns a :class:`Task`.
+            * the name of a task that an installed package offers as an entry point ``fedsafe.tasks``, or
+              ``"package.module:factory"``; with options ``{"name": ..., **options}``: a callable that returns a
+              :class:`Task`.
 
     Raises:
         ConfigError: If the name or a key is unknown, or the factory cannot be imported.
@@ -62,17 +155,22 @@ def _table(spec: Mapping[str, Any]) -> Task:
 
 
 def _named(name: str, options: Mapping[str, Any]) -> Task:
-    if ":" in name:
-        return _from_factory(name, options)
-    if name not in SHIPPED:
-        hint = nearest(name, SHIPPED)
-        raise ConfigError(
-            f"There is no task {name!r}.{hint} Tasks: {', '.join(SHIPPED)}; or a table with `path` and "
-            f"`schema`; or an import path, 'package.module:factory'."
-        )
-    if options:
-        raise ConfigError(f"The task {name!r} takes no options: got {', '.join(options)}.")
-    return SHIPPED[name]()
+    if name in SHIPPED:
+        shipped = SHIPPED[name]
+        for key in options:
+            if key not in shipped.options:
+                takes = f"takes {', '.join(shipped.options)}" if shipped.options else "takes no options"
+                raise ConfigError(
+                    f"The task {name!r} {takes}: got {', '.join(options)}.{nearest(key, shipped.options)}"
+                )
+        return shipped.load(**options)
+    factory = plugin_path("task", name)
+    if factory is not None:
+        return _from_factory(factory, options)
+    raise ConfigError(
+        f"There is no task {name!r}.{nearest(name, SHIPPED)} Tasks: {', '.join(SHIPPED)}; or a table with `path` and "
+        f"`schema`; or an import path, 'package.module:factory'."
+    )
 
 
 def _from_factory(name: str, options: Mapping[str, Any]) -> Task:

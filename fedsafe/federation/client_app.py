@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from flwr.app import Context, Message
@@ -11,20 +12,39 @@ from numpy.typing import NDArray
 
 from fedsafe.aggregation import Aggregator, Fold, Updates
 from fedsafe.client import ClientJob, Trainer
-from fedsafe.errors import PlanViolation
+from fedsafe.errors import ConfigError, PlanViolation
+from fedsafe.extensions import one_line
 from fedsafe.federation.messages import (
-    TrainInstruction,
-    TrainReply,
+    EVALUATE,
+    Instruction,
+    Reply,
+    read_correction,
     read_instruction,
+    release_digest,
     reply_message,
 )
-from fedsafe.params import input_digest
+from fedsafe.federation.scores import score_of_client, sum_of_scores
+from fedsafe.params import Vector, input_digest
 from fedsafe.rng import Stream, StreamId
+
+Rows = NDArray[np.int64]
+RowsOfClients = Mapping[int, Rows] | Sequence[Rows]
+Corrections = Mapping[int, Vector | None]
+# Losses and scores, each ``(rows,)`` float64, of some rows of the data.
+Measured = Callable[[Rows], tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+class Measure(Protocol):
+    """Judges a model on records, without training it."""
+
+    def at(self, parameters: Vector) -> Measured:
+        """What gives losses and scores of rows at these parameters, until it is asked for others."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientRuntime:
-    """Everything that clients need to train, held by one worker.
+    """Everything that clients need to train and to evaluate, held by one worker.
 
     Args:
         trainer: Trains clients, alone or stacked.
@@ -32,13 +52,28 @@ class ClientRuntime:
         records: Rows of the data of each client, by client number.
         key: Secret of the noise and of the batches.
         plan: Hash of the privacy plan that the clients agreed to.
+        measure: Judges the broadcast model on records; needed by aggregators that need losses, and to evaluate.
+        validation: Rows of the data that each client evaluates on; None where there is no federated evaluation.
+        score_noise: Multiplier of the noise on a client's mean score, whose sensitivity is one over its records.
+
+    Raises:
+        ConfigError: The aggregator needs losses, and nothing measures them.
     """
 
     trainer: Trainer
     aggregator: Aggregator
-    records: Mapping[int, NDArray[np.int64]] | Sequence[NDArray[np.int64]]
+    records: RowsOfClients
     key: bytes = field(repr=False)
     plan: str
+    measure: Measure | None = None
+    validation: RowsOfClients | None = None
+    score_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.aggregator.needs_losses and self.measure is None:
+            raise ConfigError(
+                f"the aggregator {self.aggregator.name} needs the clients' losses: give ClientRuntime a measure"
+            )
 
     def train(self, message: Message, context: Context) -> Message:
         """Train the client of one message; the reply is a fold of one.
@@ -46,9 +81,15 @@ class ClientRuntime:
         Nothing but the fold leaves a real client: its processor time and what an exception says would be
         functions of its records that no budget was charged for.
         """
-        reply = self._train_messages([message], [context])
-        alone = replace(reply, cpu_seconds=0.0, error="training failed" if reply.failures else "")
-        return reply_message(alone, message)
+        instruction, corrections = self._read([message], [context])
+        failed = "training failed"
+        try:
+            reply = self._trained(instruction, corrections)
+        except Exception:  # failures of training are caught inside: this is the aggregator's
+            failed = f"the aggregator {self.aggregator.name} failed on an update"
+            nothing = self.aggregator.zero(self.trainer.layout.total)
+            reply = Reply(fold=nothing, clients=0, failures=1, error="", cpu_seconds=0.0)
+        return _alone(reply, failed, message)
 
     def train_chunk(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Message:
         """Train the clients of many messages of one round; **one** reply holds the fold of all.
@@ -56,10 +97,63 @@ class ClientRuntime:
         A client that fails is counted, and adds nothing. Only processes that hold the whole chunk's secrets may
         call this: a simulation's worker, never a real client.
         """
-        return reply_message(self._train_messages(messages, contexts), messages[0])
+        return reply_message(self._trained(*self._read(messages, contexts)), messages[0])
 
-    def _train_messages(self, messages: Sequence[Message], contexts: Sequence[Context]) -> TrainReply:
+    def evaluate(self, message: Message, context: Context) -> Message:
+        """Score the model of one message on its client's validation records; the reply is a sum over one."""
+        return _alone(self._evaluated(*self._read([message], [context])), "evaluation failed", message)
+
+    def evaluate_chunk(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Message:
+        """Score for the clients of many messages; **one** reply holds the sum. For simulation, as above."""
+        return reply_message(self._evaluated(*self._read(messages, contexts)), messages[0])
+
+    def answer(self, message: Message, context: Context) -> Message:
+        """Train or evaluate, as the message asks."""
+        evaluates = message.metadata.message_type == EVALUATE
+        return (self.evaluate if evaluates else self.train)(message, context)
+
+    def answer_chunk(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Message:
+        """Train or evaluate, as the messages ask; all of them ask the same."""
+        evaluates = messages[0].metadata.message_type == EVALUATE
+        return (self.evaluate_chunk if evaluates else self.train_chunk)(messages, contexts)
+
+    def _trained(self, instruction: Instruction, corrections: Corrections) -> Reply:
         started = time.process_time()
+        fold, failures, error = self._fold(instruction, corrections, sorted(corrections))
+        return Reply(
+            fold=fold,
+            clients=len(corrections) - failures,
+            failures=failures,
+            error=error,
+            cpu_seconds=time.process_time() - started,
+        )
+
+    def _evaluated(self, instruction: Instruction, clients: Corrections) -> Reply:
+        started = time.process_time()
+        if self.measure is None or self.validation is None:
+            raise PlanViolation("the server asks for an evaluation that is not in the plan of this client")
+        measured = self.measure.at(instruction.parameters)
+        digest = input_digest(instruction.parameters, self.plan)
+        scores, failures, first = [], 0, ""
+        for client in sorted(clients):
+            stream = self._stream("evaluation record noise", client, instruction.round, digest)
+            try:
+                _, found = measured(self.validation[client])
+                scores.append(score_of_client(found, self.score_noise, stream))
+            except Exception as error:
+                failures, first = failures + 1, first or one_line(error)
+        return Reply(
+            fold=sum_of_scores(scores),
+            clients=len(scores),
+            failures=failures,
+            error=first,
+            cpu_seconds=time.process_time() - started,
+        )
+
+    def _read(
+        self, messages: Sequence[Message], contexts: Sequence[Context]
+    ) -> tuple[Instruction, Corrections]:
+        """What all messages ask for, and each client with its correction."""
         instruction = read_instruction(messages[0], self.trainer.layout)
         for message in messages[1:]:
             if message.content["arrays"] is not messages[0].content["arrays"]:
@@ -70,65 +164,83 @@ class ClientRuntime:
                     raise PlanViolation(
                         "the messages of a chunk carry different models: send one round at a time"
                     )
-        clients = sorted(int(context.node_config["partition-id"]) for context in contexts)
-        fold, failures, error = self._fold(instruction, clients)
-        return TrainReply(
-            fold=fold,
-            clients=len(clients) - failures,
-            failures=failures,
-            error=error,
-            cpu_seconds=time.process_time() - started,
-        )
-
-    def _fold(self, instruction: TrainInstruction, clients: Sequence[int]) -> tuple[Fold, int, str]:
         if instruction.plan != self.plan:
             raise PlanViolation(
                 f"the server follows plan {instruction.plan[:12]}, this client agreed to {self.plan[:12]}"
             )
+        clients = [int(context.node_config["partition-id"]) for context in contexts]
+        corrections = [read_correction(message, self.trainer.layout) for message in messages]
+        return instruction, dict(zip(clients, corrections, strict=True))
+
+    def _fold(
+        self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]
+    ) -> tuple[Fold, int, str]:
         try:
-            return self._train(instruction, clients), 0, ""
+            updates = self._updates(instruction, corrections, clients)
         except Exception as error:
             if len(clients) == 1:
-                return self.aggregator.zero(self.trainer.layout.total), 1, f"{type(error).__name__}: {error}"
+                return self.aggregator.zero(self.trainer.layout.total), 1, one_line(error)
+        else:
+            # Outside of what may fail: a broken aggregator is no client's failure.
+            return self.aggregator.add(self.aggregator.zero(self.trainer.layout.total), updates), 0, ""
         # Only one of them may be at fault: the others still count.
         fold, failures, first = self.aggregator.zero(self.trainer.layout.total), 0, ""
         for client in clients:
-            part, failed, text = self._fold(instruction, [client])
+            part, failed, text = self._fold(instruction, corrections, [client])
             fold, failures, first = self.aggregator.merge(fold, part), failures + failed, first or text
         return fold, failures, first
 
-    def _train(self, instruction: TrainInstruction, clients: Sequence[int]) -> Fold:
+    def _updates(self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]) -> Updates:
         # Computed here from what arrived, never taken from the message: one stream meets one input.
-        digest = input_digest(instruction.parameters, self.plan)
-
-        def stream(purpose: str, client: int) -> Stream:
-            identity = StreamId(purpose=purpose, client=client, round=instruction.round, digest=digest)
-            return Stream(self.key, identity)
-
-        jobs = [
-            ClientJob(
-                client=client,
-                records=self.records[client],
-                batches=stream("batches", client),
-                noise=stream("record noise", client),
+        shared = input_digest(instruction.parameters, self.plan)
+        jobs = []
+        for client in clients:
+            correction = corrections[client]
+            digest = release_digest(shared, correction)
+            jobs.append(
+                ClientJob(
+                    client=client,
+                    records=self.records[client],
+                    batches=self._stream("batches", client, instruction.round, digest),
+                    noise=self._stream("record noise", client, instruction.round, digest),
+                    correction=correction,
+                )
             )
-            for client in clients
-        ]
         trained = self.trainer.train(instruction.parameters, jobs)
-        updates = Updates(
+        losses = None
+        if self.aggregator.needs_losses and self.measure is not None:
+            measured = self.measure.at(instruction.parameters)
+            losses = np.array([_mean(measured(job.records)[0]) for job in jobs], np.float64)
+        return Updates(
             clients=np.array(clients, np.int64),
             rows=trained.astype(np.float64) - instruction.parameters.astype(np.float64),
             examples=np.array([len(job.records) for job in jobs], np.float64),
+            losses=losses,
         )
-        return self.aggregator.add(self.aggregator.zero(self.trainer.layout.total), updates)
+
+    def _stream(self, purpose: str, client: int, round: int, digest: bytes) -> Stream:
+        return Stream(self.key, StreamId(purpose=purpose, client=client, round=round, digest=digest))
 
 
 def make_client_app(runtime: Callable[[Context], ClientRuntime]) -> ClientApp:
-    """The same training as an ordinary Flower ClientApp, for any runtime that Flower offers."""
+    """The same client as an ordinary Flower ClientApp, for any runtime that Flower offers."""
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         return runtime(context).train(message, context)
 
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return runtime(context).evaluate(message, context)
+
     return app
+
+
+def _alone(reply: Reply, failed: str, message: Message) -> Message:
+    return reply_message(replace(reply, cpu_seconds=0.0, error=failed if reply.failures else ""), message)
+
+
+def _mean(losses: NDArray[np.float64]) -> float:
+    """A client without records has no loss."""
+    return float(losses.mean()) if len(losses) else 0.0

@@ -1,5 +1,6 @@
 """The codec between FedSafe's values and Flower's records. Both entry points of a client speak it."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,11 +12,14 @@ from fedsafe.errors import EngineError
 from fedsafe.params import Layout, Vector
 
 TRAIN = "train"
+EVALUATE = "evaluate"
+
+_CORRECTION = "correction"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainInstruction:
-    """What a client is asked to do.
+class Instruction:
+    """What a client is asked to train from, or to evaluate.
 
     Args:
         round: The round, from 1.
@@ -29,15 +33,15 @@ class TrainInstruction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainReply:
+class Reply:
     """What comes back for one client or for a chunk of them.
 
     Args:
-        fold: The folded updates.
-        clients: Clients whose training succeeded.
-        failures: Clients whose training failed; each counts as zero.
+        fold: The folded updates, or scores.
+        clients: Clients who did what was asked.
+        failures: Clients who failed; each counts as zero.
         error: What the first failure said, or nothing.
-        cpu_seconds: Processor time that training took.
+        cpu_seconds: Processor time that it took.
     """
 
     fold: Fold
@@ -67,21 +71,55 @@ def unpack_parameters(arrays: ArrayRecord, layout: Layout) -> Vector:
 
 
 def instruction_content(arrays: ArrayRecord, *, round: int, plan: str) -> RecordDict:
-    """The content of a training message; many messages share one."""
+    """The content of a message to a client; many messages share one."""
     return RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": round, "plan": plan})})
 
 
-def read_instruction(message: Message, layout: Layout) -> TrainInstruction:
-    """What a training message asks for."""
+def with_correction(content: RecordDict, correction: Vector) -> RecordDict:
+    """The same content with a record of its own for one client's correction; the model's record stays shared."""
+    return RecordDict({**content, _CORRECTION: ArrayRecord({_CORRECTION: Array(correction)})})
+
+
+def read_instruction(message: Message, layout: Layout) -> Instruction:
+    """What a message asks for."""
     config = message.content.config_records["config"]
-    return TrainInstruction(
+    return Instruction(
         round=cast("int", config["server-round"]),
         plan=cast("str", config["plan"]),
         parameters=unpack_parameters(message.content.array_records["arrays"], layout),
     )
 
 
-def reply_message(reply: TrainReply, to: Message) -> Message:
+def read_correction(message: Message, layout: Layout) -> Vector | None:
+    """``(parameters,)`` to add to every step's gradient, if the message carries one.
+
+    Raises:
+        EngineError: It is not as long as the model.
+    """
+    record = message.content.array_records.get(_CORRECTION)
+    if record is None:
+        return None
+    correction: Vector = record[_CORRECTION].numpy().astype(np.float32, copy=False)
+    if correction.shape != (layout.total,):
+        raise EngineError(
+            f"a correction should have shape ({layout.total},), the message carries {correction.shape}"
+        )
+    return correction
+
+
+def release_digest(shared: bytes, correction: Vector | None) -> bytes:
+    """Digest of everything that a client's release depends on besides its records.
+
+    Args:
+        shared: Digest of the broadcast parameters and the plan (``fedsafe.params.input_digest``).
+        correction: Of this client. Another one must not meet the same noise.
+    """
+    if correction is None:
+        return shared
+    return hashlib.sha256(shared + np.ascontiguousarray(correction, "<f4").tobytes()).digest()
+
+
+def reply_message(reply: Reply, to: Message) -> Message:
     """A reply as a Flower message."""
     fold = ArrayRecord(
         {name: Array(np.ascontiguousarray(value)) for name, value in reply.fold.arrays.items()}
@@ -93,13 +131,13 @@ def reply_message(reply: TrainReply, to: Message) -> Message:
     return Message(content, reply_to=to)
 
 
-def read_reply(message: Message) -> TrainReply | None:
+def read_reply(message: Message) -> Reply | None:
     """The reply that a message carries; None for one that only carries an error."""
     if message.has_error():
         return None
     info = message.content.metric_records["info"]
     fold = message.content.array_records["fold"]
-    return TrainReply(
+    return Reply(
         fold=Fold(arrays={name: array.numpy() for name, array in fold.items()}),
         clients=cast("int", info["clients"]),
         failures=cast("int", info["failures"]),

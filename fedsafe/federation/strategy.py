@@ -1,5 +1,6 @@
-"""The strategy: Poisson cohort, ledger, messages, merge, noise, server momentum."""
+"""The strategy: Poisson cohort, ledger, messages, merge, noise, the server's optimiser, evaluation by clients."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,46 +9,28 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from numpy.typing import NDArray
 
-from fedsafe.aggregation import Aggregator
+from fedsafe.aggregation import Aggregator, OptimizerState, ServerOptimizer, State, require_update
 from fedsafe.errors import EngineError
 from fedsafe.federation.messages import (
+    EVALUATE,
     TRAIN,
-    TrainReply,
+    Reply,
     instruction_content,
     pack_parameters,
     read_reply,
     unpack_parameters,
+    with_correction,
 )
+from fedsafe.federation.scores import mean_score, merge_scores
 from fedsafe.params import Layout, Vector, input_digest
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.privacy.sampling import poisson_cohort
 from fedsafe.rng import Stream, StreamId
+from fedsafe.store.checkpoints import content_digest
 
 _SERVER = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptimizer:
-    """SGD with momentum on the averaged update: post-processing, which costs no privacy.
-
-    Args:
-        learning_rate: Factor on the averaged update.
-        momentum: In [0, 1); 0 is plain averaging.
-    """
-
-    learning_rate: float
-    momentum: float
-
-    def step(
-        self, parameters: Vector, velocity: NDArray[np.float64], update: NDArray[np.float64]
-    ) -> tuple[Vector, NDArray[np.float64]]:
-        """New parameters and velocity, both ``(parameters,)`` (Hsu et al., 2019)."""
-        velocity = self.momentum * velocity + update
-        moved = parameters.astype(np.float64) + self.learning_rate * velocity
-        return moved.astype(np.float32), velocity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,33 +40,38 @@ class RoundOutcome:
     Args:
         round: The round, from 1.
         parameters: The new global model.
-        velocity: The server optimiser's state.
+        optimizer_state: The server optimiser's state.
+        aggregator_state: What the aggregator remembers, if it is one that does. It reveals cohorts: private.
         head: The ledger after the round.
         cpu_seconds: Processor time of all clients' training. It varies with the cohort: private.
         seconds: Wall time from sampling the cohort to the new model. Private for the same reason.
         failures: Clients that failed or did not reply, and counted as zero. Private too.
+        evaluation: Mean score of the new model on the clients' validation records, where the plan has an evaluation
+            after this round. It is an estimate: its noise can carry it outside of [0, 1].
     """
 
     round: int
     parameters: Vector
-    velocity: NDArray[np.float64]
+    optimizer_state: OptimizerState
+    aggregator_state: State | None
     head: Head
     cpu_seconds: float
     seconds: float
     failures: int
+    evaluation: float | None = None
 
 
 class NoisyAverage(Strategy):
-    """One round: sample, reserve, send, merge, add noise, divide by a public constant, step.
+    """One round: sample, reserve, send, merge, add noise, divide by a public constant, step; evaluate where planned.
 
     Args:
         plan: What may be released.
-        aggregator: Turns replies into one update.
+        aggregator: Turns replies into one update. One that remembers comes with its state restored.
         layout: Of the model.
         optimizer: The server's.
         ledger: Reserved before any message leaves.
         key: Secret of cohorts and noise.
-        velocity: State of the server's optimiser, when a run is resumed.
+        optimizer_state: State of the server's optimiser, when a run is resumed.
     """
 
     def __init__(
@@ -95,21 +83,21 @@ class NoisyAverage(Strategy):
         optimizer: ServerOptimizer,
         ledger: Ledger,
         key: bytes,
-        velocity: NDArray[np.float64] | None = None,
+        optimizer_state: OptimizerState | None = None,
     ) -> None:
         self.plan = plan
         self.aggregator = aggregator
         self.layout = layout
         self.optimizer = optimizer
         self.ledger = ledger
-        self.velocity = np.zeros(layout.total) if velocity is None else velocity
+        self.optimizer_state = optimizer.initial(layout.total) if optimizer_state is None else optimizer_state
         self._key = key
         self._parameters = np.zeros(layout.total, np.float32)
         self._digest = b""
         self._head = ledger.head
         self._nodes: Sequence[int] = ()
         self._messages: list[Message] = []
-        self._replies: list[TrainReply] = []
+        self._replies: list[Reply] = []
 
     def summary(self) -> None:
         """Nothing is logged: the run record says everything."""
@@ -120,33 +108,30 @@ class NoisyAverage(Strategy):
         """Sample the cohort, reserve its spend, and only then make the messages."""
         self._register(grid)
         self._parameters = unpack_parameters(arrays, self.layout)
-        self._digest = input_digest(self._parameters, self.plan.hash)
+        self._digest = self._inputs()
         drawn = poisson_cohort(self._stream("cohort", server_round), self.plan.clients, self.plan.client.rate)
         cohort = self.ledger.within_cap(drawn.tolist(), server_round)
         self._head = self.ledger.reserve(round=server_round, digest=self._digest, cohort=cohort)
-        content = instruction_content(arrays, round=server_round, plan=self.plan.hash)
-        self._messages = [
-            Message(content, dst_node_id=self._nodes[client], message_type=TRAIN, group_id=str(server_round))
-            for client in cohort
-        ]
+        shared = instruction_content(arrays, round=server_round, plan=self.plan.hash)
+        self._messages = []
+        for client in cohort:
+            correction = self.aggregator.correction(client, self.layout.total)
+            content = shared if correction is None else with_correction(shared, correction)
+            self._messages.append(
+                Message(
+                    content,
+                    dst_node_id=self._nodes[client],
+                    message_type=TRAIN,
+                    group_id=str(server_round),
+                )
+            )
         return self._messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge the folds, add noise, step. An absent client counts as zero, an empty cohort still moves."""
-        # The grid numbers messages when it sends them. Each may be answered once: a second answer to one message
-        # would count its clients twice.
-        open_numbers = {message.metadata.message_id for message in self._messages}
-        self._replies, errors = [], []
-        for message in replies:
-            reply = read_reply(message)
-            if reply is None:
-                errors.append(message.error.reason)
-            elif message.metadata.reply_to_message_id in open_numbers:
-                open_numbers.remove(message.metadata.reply_to_message_id)
-                self._replies.append(reply)
-                errors += [reply.error] if reply.error else []
+        self._replies, errors = _first_answers(self._messages, replies)
         if self._messages and not sum(reply.clients for reply in self._replies):
             first = errors[0] if errors else "nothing: no client replied"
             raise EngineError(f"every client of round {server_round} failed; the first said: {first}")
@@ -154,18 +139,50 @@ class NoisyAverage(Strategy):
         for reply in self._replies:
             fold = self.aggregator.merge(fold, reply.fold)
         update = self.aggregator.finish(fold, self._stream("client noise", server_round))
-        self._parameters, self.velocity = self.optimizer.step(self._parameters, self.velocity, update)
+        require_update(self.aggregator, update, self.layout.total)
+        self.aggregator.advance(fold)
+        self._parameters, self.optimizer_state = self.optimizer.step(
+            self._parameters, self.optimizer_state, update
+        )
         return pack_parameters(self._parameters, self.layout), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """No federated evaluation: what leaves a client would have to be noised and charged."""
-        return []
+        """Where the plan says so: a cohort of its own, reserved before any message leaves."""
+        evaluation = self.plan.evaluation
+        if evaluation is None or not evaluation.due(server_round):
+            return []
+        self._register(grid)
+        self._digest = input_digest(unpack_parameters(arrays, self.layout), self.plan.hash)
+        stream = self._stream("evaluation cohort", server_round)
+        cohort = poisson_cohort(stream, self.plan.clients, evaluation.rate).tolist()
+        self._head = self.ledger.reserve_evaluation(round=server_round, digest=self._digest, cohort=cohort)
+        content = instruction_content(arrays, round=server_round, plan=self.plan.hash)
+        self._messages = [
+            Message(
+                content,
+                dst_node_id=self._nodes[client],
+                message_type=EVALUATE,
+                group_id=str(server_round),
+            )
+            for client in cohort
+        ]
+        return self._messages
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """No federated evaluation."""
-        return None
+        """The sum of scores with noise over a public constant: an absent client counts as zero."""
+        evaluation = self.plan.evaluation
+        if evaluation is None or not evaluation.due(server_round):
+            return None
+        found, _ = _first_answers(self._messages, replies)
+        score = mean_score(
+            merge_scores([reply.fold for reply in found]),
+            evaluation.noise_client,
+            evaluation.rate * self.plan.clients,
+            self._stream("evaluation client noise", server_round),
+        )
+        return MetricRecord({"score": score})
 
     def start(
         self,
@@ -190,7 +207,7 @@ class NoisyAverage(Strategy):
             num_rounds: The last round.
             timeout: Seconds to wait for the replies of a round.
             train_config: Not used: everything is in the plan.
-            evaluate_config: Not used: there is no federated evaluation.
+            evaluate_config: Not used: everything is in the plan.
             evaluate_fn: Not used: ``on_round`` judges the model.
             first_round: Where to start.
             on_round: Called with each outcome; False stops the run.
@@ -202,15 +219,23 @@ class NoisyAverage(Strategy):
             replies = grid.send_and_receive(messages=messages, timeout=timeout)
             updated, _ = self.aggregate_train(current, replies)
             arrays = result.arrays = updated if updated is not None else arrays
+            failures = len(self._messages) - sum(reply.clients for reply in self._replies)
+            asked = self.configure_evaluate(current, arrays, ConfigRecord(), grid)
+            answers = grid.send_and_receive(messages=asked, timeout=timeout) if asked else []
+            scored = self.aggregate_evaluate(current, answers)
             outcome = RoundOutcome(
                 round=current,
                 parameters=self._parameters,
-                velocity=self.velocity,
+                optimizer_state=self.optimizer_state,
+                aggregator_state=self.aggregator.state() if self.aggregator.remembers else None,
                 head=self._head,
                 cpu_seconds=sum(reply.cpu_seconds for reply in self._replies),
                 seconds=time.perf_counter() - started,
-                failures=len(self._messages) - sum(reply.clients for reply in self._replies),
+                failures=failures,
+                evaluation=None if scored is None else float(scored["score"]),  # type: ignore[arg-type]
             )
+            if scored is not None:
+                result.evaluate_metrics_clientapp[current] = scored
             if on_round is not None and not on_round(outcome):
                 break
         return result
@@ -224,6 +249,33 @@ class NoisyAverage(Strategy):
             raise EngineError(f"the plan is for {self.plan.clients} clients, {len(nodes)} are registered")
         self._nodes = nodes
 
+    def _inputs(self) -> bytes:
+        """Digest of everything that the round's releases depend on besides records: one stream meets one input."""
+        digest = input_digest(self._parameters, self.plan.hash)
+        if not self.aggregator.remembers:
+            return digest
+        return hashlib.sha256(digest + content_digest(self.aggregator.state()).encode()).digest()
+
     def _stream(self, purpose: str, server_round: int) -> Stream:
         identity = StreamId(purpose=purpose, client=_SERVER, round=server_round, digest=self._digest)
         return Stream(self._key, identity)
+
+
+def _first_answers(sent: Sequence[Message], replies: Iterable[Message]) -> tuple[list[Reply], list[str]]:
+    """Replies to the messages of this phase, and what went wrong elsewhere.
+
+    The grid numbers messages when it sends them. Each may be answered once: a second answer to one message would
+    count its clients twice.
+    """
+    unanswered = {message.metadata.message_id for message in sent}
+    found: list[Reply] = []
+    errors: list[str] = []
+    for message in replies:
+        reply = read_reply(message)
+        if reply is None:
+            errors.append(message.error.reason or "an error without a reason")
+        elif message.metadata.reply_to_message_id in unanswered:
+            unanswered.remove(message.metadata.reply_to_message_id)
+            found.append(reply)
+            errors += [reply.error] if reply.error else []
+    return found, errors

@@ -21,7 +21,8 @@ from fedsafe.findings.intervals import (
     t_interval,
     wilson,
 )
-from fedsafe.findings.registry import METRICS, Direction, Metric, find_metric, register_metric
+from fedsafe.findings.metric import Direction, Metric
+from fedsafe.findings.registry import METRICS, find_metric, register_metric
 
 __all__ = [
     "METRICS",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsafe.report import facts, figures, formats
+from fedsafe.report.card import render_card
 from fedsafe.report.cells import latest_findings, scorecard
 from fedsafe.report.reading import Reading, read_run
 from fedsafe.report.tables import group_tables, headline, requirement_rows
@@ -27,7 +28,7 @@ _SECTIONS = (
 
 
 def write_report(run: str | os.PathLike[str]) -> Path:
-    """Writes ``RUN/report.html`` from the run record alone; nothing under ``private/`` is opened.
+    """Writes ``RUN/report.html`` and ``RUN/card.md`` from the run record alone; nothing under ``private/`` is opened.
 
     Args:
         run: The run folder, finished or not, or a copy without its private part.
@@ -38,8 +39,9 @@ def write_report(run: str | os.PathLike[str]) -> Path:
     Raises:
         RecordError: The run cannot be read.
     """
-    page = render(read_run(run))
-    return RunFolder.open(run).replace_text("report.html", page)
+    reading, folder = read_run(run), RunFolder.open(run)
+    folder.replace_text("card.md", render_card(reading))
+    return folder.replace_text("report.html", render(reading))
 
 
 def render(reading: Reading) -> str:

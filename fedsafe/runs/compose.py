@@ -13,7 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedsafe.aggregation import Aggregator, build_aggregator, check_aggregator
+from fedsafe.aggregation import (
+    SERVER_OPTIMIZERS,
+    Aggregator,
+    ServerOptimizer,
+    build_aggregator,
+    check_aggregator,
+)
 from fedsafe.client import (
     ClientJob,
     LocalTraining,
@@ -155,7 +161,7 @@ def calibrate(parts: Parts) -> PrivacyPlan:
 def program_digest(parts: Parts) -> str:
     """Digest of what decides a client's release besides the plan's numbers and its records."""
     settings = parts.config.model_dump(
-        include={"task", "model", "seed", "data", "federation", "client", "server"}
+        include={"task", "model", "seed", "data", "federation", "client", "server"}, exclude_none=True
     )
     described = [settings, parts.trainer, repr(parts.module), fingerprint(parts.initial)]
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
@@ -165,6 +171,13 @@ def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
     """The aggregator, the same at workers and server."""
     config = parts.config
     return build_aggregator(config.server.aggregator, plan, learning_rate=config.client.optimizer.lr)
+
+
+def server_optimizer_of(parts: Parts) -> ServerOptimizer:
+    """What moves the model by the averaged update."""
+    options = parts.config.server.optimizer.model_dump(exclude_none=True, exclude={"name", "lr"})
+    config = parts.config.server.optimizer
+    return SERVER_OPTIMIZERS[config.name](learning_rate=config.lr, **options)
 
 
 def client_cost(parts: Parts, records: int) -> float:
@@ -181,6 +194,12 @@ def client_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> Callable[[], Cli
 
 
 def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
+    runtime = client_runtime(parts, plan, key)
+    return ClientApps(one=runtime.answer, batch=runtime.answer_chunk)
+
+
+def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime:
+    """What trains clients, with its first use behind it."""
     level = plan.record
     training = LocalTraining(
         learning_rate=parts.config.client.optimizer.lr,
@@ -188,20 +207,20 @@ def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
         rate=level.rate,
         clip=level.clip if level.private else math.inf,
         noise=level.noise,
+        proximal=parts.config.client.proximal,
     )
     # Workers see the object store's arrays, which are read-only: a copy of their own can be a tensor.
     x, y = torch.tensor(parts.task.train.x), torch.tensor(parts.task.train.y)
     objective = build_objective(parts.config.client.objective, parts.task.kind)
     trainer = build_trainer(parts.trainer, parts.module, objective, x, y, training)
     _warm_up(trainer, parts)
-    runtime = ClientRuntime(
+    return ClientRuntime(
         trainer=trainer,
         aggregator=aggregator_of(parts, plan),
         records=parts.records,
         key=key,
         plan=plan.hash,
     )
-    return ClientApps(one=runtime.train, batch=runtime.train_chunk)
 
 
 def _warm_up(trainer: Trainer, parts: Parts) -> None:

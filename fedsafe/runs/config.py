@@ -19,6 +19,7 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 # Beyond these, the public grid of the updates has no room for both a clip and its noise.
 Clip = Annotated[float, Field(ge=1e-6, le=1e6)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Budget = Annotated[float, Field(gt=0.0)]
 # Below 1e-12 the accountant's own tail mass decides, and asks for absurd noise.
 Delta = Annotated[float, Field(ge=1e-12, lt=1.0)]
@@ -98,20 +99,50 @@ class ClientOptimizerConfig(_Section):
 
 
 class ClientConfig(_Section):
-    """Local training: ``steps`` Poisson batches of rate ``rate``."""
+    """Local training: ``steps`` Poisson batches of rate ``rate``; ``proximal`` is FedProx's mu."""
 
     objective: str | None = None
     optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
     steps: Count = 2
     rate: Rate = 0.5
+    proximal: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+
+
+# Reddi et al. (2021) found tau = 1e-3 to do well nearly everywhere.
+_ADAPTIVE = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3}
+_SERVER_OPTIMIZERS: dict[str, dict[str, float]] = {
+    "sgd": {"lr": 1.0, "momentum": 0.8},
+    "adam": _ADAPTIVE,
+    "yogi": _ADAPTIVE,
+}
 
 
 class ServerOptimizerConfig(_Section):
-    """SGD with momentum on the averaged update."""
+    """What moves the model by the averaged update; each optimiser has keys and defaults of its own."""
 
-    name: Literal["sgd"] = "sgd"
+    name: Literal["sgd", "adam", "yogi"] = "sgd"
     lr: Positive = 1.0
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.8
+    momentum: Decay | None = None
+    beta1: Decay | None = None
+    beta2: Decay | None = None
+    tau: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_the_named(cls, values: Any) -> Any:
+        name = str(values.get("name", "sgd")) if isinstance(values, dict) else ""
+        own = _SERVER_OPTIMIZERS.get(name)
+        if own is None:
+            return values
+        for key in values:
+            owners = [name for name, keys in _SERVER_OPTIMIZERS.items() if key in keys]
+            if owners and key not in own:
+                raise ConfigError(
+                    f"server.optimizer.{key} belongs to {' and '.join(owners)}, not to {name!r}, which has "
+                    f"{', '.join(own)}: name {' or '.join(owners)}, or leave it out by setting the whole table, "
+                    f'server.optimizer = {{ name = "{name}", lr = {values.get("lr", own["lr"])} }}'
+                )
+        return {**own, **values}
 
 
 class ServerConfig(_Section):
@@ -156,11 +187,24 @@ class AssessConfig(_Section):
 
 
 class EngineConfig(_Section):
-    """Where clients run. Nothing here changes a result."""
+    """Where clients run. Nothing here changes a result; Flower's own runtimes set ``"flower"`` by themselves."""
 
-    name: Literal["ray", "inline"] = "ray"
+    name: Literal["ray", "inline", "flower"] = "ray"
     workers: Count = Field(default_factory=lambda: os.cpu_count() or 1)
     chunk: Count | None = None
+
+
+class CardConfig(_Section):
+    """What only people can say of a model, for its card; what is left out is "not stated" there."""
+
+    developers: str | None = None
+    contact: str | None = None
+    licence: str | None = None
+    intended_use: str | None = None
+    intended_users: str | None = None
+    out_of_scope: str | None = None
+    ethical_considerations: str | None = None
+    recommendations: str | None = None
 
 
 class Config(_Section):
@@ -177,11 +221,13 @@ class Config(_Section):
     privacy: PrivacyConfig = PrivacyConfig()
     assess: AssessConfig = AssessConfig()
     engine: EngineConfig = EngineConfig()
+    sinks: list[str | dict[str, Any]] = Field(default_factory=list)
+    card: CardConfig = CardConfig()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything but the engine section, which cannot change a result."""
-        settings = tomli_w.dumps(self.model_dump(exclude={"engine"}, exclude_none=True))
+        """SHA-256 of everything but the engine, the sinks and the card, which cannot change a result."""
+        settings = tomli_w.dumps(self.model_dump(exclude={"engine", "sinks", "card"}, exclude_none=True))
         return hashlib.sha256(settings.encode()).hexdigest()
 
     def to_toml(self) -> str:

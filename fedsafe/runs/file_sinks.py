@@ -2,13 +2,19 @@
 
 import contextlib
 import csv
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from fedsafe.errors import ConfigError
 from fedsafe.records import dumps
 
 _COLUMNS = ("round", "source", "metric", "where", "status", "value", "low", "high", "n", "n_unit")
+_TAKEN = (
+    "config.toml", "record.jsonl", "findings.jsonl", "requirements.jsonl", "report.html", "card.md", "checkpoints",
+    "private", ".",
+)  # fmt: skip
 
 
 def csv_file(folder: Path, *, path: str = "metrics.csv") -> "CsvSink":
@@ -17,8 +23,11 @@ def csv_file(folder: Path, *, path: str = "metrics.csv") -> "CsvSink":
     Args:
         folder: The run folder.
         path: The file, relative to it.
+
+    Raises:
+        ConfigError: The path is one that a run needs itself.
     """
-    return CsvSink(folder / path)
+    return CsvSink(_free(folder, path))
 
 
 def jsonl_file(folder: Path, *, path: str = "events.jsonl") -> "JsonlSink":
@@ -27,8 +36,18 @@ def jsonl_file(folder: Path, *, path: str = "events.jsonl") -> "JsonlSink":
     Args:
         folder: The run folder.
         path: The file, relative to it.
+
+    Raises:
+        ConfigError: The path is one that a run needs itself.
     """
-    return JsonlSink(folder / path)
+    return JsonlSink(_free(folder, path))
+
+
+def _free(folder: Path, path: str) -> Path:
+    parts = Path(os.path.normpath(path)).parts
+    if parts and parts[0] in _TAKEN:
+        raise ConfigError(f"A sink cannot write {path!r}, which belongs to the run: choose another `path`.")
+    return folder / path
 
 
 class CsvSink:

@@ -1,26 +1,27 @@
 """Go on with a run that was interrupted, exactly as if it had not been."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fedsafe.data import Task
 from fedsafe.errors import ConfigError, LedgerError, RecordError
 from fedsafe.extensions import search
-from fedsafe.params import fingerprint
+from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
-from fedsafe.runs.compose import Parts, compose, program_digest
+from fedsafe.runs.compose import Parts, aggregator_of, compose, program_digest
 from fedsafe.runs.config import Config, make_config, parse_config
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.result import Run
-from fedsafe.runs.run import GIVEN_IN_PYTHON, IMPORT_FOLDERS, Callback, State, execute
+from fedsafe.runs.run import GIVEN_IN_PYTHON, IMPORT_FOLDERS, Callback, State, execute, first_state
+from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import package_versions
 from fedsafe.store import RunFolder
 
@@ -63,6 +64,11 @@ def resume(
             search(line.get("folders", ()))
         start, plan = lines[0], PrivacyPlan.from_numbers(lines[0].plan)
         config = parse_config(folder.config)
+        if config.engine.name == "flower":
+            raise ConfigError(
+                f"{path} ran on Flower's own runtime, whose nodes forget their noise keys when it ends: a round that was "
+                "under way would be released again under other noise; start a new run"
+            )
         if engine:
             merged = {**config.engine.model_dump(), **engine}
             config = config.model_copy(update={"engine": make_config({"engine": merged}).engine})
@@ -83,7 +89,7 @@ def resume(
         )
         stack.callback(ledger.close)
         rounds = [line for line in lines if isinstance(line, Round)]
-        state = _state(folder, parts, rounds, ledger)
+        state = _state(folder, parts, rounds, ledger, remembers=aggregator_of(parts, plan).remembers)
         recorded = len(rounds)
         for name, last in (
             ("findings.jsonl", recorded),
@@ -91,6 +97,7 @@ def resume(
             ("private/timings.jsonl", state.round),
         ):
             folder.truncate_after(name, lambda line, last=last: line["round"] <= last)  # type: ignore[misc]
+        callbacks = [*callbacks, SinkCallback(*make_sinks(config.sinks, folder.path))]
         return execute(parts, plan, folder, key, ledger, start, state, callbacks)
 
 
@@ -114,7 +121,9 @@ def _require_versions(start: Start) -> None:
         raise ConfigError(f"the run began with {was}: install these versions to go on with it")
 
 
-def _state(folder: RunFolder, parts: Parts, rounds: Sequence[Round], ledger: Ledger) -> State:
+def _state(
+    folder: RunFolder, parts: Parts, rounds: Sequence[Round], ledger: Ledger, *, remembers: bool
+) -> State:
     """Where to go on: the newest checkpoint, which may be one ahead of the record.
 
     A round whose model was written is not repeated, even if its record line is missing: a client that failed the
@@ -133,7 +142,7 @@ def _state(folder: RunFolder, parts: Parts, rounds: Sequence[Round], ledger: Led
             "is missing; restore it"
         )
     if not newest:
-        return State(round=0, parameters=parts.initial, velocity=np.zeros(parts.layout.total), seconds=0.0)
+        return first_state(parts)
     tensors, metadata = folder.read_checkpoint(newest)
     head = Head(sequence=int(metadata["sequence"]), hash=metadata["head"])
     ledger.require_at_least(head.sequence, head.hash)
@@ -144,7 +153,23 @@ def _state(folder: RunFolder, parts: Parts, rounds: Sequence[Round], ledger: Led
     return State(
         round=newest,
         parameters=tensors["parameters"],
-        velocity=tensors["velocity"],
+        optimizer_state={name: array for name, array in tensors.items() if name != "parameters"},
+        aggregator_state=_aggregator_state(folder, newest, tensors["parameters"]) if remembers else None,
         seconds=timings[-1]["elapsed"] if timings else 0.0,
         unrecorded=head if ahead else None,
     )
+
+
+def _aggregator_state(folder: RunFolder, round: int, parameters: Vector) -> Mapping[str, NDArray[Any]]:
+    """What the aggregator remembered after a round.
+
+    Raises:
+        RecordError: It is missing or damaged, or belongs to another model.
+    """
+    tensors, metadata = folder.read_aggregator_state(round)
+    if metadata.get("parameters") != fingerprint(parameters):
+        raise RecordError(
+            f"the aggregator's state in {folder.private} does not belong to the checkpoint of round {round}: restore "
+            "the folder from a backup"
+        )
+    return tensors

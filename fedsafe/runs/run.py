@@ -11,32 +11,44 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedsafe.aggregation import OptimizerState
 from fedsafe.data import Task
-from fedsafe.engine import InlineGrid, LocalGrid
+from fedsafe.engine import Grid, InlineGrid, LocalGrid
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import searched
-from fedsafe.federation import NoisyAverage, RoundOutcome, ServerOptimizer, make_server_app, server_context
+from fedsafe.federation import NoisyAverage, RoundOutcome, make_server_app, server_context
 from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.claim import planned_claims
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
-from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_apps, client_cost, compose
+from fedsafe.runs.compose import (
+    Parts,
+    aggregator_of,
+    calibrate,
+    client_apps,
+    client_cost,
+    compose,
+    server_optimizer_of,
+)
 from fedsafe.runs.config import Config, make_config, read_config
 from fedsafe.runs.judge import Assessment, Judge
 from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
 from fedsafe.runs.result import Run
+from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import describe_start
 from fedsafe.store import RunFolder, checkpoint_name
 
 IMPORT_FOLDERS = "private/import_folders.jsonl"
 # Stands in the configuration for an object that no file can hold.
 GIVEN_IN_PYTHON = {"name": "given in Python"}
+
+# Asks the nodes of another runtime to take part while the plan is calibrated, then waits for what they say to it.
+Connect = Callable[[Parts], Callable[[PrivacyPlan], Grid]]
 
 
 class Callback(Protocol):
@@ -66,6 +78,7 @@ def run(
     data: Task | None = None,
     out: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
+    connect: Connect | None = None,
 ) -> Run:
     """Train, assess and record a federation.
 
@@ -75,6 +88,7 @@ def run(
         data: A task to train on in place of ``config.task``.
         out: The run folder; by default a new one under ``runs/``.
         callbacks: Told what happens.
+        connect: Gives a grid of another runtime, in place of one of ours; ``engine.name`` must be ``"flower"``.
 
     Returns:
         The run, complete.
@@ -86,6 +100,10 @@ def run(
     torch.set_num_threads(1)
     began = time.perf_counter()
     resolved = _resolve(config)
+    if resolved.engine.name == "flower" and connect is None:
+        raise ConfigError(
+            "engine.name = 'flower' is for runs that `flwr run .` starts: use 'ray' or 'inline' here"
+        )
     if model is not None:
         resolved = resolved.model_copy(update={"model": GIVEN_IN_PYTHON})
     if data is not None:
@@ -94,12 +112,15 @@ def run(
     _require_free(path)
     parts = compose(resolved, model=model, data=data)
     Judge(parts, ())  # a wrong assessor or requirement is reported before anything slow
+    callbacks = [*callbacks, SinkCallback(*make_sinks(resolved.sinks, path))]
     seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
     planning = _Background(lambda: _planned(parts, seed))
     with ExitStack() as stack:
         if resolved.engine.name == "ray":
             _start_ray(resolved.engine.workers, stack)
+        joined = connect(parts) if connect is not None else None
         plan, claims = planning.result()
+        grid = joined(plan) if joined is not None else None
         start = describe_start(path.name, parts, plan, claims)
         # From here to the start line nothing is slow: a run that is killed in between cannot be resumed.
         folder = RunFolder.create(path, resolved.to_toml())
@@ -115,9 +136,8 @@ def run(
         )
         stack.callback(ledger.close)
         folder.append_record(start)
-        state = State(round=0, parameters=parts.initial, velocity=np.zeros(parts.layout.total), seconds=0.0)
-        state = replace(state, seconds=time.perf_counter() - began)
-        return execute(parts, plan, folder, key, ledger, start, state, callbacks)
+        state = replace(first_state(parts), seconds=time.perf_counter() - began)
+        return execute(parts, plan, folder, key, ledger, start, state, callbacks, grid=grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +147,8 @@ class State:
     Args:
         round: The last round whose model is on the disk.
         parameters: The global model after it.
-        velocity: The server optimiser's state.
+        optimizer_state: The server optimiser's state.
+        aggregator_state: What an aggregator that remembers knew after it; None before the first round.
         seconds: Wall time so far.
         unrecorded: Where the run stopped between that round's checkpoint and its record line: the ledger's head
             after the round, which must be recorded before the next one begins.
@@ -135,9 +156,16 @@ class State:
 
     round: int
     parameters: Vector
-    velocity: NDArray[np.float64]
+    optimizer_state: OptimizerState
+    aggregator_state: Mapping[str, NDArray[Any]] | None = None
     seconds: float
     unrecorded: Head | None = None
+
+
+def first_state(parts: Parts) -> State:
+    """Before the first round."""
+    optimizer_state = server_optimizer_of(parts).initial(parts.layout.total)
+    return State(round=0, parameters=parts.initial, optimizer_state=optimizer_state, seconds=0.0)
 
 
 def execute(
@@ -149,8 +177,10 @@ def execute(
     start: Start,
     state: State,
     callbacks: Sequence[Callback],
+    *,
+    grid: Grid | None = None,
 ) -> Run:
-    """Run the rounds that are left, and close the record."""
+    """Run the rounds that are left on the grid given, or on one of ours, and close the record."""
     began = time.perf_counter()
     curve = _Background(plan.spending)
     judge = Judge(parts, start.claims)
@@ -158,17 +188,19 @@ def execute(
         # Told first: whoever interrupts while workers start should hear how to resume.
         for callback in callbacks:
             callback.on_start(folder.path, start, state.round + 1)
-        grid = _grid(parts, plan, key, stack)
+        grid = _grid(parts, plan, key, stack) if grid is None else grid
         spend = curve.result()
-        optimizer = parts.config.server.optimizer
+        aggregator = aggregator_of(parts, plan)
+        if state.aggregator_state is not None:
+            aggregator.restore(state.aggregator_state)
         strategy = NoisyAverage(
             plan=plan,
-            aggregator=aggregator_of(parts, plan),
+            aggregator=aggregator,
             layout=parts.layout,
-            optimizer=ServerOptimizer(learning_rate=optimizer.lr, momentum=optimizer.momentum),
+            optimizer=server_optimizer_of(parts),
             ledger=ledger,
             key=key,
-            velocity=state.velocity,
+            optimizer_state=state.optimizer_state,
         )
         commit = _Commit(folder=folder, config=parts.config, judge=judge, spend=spend, callbacks=callbacks)
         if state.unrecorded is not None:
@@ -213,7 +245,7 @@ class _Commit:
     callbacks: Sequence[Callback]
 
     def save(self, outcome: RoundOutcome, elapsed: float) -> None:
-        """The private timing, then the checkpoint: from here on the round is never repeated."""
+        """The private timing and state, then the checkpoint: from here on the round is never repeated."""
         self.folder.append_timing(
             round=outcome.round,
             seconds=outcome.seconds,
@@ -221,9 +253,13 @@ class _Commit:
             failures=outcome.failures,
             elapsed=elapsed,
         )
+        if outcome.aggregator_state is not None:
+            self.folder.write_aggregator_state(
+                outcome.round, outcome.aggregator_state, {"parameters": fingerprint(outcome.parameters)}
+            )
         self.folder.write_checkpoint(
             outcome.round,
-            {"parameters": outcome.parameters, "velocity": outcome.velocity},
+            {"parameters": outcome.parameters, **outcome.optimizer_state},
             {"sequence": str(outcome.head.sequence), "head": outcome.head.hash},
         )
 

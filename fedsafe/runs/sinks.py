@@ -79,7 +79,7 @@ class SinkCallback:
             self._guard(sink, sink.close)
 
     def _send(self, event: Mapping[str, Any]) -> None:
-        text = dumps(event)
+        text = dumps(event) if self._sinks else ""
         for sink in tuple(self._sinks):
             self._guard(sink, lambda sink=sink: sink.write(json.loads(text)))  # type: ignore[misc]
 

@@ -9,7 +9,7 @@ The layout::
     ├── requirements.jsonl   one verdict a line
     ├── checkpoints/         round-00003.safetensors
     ├── report.html
-    └── private/             0700: ledger, noise key, cohorts, per-client spend, timings
+    └── private/             0700: ledger, noise key, cohorts, per-client spend, timings, the aggregator's state
 
 No file outside ``private/`` holds or determines a round's cohort; a copy to share leaves ``private/`` out.
 """
@@ -35,6 +35,7 @@ from fedsafe.store.files import replace_file
 from fedsafe.store.lines import append_lines, read_lines, truncate_lines
 
 _CHECKPOINT = re.compile(r"round-(\d{5,})\.safetensors")
+_STATE = re.compile(r"aggregator-state-(\d{5,})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,42 @@ class RunFolder:
                 (self.path / checkpoint_name(old)).unlink(missing_ok=True)
         return relative
 
+    def write_aggregator_state(
+        self, round: int, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    ) -> None:
+        """Writes what the aggregator remembers after a round into ``private/``, atomically.
+
+        It goes before the checkpoint of its round, and that of the round before stays: a crash between the two files
+        goes back to the older one.
+
+        Args:
+            round: Number of the round.
+            tensors: Name to array, of any shape.
+            metadata: Text to text.
+
+        Raises:
+            RecordError: An array cannot be held by safetensors.
+        """
+        write_checkpoint(self.path / _state_name(round), tensors, metadata)
+        for path in self.private.iterdir():
+            match = _STATE.fullmatch(path.name)
+            if match and int(match.group(1)) < round - 1:
+                path.unlink(missing_ok=True)
+
+    def read_aggregator_state(self, round: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """Reads what the aggregator remembered after a round.
+
+        Args:
+            round: Number of the round, one of the newest two.
+
+        Returns:
+            Arrays by name, and the metadata.
+
+        Raises:
+            RecordError: It is absent, cut or damaged.
+        """
+        return read_checkpoint(self.path / _state_name(round))
+
     def read_checkpoint(self, which: int | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """Reads a checkpoint and checks its content.
 
@@ -271,6 +308,10 @@ class RunFolder:
 def checkpoint_name(number: int) -> str:
     """Path of a round's checkpoint relative to the run folder."""
     return f"checkpoints/round-{number:05d}.safetensors"
+
+
+def _state_name(number: int) -> str:
+    return f"private/aggregator-state-{number:05d}.safetensors"
 
 
 def _in_use(folder: Path) -> RecordError:

@@ -1,5 +1,6 @@
 """What every aggregator promises: a monoid, blind to packing, deaf to bad updates. A new one is tested by its name."""
 
+import copy
 import math
 from itertools import permutations
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedsafe.aggregation import RULES, Aggregator, Fold, Updates, build_aggregator
-from fedsafe.errors import ConfigError
+from fedsafe.errors import EngineError, RecordError
 from fedsafe.privacy.plan import ClientPlan, PrivacyPlan, RecordPlan
 from fedsafe.rng import Stream, StreamId, key_from_seed
 
@@ -40,27 +41,24 @@ def plan_of(client_epsilon: float) -> PrivacyPlan:
 
 def built(name: str) -> Aggregator:
     """With a client-level target if the rule can carry one: that is the path with clip and noise."""
-    try:
-        return build_aggregator(name, plan_of(1.0))
-    except ConfigError:
-        return build_aggregator(name, plan_of(math.inf))
-
-
-BUILT = {name: built(name) for name in RULES}
-UNPROVEN = [name for name, aggregator in BUILT.items() if not aggregator.proven_sensitivity]
-CASES = [pytest.param(aggregator, id=name) for name, aggregator in BUILT.items()]
-every_aggregator = pytest.mark.parametrize("aggregator", CASES)
+    private = RULES[name].proven_sensitivity
+    return build_aggregator(name, plan_of(1.0 if private else math.inf), learning_rate=0.5)
 
 
 def noise(round: int = 1) -> Stream:
     return Stream(KEY, StreamId(purpose="client noise", client=-1, round=round, digest=b"d"))
 
 
-def updates_of(clients: list[int], rows: NDArray[np.float64]) -> Updates:
+def updates_of(
+    clients: list[int], rows: NDArray[np.float64], losses: NDArray[np.float64] | None = None
+) -> Updates:
+    """Every rule is offered losses, as no rule may mind those that it does not need."""
+    every = 0.1 + 0.3 * np.arange(CLIENTS) if losses is None else losses
     return Updates(
         clients=np.array(clients, np.int64),
         rows=rows,
         examples=np.array([10.0 + 3.0 * client for client in clients]),
+        losses=every[clients],
     )
 
 
@@ -69,6 +67,36 @@ ALL = np.random.default_rng(0).normal(size=(CLIENTS, PARAMETERS))
 
 def fold_of(aggregator: Aggregator, clients: list[int], rows: NDArray[np.float64] = ALL) -> Fold:
     return aggregator.add(aggregator.zero(PARAMETERS), updates_of(clients, rows[clients]))
+
+
+def after_two_rounds(name: str) -> Aggregator:
+    """With a memory, if it is a rule that has one; not every client was heard."""
+    aggregator = built(name)
+    aggregator.advance(fold_of(aggregator, [0, 3, 4, 7]))
+    aggregator.advance(fold_of(aggregator, [2, 3, 8], 0.5 - ALL))
+    return aggregator
+
+
+BUILT = {name: built(name) for name in RULES}
+UNPROVEN = [name for name, aggregator in BUILT.items() if not aggregator.proven_sensitivity]
+REMEMBERING = [name for name, aggregator in BUILT.items() if aggregator.remembers]
+CASES = [pytest.param(aggregator, id=name) for name, aggregator in BUILT.items()]
+CASES += [pytest.param(after_two_rounds(name), id=f"{name} after two rounds") for name in REMEMBERING]
+every_aggregator = pytest.mark.parametrize("aggregator", CASES)
+
+
+def memory(aggregator: Aggregator) -> dict[str, bytes]:
+    """Everything of a rule that could make the next round differ."""
+    corrections = [aggregator.correction(client, PARAMETERS) for client in range(CLIENTS)]
+    held = {name: array.tobytes() for name, array in aggregator.state().items()}
+    return {**held, **{f"correction {i}": c.tobytes() for i, c in enumerate(corrections) if c is not None}}
+
+
+def advanced(aggregator: Aggregator, fold: Fold) -> dict[str, bytes]:
+    """The memory after one more round, of a copy."""
+    then = copy.deepcopy(aggregator)
+    then.advance(fold)
+    return memory(then)
 
 
 def finished(aggregator: Aggregator, fold: Fold) -> bytes:
@@ -92,8 +120,11 @@ def test_merge_is_commutative_and_associative_to_the_bit(aggregator):
     folds = [fold_of(aggregator, clients) for clients in ([0, 7], [3], [1, 2, 8])]
     results = set()
     for a, b, c in permutations(folds):
-        results.add(finished(aggregator, aggregator.merge(aggregator.merge(a, b), c)))
-        results.add(finished(aggregator, aggregator.merge(a, aggregator.merge(b, c))))
+        for fold in (
+            aggregator.merge(aggregator.merge(a, b), c),
+            aggregator.merge(a, aggregator.merge(b, c)),
+        ):
+            results.add((finished(aggregator, fold), *sorted(advanced(aggregator, fold).items())))
     assert len(results) == 1
 
 
@@ -110,7 +141,20 @@ def test_packing_cannot_change_a_bit(aggregator, data):
             merged = aggregator.add(merged, updates_of(pack, ALL[pack]))
         else:
             merged = aggregator.merge(fold_of(aggregator, pack), merged)
-    assert finished(aggregator, merged) == finished(aggregator, fold_of(aggregator, list(range(CLIENTS))))
+    at_once = fold_of(aggregator, list(range(CLIENTS)))
+    assert finished(aggregator, merged) == finished(aggregator, at_once)
+    assert advanced(aggregator, merged) == advanced(aggregator, at_once)
+
+
+@every_aggregator
+def test_folds_of_one_are_one_fold(aggregator):
+    """What a deployment sends, against what a simulation's worker sends."""
+    one_by_one = aggregator.zero(PARAMETERS)
+    for client in range(CLIENTS):
+        one_by_one = aggregator.merge(one_by_one, fold_of(aggregator, [client]))
+    at_once = fold_of(aggregator, list(range(CLIENTS)))
+    assert finished(aggregator, one_by_one) == finished(aggregator, at_once)
+    assert advanced(aggregator, one_by_one) == advanced(aggregator, at_once)
 
 
 @every_aggregator
@@ -118,9 +162,12 @@ def test_adding_and_merging_leave_their_arguments_alone(aggregator):
     first, second = fold_of(aggregator, [0, 1]), fold_of(aggregator, [2])
     rows = ALL.copy()
     before = [{k: v.tobytes() for k, v in fold.arrays.items()} for fold in (first, second)]
+    known = memory(aggregator)
     aggregator.merge(first, second)
     aggregator.add(first, updates_of([3], rows[[3]]))
     aggregator.finish(first, noise())
+    assert memory(aggregator) == known, "only advance may change what is remembered"
+    advanced(aggregator, first)
     assert [{k: v.tobytes() for k, v in fold.arrays.items()} for fold in (first, second)] == before
     np.testing.assert_array_equal(rows, ALL)
 
@@ -146,8 +193,10 @@ def test_a_non_finite_update_is_a_zero_update_and_the_others_keep_their_bits(agg
     bad[4, position] = value
     zero[4] = 0.0
     everyone = list(range(CLIENTS))
-    result = finished(aggregator, fold_of(aggregator, everyone, bad))
-    assert result == finished(aggregator, fold_of(aggregator, everyone, zero))
+    with_bad, with_zero = (fold_of(aggregator, everyone, rows) for rows in (bad, zero))
+    result = finished(aggregator, with_bad)
+    assert result == finished(aggregator, with_zero)
+    assert advanced(aggregator, with_bad) == advanced(aggregator, with_zero)
     assert np.isfinite(np.frombuffer(result)).all()
 
 
@@ -156,9 +205,14 @@ def test_a_non_finite_update_is_a_zero_update_and_the_others_keep_their_bits(agg
 def test_extreme_and_all_zero_updates_give_a_finite_result(aggregator, value):
     extreme = ALL.copy()
     extreme[4] = value
-    assert np.isfinite(
-        np.frombuffer(finished(aggregator, fold_of(aggregator, list(range(CLIENTS)), extreme)))
-    ).all()
+    fold = fold_of(aggregator, list(range(CLIENTS)), extreme)
+    assert np.isfinite(np.frombuffer(finished(aggregator, fold))).all()
+    then = copy.deepcopy(aggregator)
+    then.advance(fold)
+    assert all(np.isfinite(array).all() for array in then.state().values())
+    for client in range(CLIENTS):
+        correction = then.correction(client, PARAMETERS)
+        assert correction is None or np.isfinite(correction).all()
     nothing = np.zeros_like(ALL)
     assert np.isfinite(np.frombuffer(finished(aggregator, fold_of(aggregator, [0, 1], nothing)))).all()
 
@@ -166,6 +220,7 @@ def test_extreme_and_all_zero_updates_give_a_finite_result(aggregator, value):
 @every_aggregator
 def test_a_round_without_clients_has_a_finite_result(aggregator):
     assert np.isfinite(aggregator.finish(aggregator.zero(PARAMETERS), noise())).all()
+    assert advanced(aggregator, aggregator.zero(PARAMETERS)) == memory(aggregator)
 
 
 @every_aggregator
@@ -180,33 +235,74 @@ def test_a_fold_survives_a_trip_as_plain_bytes(aggregator):
     )
 
 
-class TestChoice:
-    @pytest.mark.parametrize("name", UNPROVEN)
-    def test_no_proven_sensitivity_no_client_level_claim(self, name):
-        with pytest.raises(
-            ConfigError, match=r"no proven sensitivity.*noisy_mean.*privacy.client.epsilon = inf"
-        ):
-            build_aggregator(name, plan_of(1.0))
-        assert build_aggregator(name, plan_of(math.inf)).name == name
+@every_aggregator
+def test_what_is_remembered_survives_a_trip_as_plain_bytes(aggregator):
+    """A resumed run goes on with the same updates, corrections and memory."""
+    other = built(aggregator.name)
+    arrived = {
+        name: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
+        for name, array in aggregator.state().items()
+    }
+    other.restore(arrived)
+    fold = fold_of(aggregator, [1, 3, 6])
+    assert memory(other) == memory(aggregator)
+    assert finished(other, fold) == finished(aggregator, fold)
+    assert advanced(other, fold) == advanced(aggregator, fold)
 
-    def test_only_the_noisy_mean_is_proven(self):
-        assert set(RULES) - set(UNPROVEN) == {"noisy_mean"}
 
-    def test_what_carries_a_claim_is_what_has_the_proof(self):
-        built = build_aggregator("noisy_mean", plan_of(1.0))
-        assert built.proven_sensitivity
-        assert (built.clip, built.noise, built.bits, built.divisor) == (1.5, 2.0, 40, 4.5)
+@every_aggregator
+def test_a_state_of_something_else_is_refused(aggregator):
+    with pytest.raises(RecordError):
+        copy.deepcopy(aggregator).restore({"velocity": np.zeros(PARAMETERS)})
 
-    def test_without_a_client_target_the_noisy_mean_is_plain_averaging(self):
-        assert build_aggregator("noisy_mean", plan_of(math.inf)).name == "fedavg"
 
-    @pytest.mark.parametrize(
-        ("asked", "near"), [("noisy-mean", "noisy_mean"), ("meadian", "median"), ("FedAvg", "fedavg")]
-    )
-    def test_an_unknown_name_gets_the_nearest_one(self, asked, near):
-        with pytest.raises(ConfigError, match=f"{asked}.*is not known.*did you mean '{near}'"):
-            build_aggregator(asked, plan_of(math.inf))
+@every_aggregator
+def test_only_a_rule_that_says_so_remembers(aggregator):
+    moved = advanced(aggregator, fold_of(aggregator, [0, 3, 6])) != memory(aggregator)
+    assert moved is aggregator.remembers
+    if not aggregator.remembers:
+        assert aggregator.state() == {}
 
-    def test_a_name_near_to_none_gets_the_list(self):
-        with pytest.raises(ConfigError, match="choose one of noisy_mean, fedavg, median"):
-            build_aggregator("zzz", plan_of(math.inf))
+
+@every_aggregator
+def test_losses_count_where_they_are_needed_and_nowhere_else(aggregator):
+    everyone = list(range(CLIENTS))
+    folds = [
+        aggregator.add(aggregator.zero(PARAMETERS), updates_of(everyone, ALL, losses))
+        for losses in (np.linspace(0.1, 1.0, CLIENTS), np.linspace(1.0, 0.1, CLIENTS))
+    ]
+    told = [(finished(aggregator, fold), advanced(aggregator, fold)) for fold in folds]
+    assert (told[0] != told[1]) is aggregator.needs_losses
+    silent = Updates(clients=np.arange(CLIENTS), rows=ALL, examples=np.ones(CLIENTS))
+    if aggregator.needs_losses:
+        assert any("loss" in phrase for phrase in aggregator.releases), (
+            "un-noised losses are named in the claim"
+        )
+        with pytest.raises(EngineError, match="needs the loss of each client"):
+            aggregator.add(aggregator.zero(PARAMETERS), silent)
+    else:
+        aggregator.add(aggregator.zero(PARAMETERS), silent)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.5])
+@every_aggregator
+def test_a_loss_that_is_none_counts_as_a_client_without_update_or_loss(aggregator, value):
+    everyone, bad, none, without = list(range(CLIENTS)), np.ones(CLIENTS), np.ones(CLIENTS), ALL.copy()
+    bad[4], none[4], without[4] = value, 0.0, 0.0
+    fold = aggregator.add(aggregator.zero(PARAMETERS), updates_of(everyone, ALL, bad))
+    rows = without if aggregator.needs_losses else ALL
+    expected = aggregator.add(aggregator.zero(PARAMETERS), updates_of(everyone, rows, none))
+    assert finished(aggregator, fold) == finished(aggregator, expected)
+    assert advanced(aggregator, fold) == advanced(aggregator, expected)
+
+
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1e30, 1e300])
+@every_aggregator
+def test_extreme_losses_give_a_finite_result(aggregator, value):
+    losses = np.linspace(0.1, 1.0, CLIENTS)
+    losses[4] = value
+    fold = aggregator.add(aggregator.zero(PARAMETERS), updates_of(list(range(CLIENTS)), ALL, losses))
+    assert np.isfinite(np.frombuffer(finished(aggregator, fold))).all()
+    then = copy.deepcopy(aggregator)
+    then.advance(fold)
+    assert all(np.isfinite(array).all() for array in then.state().values())

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedsafe.aggregation import FedAvg, Median, Updates
+from fedsafe.aggregation import FedAvg, Median, RowRule, TrimmedMean, Updates
 from fedsafe.rng import Stream, StreamId, key_from_seed
 
 rows_of_clients = hnp.arrays(
@@ -18,7 +18,7 @@ def unused() -> Stream:
     return Stream(key_from_seed(0), StreamId(purpose="client noise", client=-1, round=1, digest=b""))
 
 
-def finished(rule: FedAvg | Median, rows: np.ndarray, examples: np.ndarray) -> np.ndarray:
+def finished(rule: RowRule, rows: np.ndarray, examples: np.ndarray) -> np.ndarray:
     updates = Updates(clients=np.arange(len(rows)), rows=rows, examples=examples)
     return rule.finish(rule.add(rule.zero(rows.shape[1]), updates), unused())
 
@@ -64,3 +64,33 @@ def test_neither_adds_noise(rule):
     other = Stream(key_from_seed(1), StreamId(purpose="client noise", client=-1, round=2, digest=b"x"))
     updates = Updates(clients=np.arange(4), rows=rows, examples=np.ones(4))
     np.testing.assert_array_equal(rule.finish(rule.add(rule.zero(3), updates), other), first)
+
+
+def test_the_trimmed_mean_by_hand():
+    """Of five replies a share of 0.2 leaves out one at each end of each coordinate, whoever sent it."""
+    rows = np.array([[1.0, 50.0], [2.0, 40.0], [4.0, 30.0], [9.0, 20.0], [100.0, -1e30]])
+    np.testing.assert_array_equal(finished(TrimmedMean(share=0.2), rows, np.ones(5)), [5.0, 30.0])
+    # 0.39 of five is one, 0.4 is two.
+    np.testing.assert_array_equal(finished(TrimmedMean(share=0.39), rows, np.ones(5)), [5.0, 30.0])
+    np.testing.assert_array_equal(finished(TrimmedMean(share=0.4), rows, np.ones(5)), [4.0, 30.0])
+
+
+@given(rows_of_clients)
+def test_trimming_nothing_is_the_unweighted_mean(rows):
+    mean = finished(TrimmedMean(share=0.0), rows, 1.0 + np.arange(len(rows)))
+    np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-12, atol=1e-9)
+
+
+@given(st.integers(1, 60), st.sampled_from([0.1, 0.2, 0.29, 0.3, 0.45, 0.499]))
+def test_the_trimmed_mean_withstands_its_share_of_attackers(clients, share):
+    attackers = int(round(share * 1000) * clients // 1000)
+    rows = np.random.default_rng(clients).uniform(-1, 1, (clients, 3))
+    for value in (1e30, -1e30):
+        rows[:attackers] = value
+        assert (np.abs(finished(TrimmedMean(share=share), rows, np.ones(clients))) <= 1).all()
+
+
+def test_one_attacker_more_than_its_share_moves_the_trimmed_mean():
+    rows = np.zeros((10, 1))
+    rows[:2] = 1e30
+    assert finished(TrimmedMean(share=0.1), rows, np.ones(10)) > 1e20

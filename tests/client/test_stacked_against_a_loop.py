@@ -8,75 +8,28 @@ import pytest
 import torch
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
+from stacked_models import CASES, Positions
 from torch import nn
 
-from fedsafe.client.objectives import cross_entropy
+from fedsafe.client.objectives import build_objective, cross_entropy
 from fedsafe.client.stacked import StackedModel, clipped_sum, layout_of
 from fedsafe.privacy.clipping import MARGIN
 
 
-class CalledTwice(nn.Module):
-    """One layer, used at two places: the gradient of its weight is a sum."""
-
-    def __init__(self, features, outputs):
-        super().__init__()
-        self.body = nn.Linear(features, features)
-        self.head = nn.Linear(features, outputs)
-
-    def forward(self, x):
-        return self.head(torch.tanh(self.body(torch.relu(self.body(x)))))
-
-
-class Positions(nn.Module):
-    """A linear layer over several positions of an example."""
-
-    def __init__(self, features, outputs, positions):
-        super().__init__()
-        self.positions = positions
-        self.inner = nn.Linear(features // positions, 7)
-        self.head = nn.Linear(7, outputs)
-
-    def forward(self, x):
-        hidden = torch.tanh(self.inner(x.view(x.shape[0], self.positions, -1)))
-        return self.head(hidden.sum(1))
-
-
-class Residual(nn.Module):
-    def __init__(self, features, outputs):
-        super().__init__()
-        self.one = nn.Linear(features, features, bias=False)
-        self.head = nn.Sequential(nn.Linear(features, 9), nn.ReLU(), nn.Linear(9, outputs))
-
-    def forward(self, x):
-        return self.head(x + torch.relu(self.one(x)))
-
-
-MODELS = {
-    "logistic": lambda: nn.Linear(12, 1),
-    "linear without bias": lambda: nn.Linear(12, 3, bias=False),
-    "mlp": lambda: nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 3)),
-    "deep": lambda: nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)),
-    "called twice": lambda: CalledTwice(12, 3),
-    "ghost norm": lambda: Positions(12, 3, 2),
-    "instantiated norm": lambda: Positions(12, 1, 12),
-    "residual": lambda: Residual(12, 4),
-}
-
-
 def _problem(name, dtype, *, clients=3, batch=8, scale=1.0, seed=0):
     torch.manual_seed(seed)
-    module = MODELS[name]().to(dtype)
-    outputs = module(torch.zeros(1, 12, dtype=dtype)).shape[1]
-    x = scale * torch.randn(clients * batch, 12, dtype=dtype)
-    y = torch.randint(0, max(2, outputs), (clients * batch,))
+    case = CASES[name]
+    module = case.make().to(dtype)
+    x, y = case.data(clients * batch, dtype, scale)
     mask = torch.rand(clients, batch) < 0.7
     parameters = 0.5 * torch.randn(clients, layout_of(module).total, dtype=dtype)
-    return module, parameters, x, y, mask
+    return module, parameters, x, y, mask, build_objective(None, case.signature.kind)
 
 
-def _loop(module, parameters, x, y, mask, clip):
+def _loop(module, parameters, x, y, mask, objective, clip):
     """One backward pass for each example, in double precision."""
     model = copy.deepcopy(module).double()
+    x, y = (part.double() if part.is_floating_point() else part for part in (x, y))
     clients, batch = mask.shape
     sums = torch.zeros(clients, parameters.shape[1], dtype=torch.float64)
     norms = torch.zeros(clients, batch, dtype=torch.float64)
@@ -85,7 +38,7 @@ def _loop(module, parameters, x, y, mask, clip):
         for example in range(batch):
             row = client * batch + example
             model.zero_grad()
-            cross_entropy(model, x[row : row + 1].double(), y[row : row + 1]).sum().backward()
+            objective(model, x[row : row + 1], y[row : row + 1]).sum().backward()
             gradient = nn.utils.parameters_to_vector(
                 [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
             )
@@ -99,24 +52,24 @@ def _relative(found, expected):
     return float((found.double() - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("clip", [0.3, 1e6])
 def test_norms_and_clipped_sums_equal_a_loop(name, dtype, tolerance, clip):
-    module, parameters, x, y, mask = _problem(name, dtype)
-    sums, norms = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, clip)
-    expected_sums, expected_norms = _loop(module, parameters, x, y, mask, clip)
+    module, parameters, x, y, mask, objective = _problem(name, dtype)
+    sums, norms = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, clip)
+    expected_sums, expected_norms = _loop(module, parameters, x, y, mask, objective, clip)
     assert _relative(norms, expected_norms) < tolerance
     assert _relative(sums, expected_sums) < tolerance
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "called twice"])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "called twice"])
 def test_the_clipped_sum_agrees_with_stock_opacus(name):
     """Opacus clips to C / (norm + 1e-6), the engine to C (1 - 2^-10): they differ by design, by 1e-3."""
-    module, parameters, x, y, mask = _problem(name, torch.float32, clients=1)
+    module, parameters, x, y, mask, objective = _problem(name, torch.float32, clients=1)
     mask[:] = True
-    sums, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 0.5)
+    sums, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, 0.5)
     nn.utils.vector_to_parameters(parameters[0], module.parameters())
     model = GradSampleModule(module, loss_reduction="sum")
     optimizer = DPOptimizer(
@@ -132,16 +85,16 @@ def test_the_clipped_sum_agrees_with_stock_opacus(name):
     assert _relative(sums[0], opacus.double()) < 2e-3
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 def test_no_example_adds_more_than_the_clip(name):
     """One example at a time, with inputs that make gradients huge: the sum is the example's contribution."""
     clip = 0.7
-    module, parameters, x, y, _ = _problem(name, torch.float32, scale=100.0)
+    module, parameters, x, y, _, objective = _problem(name, torch.float32, scale=100.0)
     mask = torch.zeros(3, 8, dtype=torch.bool)
     for example in range(8):
         mask[:] = False
         mask[:, example] = True
-        sums, norms = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, clip)
+        sums, norms = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, clip)
         lengths = torch.linalg.vector_norm(sums.double(), dim=1)
         assert (lengths <= clip).all()
         long = norms[:, example] > clip
@@ -152,7 +105,7 @@ def test_no_example_adds_more_than_the_clip(name):
 def test_terms_that_cancel_do_not_hide_rounding_beyond_the_clip(scale):
     """Positions of opposite sign: the gradient is far smaller than its terms, and their rounding is not."""
     torch.manual_seed(3)
-    module = Positions(12, 1, 2)
+    module = Positions(2, 1)
     half = scale * torch.randn(8, 6)
     x = torch.cat([half, half * (1.0 + 1e-6)], 1)
     y = torch.randint(0, 2, (8,))
@@ -160,37 +113,37 @@ def test_terms_that_cancel_do_not_hide_rounding_beyond_the_clip(scale):
     for example in range(8):
         mask = torch.zeros(1, 8, dtype=torch.bool)
         mask[0, example] = True
-        sums, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1.0)
+        sums, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, 1.0)
         assert float(sums.double().norm()) <= 1.0
 
 
 def test_an_example_whose_scale_would_be_denormal_is_dropped():
-    module, parameters, x, y, mask = _problem("logistic", torch.float32)
+    module, parameters, x, y, mask, objective = _problem("logistic", torch.float32)
     mask[:] = True
     x[3] = 1e35
-    sums, norms = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1e-5)
+    sums, norms = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, 1e-5)
     mask[0, 3] = False
-    without, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1e-5)
+    without, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, 1e-5)
     assert float(norms[0, 3]) > 1e34
     assert torch.equal(sums, without)
 
 
 def test_an_infinite_clip_leaves_gradients_as_they_are():
-    module, parameters, x, y, mask = _problem("mlp", torch.float64)
-    sums, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, math.inf)
-    expected, _ = _loop(module, parameters, x, y, mask, 1e12)
+    module, parameters, x, y, mask, objective = _problem("mlp", torch.float64)
+    sums, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, math.inf)
+    expected, _ = _loop(module, parameters, x, y, mask, objective, 1e12)
     assert _relative(sums, expected) < 1e-9
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30, 3e38, 0.0])
 @pytest.mark.parametrize("name", ["logistic", "mlp", "called twice", "ghost norm", "instantiated norm"])
 def test_a_bad_example_leaves_every_other_client_bit_identical(name, bad):
-    module, parameters, x, y, mask = _problem(name, torch.float32)
+    module, parameters, x, y, mask, objective = _problem(name, torch.float32)
     mask[:] = True
-    clean, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1.0)
+    clean, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, 1.0)
     poisoned = x.clone()
     poisoned[8 + 3] = bad  # client 1, example 3
-    sums, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, poisoned, y, mask, 1.0)
+    sums, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, poisoned, y, mask, 1.0)
     assert torch.equal(sums[[0, 2]], clean[[0, 2]])
     assert torch.isfinite(sums).all()
     # And its own client loses at most that example: the rest moves by no more than one clip each way.
@@ -198,22 +151,22 @@ def test_a_bad_example_leaves_every_other_client_bit_identical(name, bad):
     if math.isnan(bad) or math.isinf(bad):
         without = mask.clone()
         without[1, 3] = False
-        expected, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, without, 1.0)
+        expected, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, without, 1.0)
         np.testing.assert_allclose(sums[1], expected[1], rtol=1e-6, atol=1e-7)
 
 
 def test_padding_that_points_to_a_bad_record_adds_nothing():
-    module, parameters, x, y, mask = _problem("mlp", torch.float32)
+    module, parameters, x, y, mask, objective = _problem("mlp", torch.float32)
     mask[:] = True
     mask[1, 5:] = False
-    clean, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1.0)
+    clean, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, 1.0)
     x[8 + 5 : 16] = math.nan
-    sums, _ = clipped_sum(StackedModel(module, parameters.clone()), cross_entropy, x, y, mask, 1.0)
+    sums, _ = clipped_sum(StackedModel(module, parameters.clone()), objective, x, y, mask, 1.0)
     assert torch.equal(sums, clean)
 
 
 def test_an_objective_without_one_loss_per_example_is_refused():
-    module, parameters, x, y, mask = _problem("mlp", torch.float32)
+    module, parameters, x, y, mask, objective = _problem("mlp", torch.float32)
 
     def mean(model, x, y):
         return cross_entropy(model, x, y).mean()

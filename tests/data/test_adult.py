@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from fedsafe.data import Task, load_task
-from fedsafe.data import adult as source
-from fedsafe.data.adult import JOINED, JOINED_SHA256, ORIGINAL, load_adult, parse_original
+from fedsafe.data.catalogue import adult as source
+from fedsafe.data.catalogue.adult import JOINED, JOINED_SHA256, ORIGINAL, load_adult, parse_original
 from fedsafe.data.sources import RemoteFile
 from fedsafe.errors import DataError
 

@@ -137,16 +137,16 @@ def test_moving_a_perturbable_feature_inside_its_bounds_gives_the_encoding_of_a_
 
 
 def test_labels_are_class_indices_and_strange_or_missing_ones_are_refused():
-    assert SCHEMA.labels(frame(y=["no", " yes", "no"])).tolist() == [0, 1, 0]
+    assert SCHEMA.answers(frame(y=["no", " yes", "no"])).tolist() == [0, 1, 0]
     with pytest.raises(DataError, match=r"'yess'.*no, yes.*Did you mean 'yes'"):
-        SCHEMA.labels(frame(y=["no", "yess"]))
+        SCHEMA.answers(frame(y=["no", "yess"]))
     with pytest.raises(DataError, match="missing in 2 of 3"):
-        SCHEMA.labels(frame(y=["no", "?", None]))
+        SCHEMA.answers(frame(y=["no", "?", None]))
 
 
 def test_integer_labels_read_the_same_in_integer_and_float_columns():
     schema = Schema(label=Label(column="y", classes=("0", "1")), columns=SCHEMA.columns)
-    assert schema.labels(frame(y=[0, 1])).tolist() == schema.labels(frame(y=[0.0, 1.0])).tolist() == [0, 1]
+    assert schema.answers(frame(y=[0, 1])).tolist() == schema.answers(frame(y=[0.0, 1.0])).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

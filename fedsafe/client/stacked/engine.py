@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from fedsafe.client.objectives import Objective
-from fedsafe.client.stacked.model import StackedModel, aligned_rows, gradients_by_layer
+from fedsafe.client.stacked.alignment import aligned_rows
+from fedsafe.client.stacked.model import StackedModel, gradients_by_layer
 from fedsafe.privacy.clipping import MARGIN
 
 
@@ -34,7 +35,7 @@ def clipped_sum(
         model: The stack.
         objective: Gives one loss per example.
         x: ``(clients * batch, ...)`` inputs.
-        y: ``(clients * batch,)`` labels.
+        y: ``(clients * batch, ...)`` targets.
         mask: ``(clients, batch)``, False for padding.
         clip: Bound on one example's gradient, all tensors together; infinity leaves finite gradients as they are.
 
@@ -49,15 +50,17 @@ def clipped_sum(
             raise ValueError(
                 f"the objective gave losses of shape {tuple(losses.shape)}, not {tuple(y.shape[:1])}"
             )
-        gradients = torch.autograd.grad(losses.sum(), [tap.output for tap in model.taps], allow_unused=True)
+        handles = [tap.handle for tap in model.taps]
+        gradients = torch.autograd.grad(losses.sum(), handles, allow_unused=True)
     layers = gradients_by_layer(model.taps, gradients, batch)
     model.taps.clear()
 
+    contributions = [(layer, layer.contribution(*pair, batch)) for layer, *pair in layers]
     squares = mask.new_zeros((clients, batch), dtype=torch.float64)
     slack: Tensor | float = 0.0
-    for layer, inputs, outputs in layers:
-        squares = squares + layer.squared_norms(inputs, outputs, batch)
-        slack = slack + layer.rounding_slack(inputs, outputs, batch)
+    for _, contribution in contributions:
+        squares = squares + contribution.squares
+        slack = slack + contribution.slack
     norms = squares.sqrt()
     finite = torch.isfinite(norms) & torch.isfinite(losses.detach().view(clients, batch))
     keep = mask & finite
@@ -69,12 +72,6 @@ def clipped_sum(
 
     clean = bool(finite.all())
     sums = aligned_rows(clients, model.parameters.shape[1], model.parameters.dtype).zero_()
-    for layer, inputs, outputs in layers:
-        positions = inputs.shape[1] // batch
-        scale = factors if positions == 1 else factors.repeat_interleave(positions, 1)
-        chosen = keep if positions == 1 else keep.repeat_interleave(positions, 1)
-        scaled = torch.where(chosen.unsqueeze(2), outputs * scale.unsqueeze(2), 0.0)
-        # Inputs meet a zero gradient where an example is dropped, which is only zero if they are finite.
-        used = inputs if clean else torch.where(chosen.unsqueeze(2), inputs, 0.0)
-        layer.write_sum(used, scaled, sums)
+    for layer, contribution in contributions:
+        layer.write(contribution.summed(factors, keep, clean), sums)
     return sums, norms

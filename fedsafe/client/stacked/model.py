@@ -1,27 +1,17 @@
 """Stacking: an ordinary module, run for many clients at once with each client's own parameters."""
 
 import copy
-import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.layers import RULES, StackedLinear, Tap
+from fedsafe.client.objectives import Objective
+from fedsafe.client.stacked.alignment import aligned_rows
+from fedsafe.client.stacked.layers import RULES, Slots, Tap, Tapped
 from fedsafe.errors import ModelError
 from fedsafe.params import Layout
-
-# A matrix product takes another kernel, with other bits, where its operands are aligned differently. What is a
-# multiple of this many values is aligned alike wherever it lies in a stack.
-ALIGNMENT = 16
-
-
-def aligned_rows(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """``(rows, columns)`` uninitialised values, every row aligned like the first."""
-    width = ALIGNMENT * math.ceil(columns / ALIGNMENT)
-    return torch.empty(rows, width, dtype=dtype)[:, :columns]
-
 
 def layout_of(module: nn.Module) -> Layout:
     """Names and shapes of the parameters that are trained, in the module's order."""
@@ -37,8 +27,8 @@ def missing_rule(module: nn.Module) -> str | None:
     seen: dict[int, str] = {}
     for name, layer in module.named_modules():
         own = list(layer.named_parameters(recurse=False))
-        if own and type(layer) not in RULES:
-            return f"layer {name or 'the model itself'} ({type(layer).__name__}) has no stacked rule"
+        if own and (reason := _no_rule(layer)):
+            return f"layer {name or 'the model itself'} ({type(layer).__name__}) has no stacked rule{reason}"
         for parameter_name, parameter in own:
             if not parameter.requires_grad:
                 return f"parameter {name}.{parameter_name} is frozen"
@@ -46,6 +36,14 @@ def missing_rule(module: nn.Module) -> str | None:
                 return f"parameter {name}.{parameter_name} is shared with {seen[id(parameter)]}"
             seen[id(parameter)] = f"{name}.{parameter_name}"
     return None
+
+
+def _no_rule(layer: nn.Module) -> str | None:
+    rule = RULES.get(type(layer))
+    if rule is None:
+        return " at all"
+    reason = rule.unsupported(layer)
+    return f" for {reason}" if reason else None
 
 
 class StackedModel:
@@ -57,19 +55,20 @@ class StackedModel:
         module: The template; it is copied.
         parameters: ``(clients, parameters)``, in the order of :func:`layout_of`. The model reads this very
             tensor: training writes to it in place.
+        channels_last: Whether layers may give images with channels innermost in memory.
 
     Raises:
         ModelError: A layer has no rule.
     """
 
-    def __init__(self, module: nn.Module, parameters: Tensor) -> None:
+    def __init__(self, module: nn.Module, parameters: Tensor, *, channels_last: bool = True) -> None:
         reason = missing_rule(module)
         if reason is not None:
             raise ModelError(f"the model cannot be stacked: {reason}")
-        layout = layout_of(module)
         self.parameters = parameters
-        self.taps: list[Tap] = []
-        self.module = _swap(copy.deepcopy(module), parameters, _columns(layout), self.taps)
+        slots = Slots(parameters, _columns(layout_of(module)), [], channels_last)
+        self.taps = slots.taps
+        self.module = _swap(copy.deepcopy(module), slots)
         self.module.train()
 
     @property
@@ -83,6 +82,47 @@ class StackedModel:
         return output
 
 
+@dataclass(frozen=True, kw_only=True)
+class StackShape:
+    """What the stacking of a model depends on, found out once by a trial on zeros.
+
+    Args:
+        channels_last: Whether the model's own code takes images with channels innermost in memory.
+        values: How many values its layers keep for one example.
+        dtype: Of its parameters.
+    """
+
+    channels_last: bool
+    values: int
+    dtype: torch.dtype
+
+
+def measure(module: nn.Module, objective: Objective, x: Tensor, y: Tensor) -> StackShape:
+    """Try a stack of two clients on zeros of the shape of these records.
+
+    Raises:
+        ModelError: A layer has no rule.
+        Exception: Whatever the model's own code raises.
+    """
+    dtype = next(module.parameters()).dtype
+    parameters = aligned_rows(2, layout_of(module).total, dtype)
+    initial = torch.cat([p.detach().flatten() for p in module.parameters()])
+    parameters[:] = initial
+    zeros = x.new_zeros(2, *x.shape[1:]), y.new_zeros(2, *y.shape[1:])
+    for channels_last in (True, False):
+        model = StackedModel(module, parameters, channels_last=channels_last)
+        try:
+            objective(model.module, *zeros)
+        except RuntimeError:
+            # A `view` of channels-last memory, for one; anything else comes again.
+            if not channels_last:
+                raise
+            continue
+        break
+    kept = sum(part.numel() for tap in model.taps for part in (tap.inputs, tap.handle))
+    return StackShape(channels_last=channels_last, values=max(1, kept // 2), dtype=dtype)
+
+
 def _columns(layout: Layout) -> dict[str, slice]:
     columns, start = {}, 0
     for name, size in zip(layout.names, layout.sizes, strict=True):
@@ -91,19 +131,18 @@ def _columns(layout: Layout) -> dict[str, slice]:
     return columns
 
 
-def _swap(module: nn.Module, parameters: Tensor, columns: dict[str, slice], taps: list[Tap]) -> nn.Module:
+def _swap(module: nn.Module, slots: Slots) -> nn.Module:
     # One stacked layer for each original, even if it is registered or called twice.
     replaced: dict[int, nn.Module] = {}
 
     def visit(layer: nn.Module, prefix: str) -> nn.Module:
         if id(layer) in replaced:
             return replaced[id(layer)]
-        rule = RULES.get(type(layer))
-        if rule is not None:
-            own = {name: columns[f"{prefix}{name}"] for name, _ in layer.named_parameters(recurse=False)}
-            stacked: Any = rule(layer, parameters.shape[0], parameters, own, taps)  # type: ignore[arg-type]
-            replaced[id(layer)] = stacked
-            return stacked  # type: ignore[no-any-return]
+        names = [name for name, _ in layer.named_parameters(recurse=False)]
+        if names:
+            own = {name: slots.columns[f"{prefix}{name}"] for name in names}
+            replaced[id(layer)] = RULES[type(layer)](layer, replace(slots, columns=own))
+            return replaced[id(layer)]
         for name, child in list(layer.named_children()):
             setattr(layer, name, visit(child, f"{prefix}{name}."))
         return layer
@@ -113,7 +152,7 @@ def _swap(module: nn.Module, parameters: Tensor, columns: dict[str, slice], taps
 
 def gradients_by_layer(
     taps: list[Tap], gradients: Sequence[Tensor | None], batch: int
-) -> list[tuple[StackedLinear, Tensor, Tensor]]:
+) -> list[tuple[Tapped, Tensor, Tensor]]:
     """Inputs and gradients of each layer, its calls joined.
 
     The gradient of a weight that is used twice is the sum over its uses, and so must be its norm: the calls of a
@@ -121,17 +160,16 @@ def gradients_by_layer(
 
     Args:
         taps: In the order of the forward pass.
-        gradients: Of the loss by each tap's output; None where the loss does not depend on it.
+        gradients: Of the loss by each tap's handle; None where the loss does not depend on it.
         batch: Examples for each client.
 
     Returns:
-        For each layer: itself, inputs and gradients ``(clients, batch * positions, features)``.
+        For each layer: itself, inputs and gradients ``(clients, batch * positions, values)``.
     """
-    calls: dict[StackedLinear, list[tuple[Tensor, Tensor]]] = {}
+    calls: dict[Tapped, list[tuple[Tensor, Tensor]]] = {}
     for tap, gradient in zip(taps, gradients, strict=True):
         if gradient is not None:
-            flat = gradient.reshape(tap.layer.clients, tap.inputs.shape[1], -1)
-            calls.setdefault(tap.layer, []).append((tap.inputs, flat))
+            calls.setdefault(tap.layer, []).append((tap.inputs, gradient))
     return [(layer, *_join(pairs, batch)) for layer, pairs in calls.items()]
 
 

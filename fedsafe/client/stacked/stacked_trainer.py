@@ -1,7 +1,6 @@
 """Trains many clients at once: equal capacities are stacked, and every client keeps its own noise."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,11 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsafe.client.objectives import Objective
+from fedsafe.client.stacked.alignment import aligned_rows
 from fedsafe.client.stacked.engine import clipped_sum
-from fedsafe.client.stacked.model import StackedModel, aligned_rows, layout_of
+from fedsafe.client.stacked.model import StackedModel, layout_of, measure
+from fedsafe.client.stacked.packing import Packed, pack
 from fedsafe.client.trainer import ClientJob, LocalTraining
 from fedsafe.params import Vector
-from fedsafe.privacy.sampling import batch_capacity
 from fedsafe.rng import normal_rows
 
 
@@ -24,7 +24,7 @@ class StackedTrainer:
         module: The model.
         objective: Gives one loss per example.
         x: ``(records, ...)`` inputs of all clients; a job names its rows.
-        y: ``(records,)`` labels.
+        y: ``(records, ...)`` targets.
         training: How every client trains.
     """
 
@@ -38,73 +38,55 @@ class StackedTrainer:
         self._objective = objective
         self._x, self._y = x, y
         self._training = training
+        self._shape = measure(module, objective, x, y)
 
     def train(self, parameters: Vector, jobs: Sequence[ClientJob]) -> NDArray[np.float32]:
         """``(len(jobs), parameters)``: each client's parameters after its local steps."""
-        training = self._training
-        batches = [job.sample(training) for job in jobs]
-        capacities: dict[int, list[int]] = {}
-        for position, (job, steps) in enumerate(zip(jobs, batches, strict=True)):
-            largest = max((len(step) for step in steps), default=0)
-            capacity = batch_capacity(len(job.records), training.rate, largest)
-            capacities.setdefault(capacity, []).append(position)
         trained = np.empty((len(jobs), self.layout.total), np.float32)
-        start = torch.from_numpy(np.ascontiguousarray(parameters)).to(self._x.dtype)
-        for capacity, positions in capacities.items():
-            stack = [jobs[position] for position in positions]
-            rows, mask = _pad([batches[position] for position in positions], stack, capacity)
-            trained[positions] = self._train_stack(start, stack, rows, mask).float().numpy()
+        start = torch.from_numpy(np.ascontiguousarray(parameters)).to(self._shape.dtype)
+        models: dict[int, StackedModel] = {}
+        for packed in pack(jobs, self._training, self._shape.values):
+            model = models.get(packed.size)
+            if model is None:
+                weights = aligned_rows(packed.size, len(start), start.dtype)
+                model = StackedModel(self._module, weights, channels_last=self._shape.channels_last)
+                models[packed.size] = model
+            self._train_stack(model, start, [jobs[position] for position in packed.positions], packed)
+            trained[packed.positions] = model.parameters[: len(packed.positions)].float().numpy()
         return trained
 
     @torch.no_grad()
-    def _train_stack(self, start: Tensor, jobs: Sequence[ClientJob], rows: Tensor, mask: Tensor) -> Tensor:
-        """Clients of equal capacity; ``rows`` and ``mask`` are ``(steps, stack, capacity)``."""
+    def _train_stack(
+        self, model: StackedModel, start: Tensor, jobs: Sequence[ClientJob], packed: Packed
+    ) -> None:
         training = self._training
-        stacked = rows.shape[1]
-        parameters = aligned_rows(stacked, len(start), start.dtype)
-        parameters[:] = start
-        model = StackedModel(self._module, parameters)
+        model.parameters[:] = start
         sizes = [training.step_size(len(job.records)) for job in jobs]
-        sizes += sizes[:1] * (stacked - len(jobs))
+        sizes += sizes[:1] * (packed.size - len(jobs))
         scale = start.new_tensor(sizes).unsqueeze(1)
         streams = [job.noise for job in jobs]
-        for step_rows, step_mask in zip(rows, mask, strict=True):
-            flat = step_rows.flatten()
-            x, y = self._x[flat], self._y[flat]
-            sums, _ = clipped_sum(model, self._objective, x, y, step_mask, training.clip)
+        corrections = _corrections(jobs, start)
+        for rows, mask in packed.steps:
+            flat = torch.from_numpy(rows).flatten()
+            batch = self._x[flat], self._y[flat]
+            change, _ = clipped_sum(model, self._objective, *batch, torch.from_numpy(mask), training.clip)
             if training.noise > 0.0:
                 # Two operations: a fused one rounds differently at the end of a vector register.
                 noise = torch.from_numpy(normal_rows(streams, self.layout.total))
-                sums[: len(jobs)].add_(noise.mul_(training.noise * training.clip))
-            model.parameters.sub_(sums.mul_(scale))
-        return model.parameters[: len(jobs)]
+                change[: len(jobs)].add_(noise.mul_(training.noise * training.clip))
+            change.mul_(scale)
+            # What follows is no function of the records but through what is private already.
+            if training.proximal > 0.0:
+                change.add_((model.parameters - start).mul_(training.learning_rate * training.proximal))
+            for row, correction in corrections:
+                change[row].add_(correction.mul(training.learning_rate))
+            model.parameters.sub_(change)
 
 
-# Elementwise kernels treat 32 values at a time and finish the rest one by one, where exp and log have other bits.
-_KERNEL_WIDTH = 32
-
-
-def _stack_size(clients: int, capacity: int) -> int:
-    """How many rows of clients to stack, so that no client's bits depend on how many there are.
-
-    A multiple of the kernels' width leaves no remainder to treat differently; and a matrix product over one stack
-    takes another kernel than over several.
-    """
-    multiple = _KERNEL_WIDTH // math.gcd(capacity, _KERNEL_WIDTH)
-    return max(2, multiple * math.ceil(clients / multiple))
-
-
-def _pad(
-    batches: list[list[NDArray[np.int64]]], jobs: Sequence[ClientJob], capacity: int
-) -> tuple[Tensor, Tensor]:
-    """Rows and masks ``(steps, stack, capacity)``; padding repeats a client's own first record, unused."""
-    steps, stacked = len(batches[0]), _stack_size(len(jobs), capacity)
-    rows = np.empty((steps, stacked, capacity), np.int64)
-    mask = np.zeros((steps, stacked, capacity), bool)
-    for position in range(stacked):
-        rows[:, position] = jobs[min(position, len(jobs) - 1)].records[0]
-    for position, client in enumerate(batches):
-        for step, batch in enumerate(client):
-            rows[step, position, : len(batch)] = batch
-            mask[step, position, : len(batch)] = True
-    return torch.from_numpy(rows), torch.from_numpy(mask)
+def _corrections(jobs: Iterable[ClientJob], start: Tensor) -> list[tuple[int, Tensor]]:
+    """The rows that have a correction, and it."""
+    return [
+        (row, torch.from_numpy(np.array(job.correction)).to(start.dtype))
+        for row, job in enumerate(jobs)
+        if job.correction is not None
+    ]

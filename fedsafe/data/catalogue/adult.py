@@ -8,13 +8,12 @@ import lzma
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedsafe.data.catalogue.packaged import packaged_files, packaged_schema
 from fedsafe.data.dataset import Source, Task
-from fedsafe.data.schema_file import parse_schema
 from fedsafe.data.sources import RemoteFile, cache_dir, data_dir, download, read_verified, sha256, verified
 from fedsafe.data.tables import task_from_frame
 from fedsafe.errors import DataError
@@ -70,8 +69,8 @@ def load_adult(
     Raises:
         DataError: If a file is not what it should be, or none can be had; the message says where to put one.
     """
-    files = package if package is not None else resources.files("fedsafe.data") / "files"
-    schema = parse_schema(_packaged_schema().read_text(encoding="utf-8"), "the packaged schema of adult")
+    files = package if package is not None else packaged_files()
+    schema = packaged_schema("adult")
     frame, checksum = _records(environment, files, original)
     return task_from_frame(
         frame,
@@ -107,10 +106,6 @@ def parse_original(train: bytes, test: bytes) -> "pd.DataFrame":
         part["income"] = part["income"].str.removesuffix(".")
         parts.append(part.assign(split=split))
     return pd.concat(parts, ignore_index=True)
-
-
-def _packaged_schema() -> Traversable:
-    return resources.files("fedsafe.data") / "files" / "adult.schema.toml"
 
 
 def _records(

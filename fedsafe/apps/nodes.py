@@ -1,0 +1,193 @@
+"""Flower's own grid, seen as FedSafe sees one: client k is at node k + 2, and replies come in the order of the messages.
+
+Flower gives nodes random numbers. Who is which client is what each node says when it is asked to join, before anything
+is released: two nodes with the same client's records would break the claim, and a node that comes to another privacy
+plan would refuse every round.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import cast
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+import fedsafe
+from fedsafe.apps.log import LOG
+from fedsafe.errors import EngineError, PlanViolation
+from fedsafe.extensions import searched
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.runs.compose import Parts
+
+JOIN = "query.join"
+EXPERIMENT = "experiment"
+JOINED = "joined"
+
+_FIRST_NODE = 2
+_POLL_SECONDS = 0.3
+
+
+class NodeGrid(Grid):
+    """A grid of joined nodes; every message to them carries the experiment.
+
+    Args:
+        grid: Flower's.
+        nodes: Flower's number of each client's node.
+        experiment: The configuration, for a process that has never heard of it.
+        wait: Seconds to wait for the replies of a round.
+    """
+
+    def __init__(self, grid: Grid, nodes: Sequence[int], experiment: ConfigRecord, wait: float) -> None:
+        self._grid, self._nodes, self._experiment, self._wait = grid, tuple(nodes), experiment, wait
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that the grid operates in."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run that the grid operates in."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message from the server."""
+        return Message(
+            content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl
+        )
+
+    def get_node_ids(self) -> Iterable[int]:
+        """One for each client, in the order of the clients."""
+        return range(_FIRST_NODE, _FIRST_NODE + len(self._nodes))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages, each of which is sent once."""
+        sent = list(messages)
+        for message in sent:
+            message.metadata.dst_node_id = self._nodes[message.metadata.dst_node_id - _FIRST_NODE]
+            message.content[EXPERIMENT] = self._experiment
+        return self._grid.push_messages(sent)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that have arrived and were not pulled before."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages and wait for the replies, or until the shorter of both limits is over."""
+        sent = list(messages)
+        if not sent:
+            return []
+        numbers = list(self.push_messages(sent))
+        replies = collect(self._grid, numbers, self._wait if timeout is None else min(self._wait, timeout))
+        # The order of arrival is chance, and sums of floats should not be.
+        return [replies[number] for number in numbers if number in replies]
+
+
+def connect(
+    grid: Grid, parts: Parts, *, wait_for_nodes: float, wait_for_replies: float
+) -> Callable[[PrivacyPlan], Grid]:
+    """Ask every node to join; they load their data and calibrate while the server does.
+
+    Args:
+        grid: Flower's.
+        parts: Of the run.
+        wait_for_nodes: Seconds until every client must be connected.
+        wait_for_replies: Seconds to wait for the replies to one set of messages.
+
+    Returns:
+        Waits until all have joined under the plan given, and gives the grid.
+
+    Raises:
+        EngineError: Too few nodes or too many, or one could not join.
+        PlanViolation: A node comes to another plan.
+    """
+    nodes = wait_until_connected(grid, len(parts.records), wait_for_nodes)
+    experiment = ConfigRecord({"config": parts.config.to_toml(), "folders": searched()})
+    asked = [
+        Message(RecordDict({EXPERIMENT: experiment}), dst_node_id=node, message_type=JOIN, group_id="0")
+        for node in nodes
+    ]
+    numbers = list(grid.push_messages(asked))
+
+    def joined(plan: PrivacyPlan) -> Grid:
+        replies = collect(grid, numbers, wait_for_replies)
+        answers = zip(nodes, map(replies.get, numbers), strict=True)
+        # Node numbers are chance: only a node itself knows whose records it has.
+        said = sorted((_client_of(node, answer, plan), node) for node, answer in answers)
+        for (client, node), (other, another) in pairwise(said):
+            if client == other:
+                raise EngineError(
+                    f"nodes {node} and {another} both say that they are client {client}: give each SuperNode a "
+                    "partition-id of its own"
+                )
+        LOG.info("all %d nodes have joined under plan %s", len(nodes), plan.hash[:12])
+        return NodeGrid(grid, [node for _, node in said], experiment, wait_for_replies)
+
+    return joined
+
+
+def wait_until_connected(grid: Grid, clients: int, seconds: float) -> list[int]:
+    """Flower's numbers of the nodes, once there is one for each client.
+
+    Raises:
+        EngineError: There are more, or still fewer after ``seconds``.
+    """
+    end, told = time.monotonic() + seconds, -1
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        if len(nodes) == clients:
+            return nodes
+        if len(nodes) > clients or time.monotonic() > end:
+            raise EngineError(
+                f"the configuration has {clients} clients, and {len(nodes)} nodes are connected"
+                + (f" after {seconds:g} s" if len(nodes) < clients else "")
+                + f": start {clients} SuperNodes, simulate as many with --federation-config num-supernodes={clients}, or "
+                f"set federation.clients"
+            )
+        if len(nodes) != told:
+            told = len(nodes)
+            LOG.info("%d of %d nodes are connected; waiting for the others", told, clients)
+        time.sleep(_POLL_SECONDS)
+
+
+def collect(grid: Grid, numbers: Sequence[str], seconds: float) -> dict[str, Message]:
+    """Replies by the number of the message that they answer, as far as they arrive within ``seconds``."""
+    waiting, end = {number for number in numbers if number}, time.monotonic() + seconds
+    replies: dict[str, Message] = {}
+    while waiting:
+        for reply in grid.pull_messages(sorted(waiting)):
+            replies[reply.metadata.reply_to_message_id] = reply
+        waiting -= replies.keys()
+        if not waiting or time.monotonic() > end:
+            break
+        time.sleep(_POLL_SECONDS)
+    return replies
+
+
+def _client_of(node: int, answer: Message | None, plan: PrivacyPlan) -> int:
+    if answer is None:
+        raise EngineError(f"node {node} did not say whether it joins; see its own log")
+    if answer.has_error():
+        raise EngineError(f"node {node} could not join: {answer.error.reason}")
+    said = answer.content.config_records[JOINED]
+    client, agreed, version = (cast("int", said["client"]), cast("str", said["plan"]), said["fedsafe"])
+    if version != fedsafe.__version__:
+        raise EngineError(
+            f"client {client} runs fedsafe {version}, the server {fedsafe.__version__}: install the same everywhere"
+        )
+    if agreed != plan.hash:
+        raise PlanViolation(
+            f"client {client} comes to plan {agreed[:12]}, the server to {plan.hash[:12]}: its own configuration or its "
+            "data is another one"
+        )
+    return client

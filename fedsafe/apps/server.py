@@ -1,0 +1,39 @@
+"""The ServerApp that Flower loads by name: the same run as ``fedsafe run``, over Flower's grid."""
+
+import functools
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.common.config import get_project_dir
+from flwr.serverapp import Grid, ServerApp
+
+from fedsafe.apps.log import LOG, LogOfRun
+from fedsafe.apps.nodes import connect
+from fedsafe.apps.settings import read_settings
+from fedsafe.report import write_report
+from fedsafe.runs.run import run
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run configuration names, and leave a run folder."""
+
+    def bundle() -> Path:
+        found = grid.run
+        return get_project_dir(found.fab_id, found.fab_version, found.fab_hash)
+
+    settings = read_settings(context.run_config, bundle)
+    finished = run(
+        settings.config,
+        out=settings.out,
+        callbacks=[LogOfRun()],
+        connect=functools.partial(
+            connect,
+            grid,
+            wait_for_nodes=settings.wait_for_nodes,
+            wait_for_replies=settings.wait_for_replies,
+        ),
+    )
+    LOG.info("report: %s", write_report(finished.path).resolve())

@@ -1,0 +1,72 @@
+"""What a simulation knows of its clients, and no real server does."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsafe.client import LocalTraining, Objective
+from fedsafe.data import Examples
+from fedsafe.errors import DataError
+from fedsafe.params import Vector
+
+Indices = NDArray[np.int64]
+
+SIMULATORS_VIEW = "the simulator's view of private records: without noise, charged to no budget, not released"
+"""What a finding says that touched records which a real server never sees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientRecords:
+    """Records, and which of them each client holds.
+
+    Attributes:
+        examples: The records of all clients, and perhaps others.
+        rows: Rows of `examples`, one array for each client; one may be empty, and none is held twice.
+
+    Raises:
+        DataError: There is no client, or a row is not there.
+    """
+
+    examples: Examples
+    rows: tuple[Indices, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise DataError("records of clients need at least one client")
+        last = max((int(rows.max()) for rows in self.rows if len(rows)), default=-1)
+        if last >= len(self.examples):
+            raise DataError(f"a client holds record {last}, but there are {len(self.examples)}")
+
+    def __len__(self) -> int:
+        """Number of clients, those without records counted."""
+        return len(self.rows)
+
+    @property
+    def held(self) -> Indices:
+        """Rows that a client holds, client by client."""
+        return np.concatenate(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """How the clients of a run train, for training some of them again.
+
+    Attributes:
+        training: Steps, rate, learning rate, clip and noise of a client's part in one round.
+        trainer: Name of the trainer, see `fedsafe.client.build_trainer`.
+        objective: Gives one loss per example.
+        initial: ``(parameters,)`` the model before round 1.
+        participations: In how many rounds a client takes part, expected by the plan up to this round; from 1.
+        delta: Of the record-level claim; None where there is none.
+        own: What each client judges models on: records of its own that it does not train on. The clients are in
+            the order of the subject's training records. None where there are none.
+    """
+
+    training: LocalTraining
+    trainer: str
+    objective: Objective
+    initial: Vector
+    participations: int
+    delta: float | None = None
+    own: ClientRecords | None = None

@@ -1,0 +1,31 @@
+"""Tensors whose parts for each client lie alike in memory.
+
+A matrix product takes another kernel, with other bits, where its operands are aligned differently. What starts at a
+multiple of 16 values is aligned alike wherever it lies in a stack (``docs/decisions/0003``).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 16
+
+
+def aligned_rows(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """``(rows, columns)`` uninitialised values, every row aligned like the first."""
+    width = ALIGNMENT * math.ceil(columns / ALIGNMENT)
+    return torch.empty(rows, width, dtype=dtype)[:, :columns]
+
+
+def aligned_copy(values: Tensor) -> Tensor:
+    """The same ``(clients, ...)`` values, every client's aligned like the first's."""
+    rows = aligned_rows(len(values), values[0].numel(), values.dtype).view(values.shape)
+    return rows.copy_(values)
+
+
+def aligned_product(left: Tensor, right: Tensor) -> Tensor:
+    """``(clients, n, m)`` products of ``(clients, n, k)`` and ``(clients, k, m)``, aligned alike."""
+    shape = (len(left), left.shape[1], right.shape[2])
+    out = aligned_rows(shape[0], shape[1] * shape[2], left.dtype).view(shape)
+    return torch.bmm(left, right, out=out)

@@ -1,0 +1,172 @@
+"""What a stacked layer is: one set of weights per client, and the per-example gradients that they allow.
+
+A layer sees activations of all clients at once, client-major: ``(clients * batch, ...)``. In its forward pass it
+leaves a *tap*: its input, and a handle on its pre-activation. One backward pass to the handles gives the gradients
+of the pre-activations, and from these follow the squared norm of each example's gradient and the clipped sum of
+gradients (Goodfellow 2015; Bu et al. 2023, "book-keeping").
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What one call of a layer leaves behind.
+
+    Args:
+        layer: The layer.
+        inputs: ``(clients, batch * positions, values)``: what its gradient is made of, besides that of its output.
+        handle: ``(clients, batch * positions, outputs)``: the gradient by it is the one by the pre-activation.
+    """
+
+    layer: "Tapped"
+    inputs: Tensor
+    handle: Tensor
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where a layer's parameters lie, and where its taps go.
+
+    Args:
+        parameters: ``(clients, parameters)``, every client's whole model.
+        columns: Where this layer's named parameters lie in it.
+        taps: The list that each call appends to.
+        channels_last: Whether outputs of images may keep their channels innermost in memory, which is faster;
+            a ``forward`` that calls ``view`` on them needs them contiguous.
+    """
+
+    parameters: Tensor
+    columns: dict[str, slice]
+    taps: list[Tap]
+    channels_last: bool
+
+    @property
+    def clients(self) -> int:
+        """How many clients are stacked."""
+        return self.parameters.shape[0]
+
+    def view(self, name: str, *shape: int) -> Tensor:
+        """``(clients, *shape)`` view of a parameter of this layer."""
+        return self.parameters[:, self.columns[name]].view(self.clients, *shape)
+
+    def write(self, name: str, values: Tensor, sums: Tensor) -> None:
+        """Write ``(clients, ...)`` values to where the parameter lies in ``sums`` (clients, parameters)."""
+        sums[:, self.columns[name]].view(values.shape).copy_(values)
+
+    def attach(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output that the rest of the model shall use, and a handle on its gradient if one is wanted.
+
+        Args:
+            output: ``(clients, batch * positions, outputs)``, fresh from a layer's own computation.
+        """
+        if not torch.is_grad_enabled():
+            return output, None
+        handle = output.new_zeros(()).expand(output.shape).requires_grad_()
+        return _Attached.apply(output, handle), handle  # type: ignore[no-untyped-call]
+
+    def note(self, layer: "Tapped", inputs: Tensor, handle: Tensor) -> None:
+        """Leave a tap."""
+        self.taps.append(Tap(layer, inputs.detach(), handle))
+
+    def tap(self, layer: "Tapped", inputs: Tensor, output: Tensor) -> Tensor:
+        """Note a call, and return the output that the rest of the model shall use.
+
+        Args:
+            layer: The one that was called.
+            inputs: ``(clients, batch * positions, values)``.
+            output: ``(clients, batch * positions, outputs)``, fresh from the layer's own computation.
+        """
+        output, handle = self.attach(output)
+        if handle is not None:
+            self.note(layer, inputs, handle)
+        return output
+
+
+class _Attached(torch.autograd.Function):
+    """Hands its input on, and gives the handle the gradient of what the input was at this place.
+
+    Whatever the model does to the output afterwards, in place or not, is behind this node.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, handle: Tensor) -> Tensor:
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return gradient, gradient
+
+
+class Contribution(Protocol):
+    """What each example adds to the gradient of one layer.
+
+    Guarantees:
+        Scaled by a factor, an example adds a vector no longer than ``factor * (sqrt(squares) + slack)``, up to a
+        relative error of a few units of rounding, which the clip's margin covers.
+    """
+
+    squares: Tensor
+    """``(clients, batch)`` squared norms, in double precision."""
+
+    slack: Tensor | float
+    """``(clients, batch)``: how much longer than its norm rounding can make what is summed."""
+
+    def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
+        """``(clients, ...)`` sum over examples, one tensor for each of the layer's parameters.
+
+        Args:
+            factors: ``(clients, batch)``, zero where an example is dropped.
+            keep: ``(clients, batch)``, False where an example is dropped: its values may not be finite.
+            clean: Whether every value is finite, so that zero factors are enough.
+        """
+        ...
+
+
+class Tapped(Protocol):
+    """What taps belong to: a layer, or one of several in a stack of recurrent ones."""
+
+    def contribution(self, inputs: Tensor, gradients: Tensor, batch: int) -> Contribution:
+        """What each example adds.
+
+        Args:
+            inputs: ``(clients, batch * positions, values)`` of all calls.
+            gradients: ``(clients, batch * positions, outputs)``, of the loss by the pre-activation.
+            batch: Examples for each client.
+        """
+        ...
+
+    def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
+        """Write what a contribution summed to where it belongs in ``sums`` (clients, parameters)."""
+        ...
+
+
+class StackedLayer(nn.Module, ABC):
+    """A layer with its own weights for each client, made from an ordinary one.
+
+    Args:
+        template: The layer that is stacked.
+        slots: Where its parameters lie.
+    """
+
+    def __init__(self, template: Any, slots: Slots) -> None:
+        super().__init__()
+        self.slots = slots
+
+    @staticmethod
+    @abstractmethod
+    def unsupported(template: Any) -> str | None:
+        """What about an ordinary layer has no stacked rule, or None."""
+
+
+def squared(rows: Tensor) -> Tensor:
+    """Squared norms over the last dimension, in double precision."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+    return norms.square()

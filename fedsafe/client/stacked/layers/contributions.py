@@ -1,0 +1,118 @@
+"""Two kinds of contribution: gradients that are written out per example, and products that never are."""
+
+import torch
+from torch import Tensor
+
+from fedsafe.client.stacked.alignment import aligned_product
+from fedsafe.client.stacked.layers.base import Contribution, squared
+
+
+class Instantiated:
+    """Gradients written out per example: what is measured is what is summed, so rounding has no slack.
+
+    Args:
+        gradients: For each parameter, ``(clients, batch, ...)``.
+    """
+
+    slack = 0.0
+
+    def __init__(self, *gradients: Tensor) -> None:
+        self._gradients = gradients
+        self.squares = sum((squared(part.flatten(2)) for part in gradients), gradients[0].new_zeros((), dtype=torch.float64))
+
+    def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
+        """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
+        sums = []
+        for part in self._gradients:
+            rows = part.flatten(2)
+            used = rows if clean else torch.where(keep.unsqueeze(2), rows, 0.0)
+            # A product with the factors: a plain sum changes its bits with the number of clients.
+            sums.append(aligned_product(factors.unsqueeze(1), used)[:, 0].unflatten(1, part.shape[2:]))
+        return tuple(sums)
+
+
+class OuterProducts:
+    """Gradients of a matrix product, by its inputs and the gradients of its outputs; never written out.
+
+    For one position the gradient of the weight is an outer product, so its norm is the product of the norms
+    (Goodfellow 2015). For several, it is the sum over pairs of positions ("ghost norm", Li et al. 2022), in double
+    precision.
+
+    Args:
+        inputs: ``(clients, batch * positions, inputs)``.
+        gradients: ``(clients, batch * positions, outputs)``.
+        batch: Examples for each client.
+        biases: How many biases are added to the product, each with the same gradient.
+    """
+
+    def __init__(self, inputs: Tensor, gradients: Tensor, batch: int, biases: int) -> None:
+        self._inputs, self._gradients, self._biases = inputs, gradients, biases
+        self._positions = inputs.shape[1] // batch
+        self.slack: Tensor | float = 0.0
+        if self._positions == 1:
+            self.squares = squared(gradients) * (squared(inputs) + biases)
+        else:
+            self.squares = self._ghost(batch)
+            self.slack = self._rounding(batch)
+
+    def _ghost(self, batch: int) -> Tensor:
+        clients = len(self._inputs)
+        a = self._inputs.reshape(clients * batch, self._positions, -1).double()
+        g = self._gradients.reshape(clients * batch, self._positions, -1).double()
+        pairs = (torch.bmm(a, a.transpose(1, 2)) + self._biases) * torch.bmm(g, g.transpose(1, 2))
+        # The sum of a Gram matrix is not negative; its rounding may be.
+        return pairs.sum((1, 2)).clamp(min=0.0).view(clients, batch)
+
+    def _rounding(self, batch: int) -> Tensor:
+        """The terms of a gradient may cancel, and what is left of them in the sum is rounding.
+
+        At most ``positions`` units of it on each product of norms.
+        """
+        products = (squared(self._gradients) * (squared(self._inputs) + self._biases)).sqrt()
+        slack: Tensor = products.view(len(products), batch, -1).sum(2)
+        return slack * (self._positions * torch.finfo(self._gradients.dtype).eps)
+
+    def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
+        """See :class:`~fedsafe.client.stacked.layers.base.Contribution`: the weight's sum, then each bias's."""
+        inputs, gradients = self._inputs, self._gradients
+        if self._positions > 1:
+            factors = factors.repeat_interleave(self._positions, 1)
+            keep = keep.repeat_interleave(self._positions, 1)
+        scaled = gradients * factors.unsqueeze(2)
+        if not clean:
+            # A dropped example's zero gradient meets its inputs, which is only zero if these are finite.
+            scaled = torch.where(keep.unsqueeze(2), scaled, 0.0)
+            inputs = torch.where(keep.unsqueeze(2), inputs, 0.0)
+        transposed = scaled.transpose(1, 2)
+        weight = aligned_product(transposed, inputs)
+        if not self._biases:
+            return (weight,)
+        ones = inputs.new_ones(len(inputs), inputs.shape[1], 1)
+        return (weight, *[aligned_product(transposed, ones)[:, :, 0]] * self._biases)
+
+
+def matrix_product(inputs: Tensor, gradients: Tensor, batch: int, *, biases: int) -> Contribution:
+    """The contribution of ``outputs = inputs @ weight.T + bias``: whichever form is smaller, by shape alone.
+
+    Args:
+        inputs: ``(clients, batch * positions, inputs)``.
+        gradients: ``(clients, batch * positions, outputs)``.
+        batch: Examples for each client.
+        biases: How many biases are added, each with the same gradient.
+
+    Returns:
+        One whose sums are those of the weight ``(clients, outputs, inputs)``, then of each bias
+        ``(clients, outputs)``.
+    """
+    clients, rows, width = inputs.shape
+    positions, outputs = rows // batch, gradients.shape[2]
+    # Multiplications for one example; those of the pairs are in double precision, and cost twice as much.
+    if positions == 1 or 2 * positions * (width + outputs) <= width * outputs:
+        return OuterProducts(inputs, gradients, batch, biases)
+    a = inputs.reshape(clients * batch, positions, width)
+    g = gradients.reshape(clients * batch, positions, outputs).transpose(1, 2)
+    weight = torch.bmm(g, a).view(clients, batch, outputs, width)
+    if not biases:
+        return Instantiated(weight)
+    bias = torch.bmm(g, g.new_ones(clients * batch, positions, 1)).view(clients, batch, outputs)
+    return Instantiated(weight, *[bias] * biases)

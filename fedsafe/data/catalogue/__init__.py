@@ -1,0 +1,1 @@
+"""The public data sets that come with FedSafe or are fetched by it, one file each."""

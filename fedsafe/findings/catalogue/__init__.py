@@ -1,0 +1,35 @@
+"""The metrics of the assessors that ship with FedSafe."""
+
+from fedsafe.findings.catalogue.attacks import MEMBERSHIP, PRIVACY, ROBUSTNESS
+from fedsafe.findings.catalogue.clients import GENERALISATION, PERSONALISATION
+from fedsafe.findings.catalogue.conduct import FAIRNESS, PRINCIPLES
+from fedsafe.findings.catalogue.explanations import CONSISTENCY, INTERPRETABILITY, SURROGATE
+from fedsafe.findings.catalogue.performance import PERFORMANCE
+from fedsafe.findings.metric import Metric
+
+ASSESS = (
+    Metric(
+        name="assess.completed",
+        unit="yes or no",
+        low=0.0,
+        high=1.0,
+        direction="higher",
+        description="Whether an assessor ran to its end; only a failure is written.",
+    ),
+)
+
+BUILT_IN: tuple[Metric, ...] = (
+    *PERFORMANCE,
+    *FAIRNESS,
+    *PRINCIPLES,
+    *ROBUSTNESS,
+    *MEMBERSHIP,
+    *PRIVACY,
+    *INTERPRETABILITY,
+    *SURROGATE,
+    *CONSISTENCY,
+    *GENERALISATION,
+    *PERSONALISATION,
+    *ASSESS,
+)
+"""All of them, in the order of a reader's interest."""
