@@ -32,6 +32,7 @@ EXPERIMENT = ROOT / "experiments" / "flower.toml"
 LOCAL, DEPLOYED = "local", "deployed"
 _BIN = Path(sys.executable).parent
 _PATIENCE = 60.0
+_MARKER = "FEDSAFE_FLOWER_FOLDER"
 
 
 class Flower:
@@ -44,13 +45,12 @@ class Flower:
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
-        self.home = folder / "flwr"
         self._ports = _free_ports(3)
         self._started: list[subprocess.Popen[bytes]] = []
         self.env = {
             **os.environ,
             "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
-            "FLWR_HOME": str(self.home),
+            _MARKER: str(folder),
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -65,14 +65,15 @@ class Flower:
 
     def __enter__(self) -> Self:
         """Write where the SuperLinks will be."""
-        self.home.mkdir(parents=True)
+        home = self.folder / "flwr"
+        home.mkdir(parents=True)
         (self.folder / "ray").mkdir()
         links = {
             "default": LOCAL,
             LOCAL: {"address": ":local:"},
             DEPLOYED: {"address": self._address, "insecure": True},
         }
-        (self.home / "config.toml").write_text(tomli_w.dumps({"superlink": links}))
+        (home / "config.toml").write_text(tomli_w.dumps({"superlink": links}))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,11 +84,25 @@ class Flower:
         """Start a SuperLink and its SuperNodes on this machine."""
         port = str(self._ports[2])
         self._start("superlink", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port)
-        self._wait_until_healthy()
+        self.wait_until_healthy(DEPLOYED)
         for number, free in enumerate(_free_ports(nodes)):
             where = ("--superlink", self._address, "--host", "127.0.0.1", "--port", str(free))
             config = ("--node-config", f"partition-id={number}")
             self._start(f"supernode-{number}", "flower-supernode", "--insecure", *where, *config)
+
+    def wait_until_healthy(self, link: str) -> None:
+        """Wait for a SuperLink to answer."""
+        port = self._ports[0] if link == LOCAL else self._ports[2]
+
+        def healthy() -> bool:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1.0) as reply:
+                    return bool(reply.status == 200)
+            except OSError:
+                return False
+
+        if not self._until(healthy, seconds=_PATIENCE):
+            raise RuntimeError(f"the SuperLink of {link!r} did not start; see the logs in {self.folder}")
 
     def run(self, link: str, *, nodes: int, timeout: float = 600.0, **run_config: str) -> str:
         """``flwr run .`` from the repository to the end; what it printed.
@@ -104,7 +119,12 @@ class Flower:
         if link == LOCAL:
             command += ["--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"]
         done = subprocess.run(
-            command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=timeout
+            command,
+            cwd=ROOT,
+            env=self._env_of("flwr"),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
         return done.stdout + done.stderr
 
@@ -113,8 +133,8 @@ class Flower:
         return (self.folder / f"{name}.log").read_text()
 
     def living(self) -> dict[int, str]:
-        """Process id and command of everything that runs with this folder's ``FLWR_HOME``."""
-        marker = f"FLWR_HOME={self.home}".encode()
+        """Process id and command of everything that was started from here, by whatever process."""
+        marker = f"{_MARKER}={self.folder}".encode()
         found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -139,6 +159,10 @@ class Flower:
         for process in self._started:
             process.wait(10.0)
 
+    def _env_of(self, name: str) -> dict[str, str]:
+        # Two processes that unpack one bundle into one folder find each other's half.
+        return {**self.env, "FLWR_HOME": str(self.folder / name)}
+
     @property
     def _address(self) -> str:
         return f"127.0.0.1:{self._ports[2]}"
@@ -147,7 +171,7 @@ class Flower:
         with (self.folder / f"{name}.log").open("wb") as file:
             process = subprocess.Popen(
                 command,
-                env=self.env,
+                env=self._env_of(name),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -155,17 +179,6 @@ class Flower:
                 start_new_session=True,
             )
         self._started.append(process)
-
-    def _wait_until_healthy(self) -> None:
-        def healthy() -> bool:
-            try:
-                with urllib.request.urlopen(f"http://{self._address}/health", timeout=1.0) as reply:
-                    return bool(reply.status == 200)
-            except OSError:
-                return False
-
-        if not self._until(healthy, seconds=_PATIENCE):
-            raise RuntimeError(f"the SuperLink did not start:\n{self.log('superlink')}")
 
     @staticmethod
     def _until(done: Callable[[], bool], *, seconds: float) -> bool:

@@ -5,6 +5,7 @@
     run = fedsafe.run("experiments/adult.toml")
     print(run.claims[0]["statement"])
     run.findings()
+    fedsafe.assess(model, data)  # a model of one's own, outside any run
 
 What is slow to import is imported when it is used.
 """
@@ -16,18 +17,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from fedsafe.assess.calling import assess
     from fedsafe.data import Task
     from fedsafe.runs import Callback, Config, Run
+else:
+
+    def __getattr__(name: str) -> Any:
+        """``fedsafe.assess``: the package, which can be called; imported when it is asked for."""
+        if name != "assess":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        return importlib.import_module("fedsafe.assess")
+
 
 __version__ = "0.1.0"
-__all__ = ["open_run", "resume", "run"]
+__all__ = ["assess", "open_run", "resume", "run"]
 
 
 def run(
     config: "Config | Mapping[str, Any] | Path | str | None" = None,
     *,
     model: "nn.Module | None" = None,
-    data: "Task | None" = None,
+    data: Any = None,
+    about: Mapping[str, Any] | None = None,
     out: Path | str | None = None,
     callbacks: "Sequence[Callback]" = (),
 ) -> "Run":
@@ -36,7 +49,9 @@ def run(
     Args:
         config: A TOML file, plain values, or a :class:`fedsafe.runs.Config`; the default experiment if left out.
         model: A module to train in place of ``config.model``; its weights are the start.
-        data: A task to train on in place of ``config.task``.
+        data: What to train on in place of ``config.task``: a task, or arrays, tensors, a data frame or a callable that
+            gives each client's data set, see :func:`fedsafe.data.as_task`.
+        about: What is public about data that is no task: arguments of ``as_task``, such as ``{"low": 0, "high": 1}``.
         out: The run folder; by default a new one under ``runs/``.
         callbacks: Told what happens, see :class:`fedsafe.runs.Callback`.
 
@@ -48,7 +63,7 @@ def run(
     """
     from fedsafe import report, runs
 
-    finished = runs.run(config, model=model, data=data, out=out, callbacks=callbacks)
+    finished = runs.run(config, model=model, data=_task(data, about), out=out, callbacks=callbacks)
     report.write_report(finished.path)
     return finished
 
@@ -57,7 +72,8 @@ def resume(
     path: Path | str,
     *,
     model: "nn.Module | None" = None,
-    data: "Task | None" = None,
+    data: Any = None,
+    about: Mapping[str, Any] | None = None,
     callbacks: "Sequence[Callback]" = (),
 ) -> "Run":
     """Go on with a run that was interrupted, exactly as if it had not been.
@@ -65,7 +81,8 @@ def resume(
     Args:
         path: The run folder, with its private part.
         model: The module, if the run was started with one.
-        data: The task, if the run was started with one.
+        data: The data, if the run was started with some.
+        about: What was said about it.
         callbacks: Told what happens.
 
     Raises:
@@ -73,7 +90,7 @@ def resume(
     """
     from fedsafe import report, runs
 
-    finished = runs.resume(path, model=model, data=data, callbacks=callbacks)
+    finished = runs.resume(path, model=model, data=_task(data, about), callbacks=callbacks)
     report.write_report(finished.path)
     return finished
 
@@ -87,3 +104,14 @@ def open_run(path: Path | str) -> "Run":
     from fedsafe import runs, store
 
     return runs.Run(store.RunFolder.open(path).path)
+
+
+def _task(data: Any, about: Mapping[str, Any] | None) -> "Task | None":
+    from fedsafe.data import as_task
+    from fedsafe.errors import ConfigError
+
+    if data is None and about:
+        raise ConfigError(
+            f"`about` says {', '.join(about)} of data that is not given: give `data`, or leave it out"
+        )
+    return None if data is None else as_task(data, **(about or {}))

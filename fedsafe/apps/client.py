@@ -135,7 +135,8 @@ def _client(context: Context, clients: int) -> int:
     said = context.node_config.get("partition-id")
     if not isinstance(said, int) or not 0 <= said < clients:
         raise EngineError(
-            f"the node's partition-id is {said!r}: start it with --node-config 'partition-id=K', K from 0 to {clients - 1}"
+            f"the node's partition-id is {said!r}: start it with --node-config 'partition-id=K', where K is a number "
+            f"from 0 to {clients - 1}"
         )
     return said
 

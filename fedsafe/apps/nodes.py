@@ -1,4 +1,4 @@
-"""Flower's own grid, seen as FedSafe sees one: client k is at node k + 2, and replies come in the order of the messages.
+"""Flower's own grid, seen as FedSafe sees one: client k is at node k + 2, replies are in the order of the messages.
 
 Flower gives nodes random numbers. Who is which client is what each node says when it is asked to join, before anything
 is released: two nodes with the same client's records would break the claim, and a node that comes to another privacy
@@ -148,11 +148,11 @@ def wait_until_connected(grid: Grid, clients: int, seconds: float) -> list[int]:
         if len(nodes) == clients:
             return nodes
         if len(nodes) > clients or time.monotonic() > end:
+            waited = f" after {seconds:g} s" if len(nodes) < clients else ""
             raise EngineError(
-                f"the configuration has {clients} clients, and {len(nodes)} nodes are connected"
-                + (f" after {seconds:g} s" if len(nodes) < clients else "")
-                + f": start {clients} SuperNodes, simulate as many with --federation-config num-supernodes={clients}, or "
-                f"set federation.clients"
+                f"the configuration has {clients} clients, and {len(nodes)} nodes are connected{waited}: start "
+                f"{clients} SuperNodes, simulate as many with --federation-config num-supernodes={clients}, or change "
+                "federation.clients"
             )
         if len(nodes) != told:
             told = len(nodes)
@@ -180,14 +180,15 @@ def _client_of(node: int, answer: Message | None, plan: PrivacyPlan) -> int:
     if answer.has_error():
         raise EngineError(f"node {node} could not join: {answer.error.reason}")
     said = answer.content.config_records[JOINED]
-    client, agreed, version = (cast("int", said["client"]), cast("str", said["plan"]), said["fedsafe"])
+    client, agreed = cast("int", said["client"]), cast("str", said["plan"])
+    version = cast("str", said["fedsafe"])
     if version != fedsafe.__version__:
         raise EngineError(
             f"client {client} runs fedsafe {version}, the server {fedsafe.__version__}: install the same everywhere"
         )
     if agreed != plan.hash:
         raise PlanViolation(
-            f"client {client} comes to plan {agreed[:12]}, the server to {plan.hash[:12]}: its own configuration or its "
-            "data is another one"
+            f"client {client} comes to plan {agreed[:12]}, the server to {plan.hash[:12]}: its configuration, task or "
+            "software is another one"
         )
     return client

@@ -42,7 +42,7 @@ def read_settings(run_config: Mapping[str, Any], bundle: Callable[[], Path]) -> 
     source = Path(named).expanduser() if named else None
     if source is not None and not source.is_absolute():
         source = _bundled(source, bundle())
-    config = read_config(source, shlex.split(str(run_config["overrides"])))
+    config = read_config(source, _words(str(run_config["overrides"])))
     _require_absolute_paths(config)
     return Settings(
         config=for_flower(config),
@@ -68,6 +68,15 @@ def _bundled(source: Path, bundle: Path) -> Path:
     return path
 
 
+def _words(overrides: str) -> list[str]:
+    try:
+        return shlex.split(overrides)
+    except ValueError as error:
+        raise ConfigError(
+            f"overrides = {overrides!r} cannot be split into words: {error}; write a.b=c words, quoted as in a shell"
+        ) from error
+
+
 def _require_absolute_paths(config: Config) -> None:
     """Flower's processes run in folders that the user does not see."""
     named = {f"task.{key}": value for key, value in _strings(config.task) if key in ("path", "schema")}
@@ -76,8 +85,8 @@ def _require_absolute_paths(config: Config) -> None:
     for key, value in named.items():
         if not Path(value).is_absolute():
             raise ConfigError(
-                f"{key} = {value!r} is a relative path, and Flower's processes run in other folders: give an absolute one, "
-                "which must lead to the same file on every machine"
+                f"{key} = {value!r} is a relative path, and Flower's processes run in other folders: give an absolute "
+                "one, which must lead to the same file on every machine"
             )
 
 

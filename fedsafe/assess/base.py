@@ -1,9 +1,10 @@
 """What is judged (`Subject`), and who judges (`Assessor`)."""
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from fedsafe.assess.scores import decide, measure
 from fedsafe.data import Examples, Task
 from fedsafe.errors import ConfigError, DataError, ModelError
 from fedsafe.findings import Finding, Provenance
+from fedsafe.params import Vector
 
 Tier = Literal["cheap", "full"]
 
@@ -91,6 +93,8 @@ class Subject:
         parts = (self.training, self.validation, self.unseen, own)
         for examples in (self.evaluation, *(part.examples for part in parts if part is not None)):
             self._check(examples)
+        if own is not None and self.training is not None and len(own) != len(self.training):
+            raise DataError(f"{len(self.training)} clients train, and {len(own)} have records of their own")
 
     def _check(self, examples: Examples) -> None:
         found, wanted = examples.x.shape[1:], self.task.schema.shape
@@ -221,6 +225,28 @@ class Subject:
     def perturbable(self) -> NDArray[np.bool_]:
         """Which features ``(*inputs,)`` an attack may move: numeric ones that a person can change."""
         return self.task.schema.perturbable & ~self.task.schema.immutable
+
+    @classmethod
+    def outside(cls, model: nn.Module, task: Task) -> Self:
+        """A copy of a model outside any run, judged on the task's evaluation records.
+
+        The task's training records are taken for those that the model was trained on.
+        """
+        everyone = ClientRecords(examples=task.train, rows=(np.arange(len(task.train)),))
+        return cls(
+            model=copy.deepcopy(model).eval(),
+            task=task,
+            evaluation=task.evaluation,
+            evaluation_name=task.evaluation_name,
+            training=everyone,
+        )
+
+    def with_parameters(self, parameters: Vector) -> Self:
+        """The same subject with a copy of the model that has these trainable parameters ``(parameters,)``."""
+        model = copy.deepcopy(self.model)
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        nn.utils.vector_to_parameters(self.tensor(parameters), trainable)
+        return replace(self, model=model)
 
     def sample(self, size: int, rng: np.random.Generator) -> Examples:
         """At most `size` evaluation examples, drawn without replacement and kept in order."""

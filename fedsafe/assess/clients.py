@@ -61,6 +61,9 @@ class Federation:
         delta: Of the record-level claim; None where there is none.
         own: What each client judges models on: records of its own that it does not train on. The clients are in
             the order of the subject's training records. None where there are none.
+
+    Raises:
+        DataError: A client takes part in no round.
     """
 
     training: LocalTraining
@@ -70,3 +73,7 @@ class Federation:
     participations: int
     delta: float | None = None
     own: ClientRecords | None = None
+
+    def __post_init__(self) -> None:
+        if self.participations < 1:
+            raise DataError(f"a client takes part in {self.participations} rounds; count from 1")

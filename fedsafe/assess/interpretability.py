@@ -25,7 +25,7 @@ _FEWEST = 30  # examples for an interval of a mean
 
 @dataclass(frozen=True, kw_only=True)
 class Interpretability:
-    """Attributions of the predicted class's logit: the positive class's, or the number itself, where there is one output.
+    """Attributions of the predicted class's logit; of the positive class's, or of the number, where that is all.
 
     Attributes:
         explainers: Names, import paths or entry points, see `fedsafe.assess.explainers.Explainer`.

@@ -1,6 +1,7 @@
 """Figures of models that predict a number: R squared and errors in the target's own unit."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def regression(
     return findings
 
 
-def moments(predicted: Array, y: NDArray[np.float32]) -> Array:
+def moments(predicted: Array, y: NDArray[Any]) -> Array:
     """``(n, 5)`` count, target, its square, squared error and absolute error of each record."""
     truth = y.astype(np.float64)
     error = predicted - truth

@@ -19,15 +19,16 @@ class Principle:
         text: The sentence.
         kind: "invariance": another value of the column must not change the decision. "direction": a higher value
             must not lower the score, which is the logit of the outcome. "case": a given record must get a given
-            class.
+            class, or number.
         column: The schema's column to change; for a case, none.
         order: For a direction in a categorical column, its categories from lowest to highest; as the schema lists
             them where empty.
         outcome: For a direction, the class whose score must not fall; the positive class or the number itself where
             empty.
-        tolerance: How far a score may fall, in logits, or a number move, as a share of the target's range.
+        tolerance: How far a score may fall, in log-odds; for a number, how far it may fall, move or miss, as a share of
+            the target's range.
         record: For a case, the raw record: column to text.
-        expected: For a case, the class.
+        expected: For a case, the class, or the number as text.
 
     Raises:
         ConfigError: The kind is unknown, or what it needs is missing.

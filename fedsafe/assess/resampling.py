@@ -77,13 +77,16 @@ def resample(sums: Array, rng: np.random.Generator, resamples: int) -> Array:
     count = len(sums)
     block = max(1, _BLOCK // count)
     sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
-    return np.concatenate([_weights(count, size, rng) @ sums for size in sizes])
+    return np.concatenate([draw_counts(count, size, rng) @ sums for size in sizes])
 
 
-def _weights(count: int, size: int, rng: np.random.Generator) -> Array:
-    """``(size, count)`` how often each cluster was drawn: counting draws is faster than drawing counts."""
-    drawn = rng.integers(0, count, size=(size, count)) + count * np.arange(size)[:, None]
-    return np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
+def draw_counts(count: int, resamples: int, rng: np.random.Generator) -> Array:
+    """``(resamples, count)`` how often each of `count` things was drawn, with replacement."""
+    # Counting draws is faster than drawing multinomial counts.
+    drawn = rng.integers(0, count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
+    return (
+        np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float64)
+    )
 
 
 def interval_of(figure: Figure, sums: Array, rng: np.random.Generator, resamples: int) -> Interval | None:

@@ -1,8 +1,6 @@
 """Runs assessors by name, each with its own random numbers, and none able to stop the others."""
 
 import copy
-import difflib
-import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +8,12 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 import torch
+from torch import nn
 
 from fedsafe.assess.base import Assessor, Subject, Tier
+from fedsafe.data import Task
 from fedsafe.errors import ConfigError
+from fedsafe.extensions import one_line, resolve
 from fedsafe.findings import Finding, not_measured
 from fedsafe.rng import public_generator
 
@@ -20,45 +21,95 @@ ASSESSORS: Mapping[str, str] = MappingProxyType(
     {
         "performance": "fedsafe.assess.performance:Performance",
         "fairness": "fedsafe.assess.fairness:Fairness",
+        "principles": "fedsafe.assess.principles:Principles",
         "robustness": "fedsafe.assess.robustness:Robustness",
         "interpretability": "fedsafe.assess.interpretability:Interpretability",
+        "surrogate": "fedsafe.assess.surrogate:Surrogate",
+        "consistency": "fedsafe.assess.consistency:Consistency",
+        "generalisation": "fedsafe.assess.generalisation:Generalisation",
+        "personalisation": "fedsafe.assess.personalisation:Personalisation",
+        "membership": "fedsafe.assess.membership:Membership",
         "privacy": "fedsafe.assess.privacy:Privacy",
     }
 )
 """The built-in assessors: name to import path, imported when asked for."""
 
+DEFAULT: tuple[str, ...] = (
+    "performance",
+    "fairness",
+    "principles",
+    "robustness",
+    "interpretability",
+    "surrogate",
+    "privacy",
+)
+"""What runs where nothing is said: cheap, and of no private records but those that the model is judged on."""
+
 _LOG = logging.getLogger(__name__)
 
 
-def find_assessor(spec: str) -> Assessor:
-    """The assessor of that name.
+def find_assessor(spec: str | Mapping[str, Any]) -> Assessor:
+    """The assessor that is named.
 
     Args:
-        spec: A key of `ASSESSORS`, or ``"package.module:attribute"`` naming a class that needs no arguments,
-            or an instance.
+        spec: A key of `ASSESSORS`, the name of an installed package's entry point, or
+            ``"package.module:attribute"`` of a class, a function that makes one, or an instance; or a table of such
+            a ``name`` and options, for example ``{"name": "robustness", "attacks": ["fgsm", "my_package:attack"]}``.
 
     Raises:
-        ConfigError: Nothing is found there, or what is found is no assessor.
+        ConfigError: Nothing is found there, an option is wrong, or what is found is no assessor.
     """
-    path = ASSESSORS.get(spec, spec)
-    module, colon, attribute = path.partition(":")
-    if not colon:
-        near = difflib.get_close_matches(spec, ASSESSORS, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ASSESSORS)};"
-        raise ConfigError(f"no assessor is named {spec!r}; {remedy} or give 'package.module:attribute'")
+    options = {} if isinstance(spec, str) else {key: value for key, value in spec.items() if key != "name"}
+    name = spec if isinstance(spec, str) else spec.get("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"the assessor {spec!r} is neither a name nor a table with a `name`")
+    found: Any = resolve("assessor", name, ASSESSORS)
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    ready = not isinstance(found, type) and isinstance(found, Assessor)
     try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-        assessor = found() if isinstance(found, type) else found
+        assessor = found if ready and not given else found(**given)
     except Exception as error:  # a user's own code may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"assessor {spec!r} cannot be imported or made: {reason}") from error
+        raise ConfigError(f"The assessor {name!r} cannot be made: {one_line(error)}.") from error
     if not isinstance(assessor, Assessor):
-        raise ConfigError(f"{spec!r} is no assessor: it needs a name, plan(subject, tier) and __call__")
+        raise ConfigError(
+            f"The assessor {name!r} is none: it needs a name, plan(subject, tier) and __call__."
+        )
     return assessor
 
 
+def assess_model(
+    model: nn.Module,
+    task: Task,
+    *,
+    assessors: Sequence[str | Mapping[str, Any] | Assessor] | None = None,
+    tier: Tier = "full",
+    seed: int = 0,
+) -> dict[str, list[Finding]]:
+    """Judges a model on the evaluation records of a task, outside any run.
+
+    Args:
+        model: From ``(n, *inputs)`` to ``(n, *outputs)`` of the task's signature; it is copied, and not changed.
+        task: With the public schema. Its training records are taken for those that the model was trained on.
+        assessors: See `find_assessor`; those of `DEFAULT` where None.
+        tier: "cheap" or "full".
+        seed: Of the public randomness.
+
+    Returns:
+        The findings of each assessor, by its name.
+
+    Raises:
+        ConfigError: An assessor cannot be found, two share a name, or the tier is unknown.
+    """
+    subject = Subject.outside(model, task)
+    return run_assessors(subject, DEFAULT if assessors is None else assessors, rng_seed=seed, tier=tier)
+
+
 def run_assessors(
-    subject: Subject, assessors: Sequence[str | Assessor], *, rng_seed: int, tier: Tier
+    subject: Subject,
+    assessors: Sequence[str | Mapping[str, Any] | Assessor],
+    *,
+    rng_seed: int,
+    tier: Tier,
 ) -> dict[str, list[Finding]]:
     """Runs every assessor on its own copy of the model.
 
@@ -68,7 +119,7 @@ def run_assessors(
 
     Args:
         subject: What is judged.
-        assessors: Names, import paths (see `find_assessor`) or instances.
+        assessors: Names, import paths or tables (see `find_assessor`), or instances.
         rng_seed: Seed of the public randomness.
         tier: "cheap" or "full".
 
@@ -80,7 +131,7 @@ def run_assessors(
     """
     if tier not in get_args(Tier):
         raise ConfigError(f"tier {tier!r} is unknown; it is one of {', '.join(get_args(Tier))}")
-    found = [find_assessor(entry) if isinstance(entry, str) else entry for entry in assessors]
+    found = [find_assessor(entry) if isinstance(entry, str | Mapping) else entry for entry in assessors]
     names = [assessor.name for assessor in found]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -90,7 +141,7 @@ def run_assessors(
 
 def _run(subject: Subject, assessor: Assessor, seed: int, tier: Tier) -> list[Finding]:
     purpose = f"assess {subject.round} {assessor.name}"
-    own = replace(subject, model=copy.deepcopy(subject.model))
+    own = replace(subject, model=copy.deepcopy(subject.model), previous=copy.deepcopy(subject.previous))
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             # Third-party code may draw from torch's global generator: that too follows from the seed.
@@ -101,7 +152,7 @@ def _run(subject: Subject, assessor: Assessor, seed: int, tier: Tier) -> list[Fi
         return _checked(findings)
     except Exception as error:
         _LOG.debug("assessor %s failed", assessor.name, exc_info=True)
-        reason = f"assessor {assessor.name!r} failed: {type(error).__name__}: {error}"
+        reason = f"assessor {assessor.name!r} failed: {one_line(error)}"
         where = {"assessor": assessor.name}
         return [not_measured("assess.completed", reason, status="failed", where=where, **subject.provenance)]
 

@@ -8,6 +8,7 @@ import typer
 
 from fedsafe.cli.data import data_app
 from fedsafe.cli.ledger import ledger_app
+from fedsafe.cli.new import new_command
 from fedsafe.cli.report import report_command
 from fedsafe.cli.run import run_command
 from fedsafe.errors import FedSafeError
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("report")(report_command)
+app.command("new")(new_command)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModule
+from opacus.layers import DPLSTM
 from torch import Tensor, nn
 
 from fedsafe.client.objectives import Objective
@@ -31,7 +32,7 @@ class OpacusTrainer:
         module: The model.
         objective: Gives one loss per example.
         x: ``(records, ...)`` inputs of all clients; a job names its rows.
-        y: ``(records,)`` labels.
+        y: ``(records, ...)`` targets.
         training: How every client trains.
 
     Raises:
@@ -45,11 +46,14 @@ class OpacusTrainer:
     ) -> None:
         self.layout = layout_of(module)
         try:
-            self._model = GradSampleModule(copy.deepcopy(module), loss_reduction="sum", strict=True)
+            with torch.random.fork_rng(devices=[]):  # Opacus's layers draw weights, which are replaced
+                model = _with_open_recurrences(copy.deepcopy(module))
+            self._model = GradSampleModule(model, loss_reduction="sum", strict=True)
         except (NotImplementedError, ValueError) as error:
             raise ModelError(f"the model cannot be trained privately: {error}") from error
         self._model.train()
-        self._trainable = [p for p in self._model.parameters() if p.requires_grad]
+        named = dict(model.named_parameters())
+        self._trainable = [named[name] for name in self.layout.names]
         self._objective = objective
         self._x, self._y = x, y
         self._training = training
@@ -61,13 +65,20 @@ class OpacusTrainer:
     def _train_one(self, parameters: Vector, job: ClientJob) -> NDArray[np.float32]:
         training = self._training
         size = training.step_size(len(job.records))
-        vector = torch.from_numpy(parameters.copy()).to(self._x.dtype)
+        start = torch.from_numpy(parameters.copy()).to(self._trainable[0].dtype)
+        vector = start.clone()
+        correction = None if job.correction is None else torch.from_numpy(job.correction.copy())
         for batch in job.sample(training):
             total = self.clipped_sum(vector, torch.from_numpy(batch))
             if training.noise > 0.0:
                 noise = torch.from_numpy(normal_rows([job.noise], self.layout.total)[0])
                 total.add_(noise, alpha=training.noise * training.clip)
-            vector.sub_(total, alpha=size)
+            total.mul_(size)
+            if training.proximal > 0.0:
+                total.add_(vector - start, alpha=training.learning_rate * training.proximal)
+            if correction is not None:
+                total.add_(correction, alpha=training.learning_rate)
+            vector.sub_(total)
         return vector.float().numpy()
 
     def clipped_sum(self, vector: Tensor, rows: Tensor) -> Tensor:
@@ -102,3 +113,23 @@ class OpacusTrainer:
         keep = keep & (factors >= torch.finfo(vector.dtype).tiny)
         factors = torch.where(keep, factors, 0.0).to(vector.dtype)
         return torch.where(keep[:, None], gradients * factors[:, None], 0.0).sum(0)
+
+
+def _with_open_recurrences(module: nn.Module) -> nn.Module:
+    """The same module with every ``nn.LSTM`` in Opacus's form, which has the same parameters and names."""
+    if type(module) is nn.LSTM:
+        opened = DPLSTM(
+            module.input_size,
+            module.hidden_size,
+            module.num_layers,
+            bias=module.bias,
+            batch_first=module.batch_first,
+            dropout=module.dropout,
+            bidirectional=module.bidirectional,
+            proj_size=module.proj_size,
+        )
+        opened.load_state_dict(module.state_dict())
+        return opened.to(module.weight_ih_l0.dtype)  # type: ignore[no-any-return]
+    for name, child in list(module.named_children()):
+        setattr(module, name, _with_open_recurrences(child))
+    return module

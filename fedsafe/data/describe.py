@@ -25,6 +25,7 @@ Parts = Sequence[NDArray[np.int64]]
 
 _TARGET_BINS, _TOKENS, _NAMED = 5, 8, 24
 _FORMATS = (".png", ".svg", ".pdf")
+_HEADINGS = {"label": "Labels", "token": "Tokens"}
 _INK, _QUIET = "#22303c", "#8a97a3"
 _HUES = (
     "#3b6ea8", "#e08a3c", "#5a9e6f", "#b5566b", "#7d6bb0", "#4aa3a8", "#c2a83e", "#8c6d5a", "#9aa5b1", "#d48fb0",
@@ -254,8 +255,13 @@ def _draw_targets(axes: "Axes", frame: "pd.DataFrame", targets: _Attribute, name
         loc="lower right", bbox_to_anchor=(1, 1), ncols=min(len(columns), 5), frameon=False, fontsize=8,
         labelcolor=_INK, borderpad=0, handlelength=1, columnspacing=1,
     )  # fmt: skip
-    by = f"clients, by share of {targets.names[-1]}"
-    _style(axes, f"{targets.title[:1].upper()}{targets.title[1:]}", by, "share of the client's records")
+    heading = _HEADINGS.get(targets.title, f"Target: {targets.title}")
+    by = (
+        f"clients, by share of {targets.names[-1]}"
+        if targets.title in _HEADINGS
+        else "clients, by their targets"
+    )
+    _style(axes, heading, by, "share of the client's records")
     _name(axes, names, order)
 
 

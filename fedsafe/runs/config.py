@@ -182,7 +182,7 @@ class AssessConfig(_Section):
 
     every: Count = 10
     tier: Literal["cheap", "full"] = "cheap"
-    assessors: list[str] | None = None
+    assessors: list[str | dict[str, Any]] | None = None
     require: list[dict[str, Any]] | str = Field(default_factory=list)
 
 
@@ -195,16 +195,16 @@ class EngineConfig(_Section):
 
 
 class CardConfig(_Section):
-    """What only people can say of a model, for its card; what is left out is "not stated" there."""
+    """What only people can say of a model, for its card; what is empty is "not stated" there."""
 
-    developers: str | None = None
-    contact: str | None = None
-    licence: str | None = None
-    intended_use: str | None = None
-    intended_users: str | None = None
-    out_of_scope: str | None = None
-    ethical_considerations: str | None = None
-    recommendations: str | None = None
+    developers: str = ""
+    contact: str = ""
+    licence: str = ""
+    intended_use: str = ""
+    intended_users: str = ""
+    out_of_scope: str = ""
+    ethical_considerations: str = ""
+    recommendations: str = ""
 
 
 class Config(_Section):

@@ -1,11 +1,11 @@
 """Sinks that write a file: a tidy table, or every event as a line of JSON."""
 
-import contextlib
 import csv
+import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fedsafe.errors import ConfigError
 from fedsafe.records import dumps
@@ -62,19 +62,19 @@ class CsvSink:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._file = _LazyFile(Path(path))
+        self._file = _File(Path(path))
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Add the rows of an event."""
-        with self._file.open() as (file, fresh):
-            writer = csv.writer(file, lineterminator="\n")
-            if fresh:
-                writer.writerow(_COLUMNS)
-            writer.writerows(_rows(event))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if self._file.fresh:
+            writer.writerow(_COLUMNS)
+        writer.writerows(_rows(event))
+        self._file.append(text.getvalue())
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Nothing is held open."""
 
 
 class JsonlSink:
@@ -85,37 +85,29 @@ class JsonlSink:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._file = _LazyFile(Path(path))
+        self._file = _File(Path(path))
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Add a line."""
-        with self._file.open() as (file, _):
-            file.write(dumps(event) + "\n")
+        self._file.append(dumps(event) + "\n")
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Nothing is held open."""
 
 
-class _LazyFile:
-    """A file that is made when something is written, and flushed at once, so that it can be followed."""
+class _File:
+    """A file that is made anew with what is written first, and can be followed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: IO[str] | None = None
+        self.fresh = True
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[tuple[IO[str], bool]]:
-        fresh = self._file is None
-        if self._file is None:
+    def append(self, text: str) -> None:
+        if self.fresh:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("w", encoding="utf-8", newline="")
-        yield self._file, fresh
-        self._file.flush()
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        with self._path.open("w" if self.fresh else "a", encoding="utf-8", newline="") as file:
+            file.write(text)
+        self.fresh = False
 
 
 def _rows(event: Mapping[str, Any]) -> Iterator[list[Any]]:

@@ -1,17 +1,21 @@
 """Judge the global model on the evaluation records: two figures each round, the assessors every few."""
 
 import copy
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from fedsafe.assess import (
-    ASSESSORS,
+    DEFAULT,
+    ClientRecords,
+    Federation,
     Requirement,
     Subject,
     Verdict,
@@ -20,10 +24,12 @@ from fedsafe.assess import (
     parse_requirements,
     run_assessors,
 )
-from fedsafe.client import build_objective
+from fedsafe.client import LocalTraining, build_objective
+from fedsafe.data import Federated
 from fedsafe.errors import ConfigError
 from fedsafe.findings import Finding
 from fedsafe.params import Vector
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.compose import Parts
 from fedsafe.runs.config import AssessConfig
 from fedsafe.runs.metrics import RoundMetrics
@@ -50,13 +56,17 @@ class Judge:
     Args:
         parts: Of the run.
         claims: The run's claims, as plain values.
+        plan: The run's privacy plan, for training clients again in a simulation; None before there is one.
 
     Raises:
         ConfigError: An assessor or a requirement is not known.
     """
 
-    def __init__(self, parts: Parts, claims: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, parts: Parts, claims: Sequence[Mapping[str, Any]], plan: PrivacyPlan | None = None
+    ) -> None:
         self._parts = parts
+        self._plan = plan
         self._claims = tuple(claims)
         config = parts.config.assess
         self._assessors = [find_assessor(name) for name in assessor_names(config)]
@@ -74,32 +84,102 @@ class Judge:
         """The figures of a round, see :class:`RoundMetrics`."""
         return self._metrics(self._with(parameters))
 
-    def assess(self, round: int, parameters: Vector) -> Assessment:
-        """Run every assessor and judge every requirement."""
-        task = self._parts.task
+    def assess(self, round: int, parameters: Vector, previous: Vector | None = None) -> Assessment:
+        """Run every assessor and judge every requirement.
+
+        Args:
+            round: The round.
+            parameters: Of its model.
+            previous: Those of the model of the last assessment; None at the first.
+        """
+        task, federated = self._parts.task, self._parts.federated
         config = self._parts.config
+        earlier = None if previous is None else copy.deepcopy(self._with(previous))
+        has_validation = any(len(rows) for rows in federated.validation)
         subject = Subject(
             model=self._with(parameters),
             task=task,
             evaluation=task.evaluation,
             evaluation_name=task.evaluation_name,
-            shards=self._parts.federated.shards,
+            shards=federated.shards,
             claims=self._claims,
             round=round,
+            training=ClientRecords(examples=task.train, rows=federated.records),
+            validation=ClientRecords(examples=task.train, rows=federated.validation)
+            if has_validation
+            else None,
+            unseen=unseen_clients(federated, config.federation.partition.get("by")),
+            federation=self._federation(round),
+            previous=earlier,
         )
         findings = run_assessors(subject, self._assessors, rng_seed=config.seed, tier=config.assess.tier)
         everything = [finding for group in findings.values() for finding in group]
         verdicts = [judge(requirement, everything) for requirement in self._requirements]
         return Assessment(round=round, findings=findings, verdicts=verdicts)
 
+    def _federation(self, round: int) -> Federation | None:
+        """How the clients train up to this round; None before there is a plan."""
+        parts, plan = self._parts, self._plan
+        if plan is None:
+            return None
+        level, config = plan.record, parts.config
+        training = LocalTraining(
+            learning_rate=config.client.optimizer.lr,
+            steps=level.steps,
+            rate=level.rate,
+            clip=level.clip if level.private else math.inf,
+            noise=level.noise,
+        )
+        expected = math.ceil(config.federation.cohort.rate * round)
+        return Federation(
+            training=training,
+            trainer=parts.trainer,
+            objective=build_objective(config.client.objective, parts.task.kind),
+            initial=parts.initial,
+            participations=max(1, min(level.max_participations, expected)),
+            delta=level.delta if level.private else None,
+            own=own_records(parts.federated),
+        )
+
     def _with(self, parameters: Vector) -> nn.Module:
         nn.utils.vector_to_parameters(torch.from_numpy(parameters.copy()), self._trainable)
         return self._model
 
 
-def assessor_names(config: AssessConfig) -> list[str]:
-    """The assessors that are configured, all of FedSafe's by default."""
-    return list(ASSESSORS) if config.assessors is None else config.assessors
+def assessor_names(config: AssessConfig) -> list[str | dict[str, Any]]:
+    """The assessors that are configured, or those of `fedsafe.assess.DEFAULT`."""
+    return list(DEFAULT) if config.assessors is None else config.assessors
+
+
+def own_records(federated: Federated) -> ClientRecords | None:
+    """What each client judges on: its validation records, else its shard of the evaluation records; or None."""
+    task = federated.task
+    if any(len(rows) for rows in federated.validation):
+        return ClientRecords(examples=task.train, rows=federated.validation)
+    if federated.shards is None or federated.names is not None or len(federated.shards) != federated.clients:
+        return None  # these shards may be other holders', or those of held-out clients
+    if task.evaluation is federated.unseen:
+        return None
+    return ClientRecords(examples=task.evaluation, rows=federated.shards)
+
+
+def unseen_clients(federated: Federated, by: str | None) -> ClientRecords | None:
+    """Records of held-out clients by client, where it is known who holds which; or None.
+
+    Args:
+        federated: The federation.
+        by: Column of holders of a natural partition; None where there is one column only.
+    """
+    unseen, task = federated.unseen, federated.task
+    if unseen is None:
+        return None
+    if task.evaluation is unseen and federated.shards is not None:
+        return ClientRecords(examples=unseen, rows=federated.shards)
+    if federated.names is None or (by is None and len(unseen.holders) != 1):
+        return None
+    holders = unseen.holders[next(iter(unseen.holders)) if by is None else by]
+    rows = tuple(np.flatnonzero(holders == owner) for owner in np.unique(holders))
+    return ClientRecords(examples=unseen, rows=rows)
 
 
 def read_requirements(config: AssessConfig) -> tuple[Requirement, ...]:

@@ -151,10 +151,11 @@ def _scalars(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         named = {f"round/{name}": value for name, value in event["metrics"].items()}
         named |= {f"planned_epsilon/{unit}": value for unit, value in event["spend"].items()}
     elif event["kind"] == "finding":
-        where = "".join(f"/{key}_{value}" for key, value in event["where"].items())
+        # One slash only: a tracker that keeps files cannot have a name under another.
+        where = "".join(f".{key}_{value}".replace("/", "_") for key, value in event["where"].items())
         name = event["metric"].replace(".", "/", 1) + where
         low, high = event["interval"] or (None, None)
-        named = {name: event["value"], f"{name}/low": low, f"{name}/high": high}
+        named = {name: event["value"], f"{name}.low": low, f"{name}.high": high}
     else:
         named = {}
     for name, value in named.items():

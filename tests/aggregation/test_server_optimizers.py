@@ -138,3 +138,15 @@ def test_sgd_without_momentum_is_plain_averaging_and_with_it_fedavgm():
     two, state = steps(Sgd(learning_rate=1.0, momentum=0.5), UPDATES[:2])
     np.testing.assert_allclose(state["velocity"], 0.5 * UPDATES[0] + UPDATES[1])
     np.testing.assert_allclose(two, START + 1.5 * UPDATES[0] + UPDATES[1], rtol=1e-5, atol=1e-6)
+
+
+def test_sgd_rounds_once_to_single_precision_and_nowhere_else():
+    """To the bit what checkpoints of earlier runs hold."""
+    x, velocity = START, np.zeros(PARAMETERS)
+    for update in UPDATES:
+        velocity = 0.8 * velocity + update
+        x = (x.astype(np.float64) + 0.7 * velocity).astype(np.float32)
+    parameters, state = steps(BUILT["sgd"], UPDATES)
+    assert set(state) == {"velocity"}
+    assert parameters.tobytes() == x.tobytes()
+    assert state["velocity"].tobytes() == velocity.tobytes()

@@ -4,8 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedsafe.data import Categorical, Label, Schema, Source, Task, partition, task_from_frame
-from fedsafe.data.describe import describe, draw, summary_text
+from fedsafe.data import (
+    Categorical,
+    Label,
+    Schema,
+    Source,
+    Task,
+    as_task,
+    federate,
+    partition,
+    task_from_frame,
+)
+from fedsafe.data.describe import describe, draw, federation_text, holdings, summary_text
 from fedsafe.errors import ConfigError, DataError
 
 
@@ -74,3 +84,52 @@ def test_a_picture_that_cannot_be_written_and_an_empty_client_are_refused(tmp_pa
         describe(t, [np.arange(96), np.arange(0)])
     with pytest.raises(DataError, match="at least one client"):
         describe(t, [])
+
+
+def other_tasks() -> list[Task]:
+    rng = np.random.default_rng(0)
+    x, site = rng.random((60, 1, 3, 3)), {"site": np.repeat(["north", "south"], [40, 20])}
+    tokens = rng.integers(0, 30, (60, 6))
+    return [
+        as_task((x, rng.random(60) * 10), name="dose", low=0, high=1, target=(0, 10), holders=site),
+        as_task((tokens[:, :-1], tokens[:, 1:]), name="words", tokens=30, holders=site),
+        as_task((x, rng.integers(0, 12, 60)), name="shapes", low=0, high=1, classes=12, holders=site),
+    ]
+
+
+@pytest.mark.parametrize("t", other_tasks(), ids=lambda t: t.name)
+def test_shares_of_every_kind_of_target_sum_to_one_and_are_drawn(t, tmp_path):
+    cut = federate(t, clients=None, partition={"name": "natural"}, seed=0)
+    frame = describe(t, cut.records)
+    np.testing.assert_allclose(frame.drop(columns="records").sum(axis=1), 1)
+    assert draw(t, cut.records, tmp_path / "p.png", cut.names).read_bytes().startswith(b"\x89PNG")
+    assert "largest clients: north (" in federation_text(cut)
+
+
+def test_the_intervals_of_a_regression_are_those_of_its_public_bounds():
+    dose = other_tasks()[0]
+    frame = describe(dose, [np.arange(len(dose.train))])
+    assert frame.columns[1:].tolist() == ["y=0 to 2", "y=2 to 4", "y=4 to 6", "y=6 to 8", "y=8 to 10"]
+    values = dose.target.decode(dose.train.y)
+    assert frame.loc[0, "y=2 to 4"] == pytest.approx(((values >= 2) & (values < 4)).mean())
+    assert "inputs of 1 x 3 x 3" in summary_text(dose, [np.arange(len(dose.train))])
+
+
+def test_the_most_frequent_tokens_are_named_and_the_others_counted_together():
+    words = other_tasks()[1]
+    frame = describe(words, [np.arange(len(words.train))])
+    assert len(frame.columns) == 1 + 8 + 1
+    counts = np.bincount(words.train.y.ravel(), minlength=30)
+    assert frame.iloc[0, 1] == pytest.approx(counts.max() / counts.sum())
+    assert frame.columns[1] == f"token='{counts.argmax()}'"
+    assert frame.columns[-1] == "token=others"
+    assert "windows of 5 tokens out of 30" in summary_text(words, [np.arange(len(words.train))])
+
+
+def test_held_out_clients_and_own_validation_are_told():
+    cut = federate(task(), clients=8, partition={"name": "iid"}, held_out=0.25, client_validation=0.5, seed=0)
+    text = federation_text(cut)
+    assert "6 clients with 12 to 12 records" in text
+    assert "24 records more belong to held-out clients" in text
+    assert "36 of the training records are kept by their clients" in text
+    assert sorted(np.concatenate(holdings(cut)).tolist()) == list(range(72))

@@ -16,6 +16,7 @@ BALANCED = np.repeat([0, 1], 100_000)
 size_specs = st.one_of(
     st.just({"name": "equal"}),
     st.builds(lambda sigma: {"name": "lognormal", "sigma": sigma}, st.floats(1e-3, 50)),
+    st.builds(lambda alpha: {"name": "dirichlet", "alpha": alpha}, st.floats(1e-3, 50)),
 )
 specs = st.one_of(
     st.builds(lambda sizes: {"name": "iid", "sizes": sizes}, size_specs),
@@ -24,6 +25,7 @@ specs = st.one_of(
         st.sampled_from([1e-300, 1e-6, 1e-3, 0.1, 1.0, 10.0, 1e6, 1e12]),
         size_specs,
     ),
+    st.builds(lambda alpha: {"name": "quantity", "alpha": alpha}, st.floats(1e-3, 50)),
 )
 
 
@@ -123,6 +125,64 @@ def test_evaluation_shards_of_the_same_seed_look_like_the_training_shards():
     shares = [[labels[p].mean() for p in ps] for labels, ps in ((train, parts), (evaluation, shards))]
     assert np.corrcoef(*shares)[0, 1] > 0.98
     np.testing.assert_allclose([len(s) / len(p) for s, p in zip(shards, parts, strict=True)], 0.5, rtol=0.1)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_quantity_skew_follows_the_dirichlet_distribution_of_this_alpha_and_of_no_other(alpha):
+    parts = partition(BALANCED, 1000, {"name": "quantity", "alpha": alpha}, 7)
+    shares = np.array([len(part) for part in parts]) / len(BALANCED)
+    # A share of a symmetric Dirichlet is Beta(alpha, (clients - 1) alpha). The floor of one record hardly moves it.
+    assert stats.kstest(shares, stats.beta(alpha, 999 * alpha).cdf).pvalue > 1e-3
+    for wrong in (alpha * 2 / 3, alpha * 3 / 2):
+        assert stats.kstest(shares, stats.beta(wrong, 999 * wrong).cdf).pvalue < 1e-3
+    labels = [BALANCED[part].mean() for part in parts if len(part) > 400]
+    assert np.std(labels) < 0.03  # no label skew
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 4), min_size=4, max_size=80), st.integers(1, 3), st.data(), st.integers(0, 2**31)
+)
+def test_no_client_has_more_labels_than_it_may(labels, per_client, data, seed):
+    labels = np.array(labels)
+    least, most = -(-len(set(labels.tolist())) // per_client), len(labels) // per_client
+    if least > most:
+        return
+    clients = data.draw(st.integers(least, most))
+    parts = partition(labels, clients, {"name": "classes", "per_client": per_client}, seed)
+    assert len(parts) == clients
+    assert all(1 <= len(set(labels[part].tolist())) <= per_client for part in parts)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
+
+
+def test_clients_of_few_labels_are_of_nearly_equal_size_and_alike_in_training_and_evaluation():
+    rng = np.random.default_rng(0)
+    train, evaluation = rng.integers(0, 10, 20_000), rng.integers(0, 10, 4_000)
+    spec = {"name": "classes", "per_client": 2}
+    parts, shards = partition(train, 100, spec, 0), partition(evaluation, 100, spec, 0)
+    sizes = np.array([len(part) for part in parts])
+    assert sizes.std() < 0.1 * sizes.mean()
+    alike = [set(train[p]) == set(evaluation[s]) for p, s in zip(parts, shards, strict=True)]
+    assert np.mean(alike) > 0.8  # where a label has one shard more here than there, its neighbours move
+    held = np.array([len(set(train[part])) for part in parts])
+    assert (held == 2).mean() > 0.8
+
+
+def test_too_few_shards_or_records_for_clients_of_few_labels_are_refused():
+    labels = np.arange(40) % 10
+    with pytest.raises(ConfigError, match=r"4 clients with 2 label\(s\) each cannot hold 10 labels"):
+        partition(labels, 4, {"name": "classes", "per_client": 2}, 0)
+    with pytest.raises(DataError, match="40 records cannot be cut into 30 x 2 shards"):
+        partition(labels, 30, {"name": "classes", "per_client": 2}, 0)
+
+
+def test_holders_are_numbered_by_size_of_number_and_by_alphabet():
+    names = np.array(["10", "9", "b", "a", "9", "10"])
+    parts = partition(np.zeros(6, int), None, {"name": "natural"}, 0, holders={"who": names})
+    assert [set(names[part]) for part in parts] == [{"a"}, {"b"}, {"9"}, {"10"}]
+    assert parts[2].tolist() == [1, 4]
+    with pytest.raises(ConfigError, match=r"by = None; use one of: team, who"):
+        partition(np.zeros(6, int), None, {"name": "natural"}, 0, holders={"who": names, "team": names})
 
 
 def test_one_client_per_record_and_one_client_for_all():

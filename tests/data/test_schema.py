@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsafe.data import Categorical, Label, Numeric, Schema, Split
+from fedsafe.data import Categorical, Label, Numeric, Schema, Split, Target
 from fedsafe.errors import DataError
 
 SCHEMA = Schema(
@@ -250,3 +250,51 @@ def test_a_column_of_which_nothing_can_be_read_is_refused_with_a_remedy(column, 
 )
 def test_a_column_that_is_partly_readable_or_wholly_missing_is_accepted(column, values):
     SCHEMA.check_values(frame(**{column: values}), "my.csv")
+
+
+def test_a_missing_value_can_have_an_interval_of_its_own():
+    column = Numeric(name="bmi", low=15, high=50, encoding="bins", bins=(25, 30), unknown="missing")
+    schema = Schema(label=SCHEMA.label, columns=(column,), missing=("?",))
+    assert schema.feature_names == ("bmi=[15, 25)", "bmi=[25, 30)", "bmi=[30, 50]", "bmi=missing")
+    x = schema.encode(pd.DataFrame({"bmi": ["20", "25", "99", "?", "", "fat", "nan"]}))
+    assert x.argmax(axis=1).tolist() == [0, 1, 2, 3, 3, 3, 3]
+    assert (x.sum(axis=1) == 1).all()
+    with pytest.raises(DataError, match="no fill"):
+        Numeric(name="bmi", low=15, high=50, encoding="bins", bins=(25,), unknown="missing", fill=20)
+
+
+TARGET = Schema(target=Target(name="dose", low=0, high=10), columns=SCHEMA.columns[:1], holders=("clinic",))
+
+
+def test_a_target_is_clamped_and_encoded_and_a_missing_one_is_refused():
+    y = TARGET.answers(pd.DataFrame({"dose": ["0", "5", "20", "-1", "1e999"]}))
+    assert y.dtype == np.float32
+    assert y.tolist() == [-1, 0, 1, -1, 1]
+    for value in ("", "much", "nan"):
+        with pytest.raises(DataError, match=r"target 'dose' of record 2 is .*, not a number"):
+            TARGET.answers(pd.DataFrame({"dose": ["1", value]}))
+
+
+def test_holders_are_named_for_every_record():
+    owners = TARGET.owners(pd.DataFrame({"clinic": [1, 2.0, " b "]}, dtype=object))
+    assert owners["clinic"].tolist() == ["1", "2", "b"]
+    with pytest.raises(DataError, match="Record 2 has no value in the holder column 'clinic'"):
+        TARGET.owners(pd.DataFrame({"clinic": ["a", ""]}))
+    with pytest.raises(DataError, match="lacks the columns clinic"):
+        TARGET.check(pd.DataFrame({"dose": [1], "hours": [1]}), "t")
+    with pytest.raises(DataError, match=r"no target column 'dose'\. Did you mean 'dosage'"):
+        TARGET.check(pd.DataFrame({"dosage": [1], "hours": [1], "clinic": [1]}), "t")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "either a label, with its classes, or a target"),
+        ({"label": SCHEMA.label, "target": TARGET.target}, "either a label"),
+        ({"target": Target(name="hours", low=0, high=1)}, "The target 'hours' is also a feature column"),
+        ({"label": SCHEMA.label, "holders": ("y",)}, "The label 'y' is also a holder column"),
+    ],
+)
+def test_what_is_predicted_is_named_once_and_is_no_feature(parts, message):
+    with pytest.raises(DataError, match=message):
+        Schema(columns=SCHEMA.columns[:1], **parts)

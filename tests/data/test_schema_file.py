@@ -4,9 +4,10 @@ import textwrap
 
 import pytest
 
-from fedsafe.data import Categorical, Numeric, Split, parse_schema, read_schema, schema_file
+from fedsafe.data import Categorical, Numeric, Split, Target, parse_schema, read_schema, schema_file
 from fedsafe.errors import DataError
 
+LABEL = '[label]\ncolumn = "y"\nclasses = ["no", "yes"]'
 MINIMAL = """
 format = "fedsafe.schema/1"
 [label]
@@ -49,12 +50,25 @@ def test_the_documentation_names_every_key():
     for keys in (
         schema_file._TOP,
         schema_file._LABEL,
+        schema_file._TARGET,
         schema_file._SPLIT,
         schema_file._NUMERIC,
         schema_file._CATEGORICAL,
     ):
         for key in keys:
             assert f"{key} = " in text or f"[{key}" in text, key
+
+
+def test_a_target_and_holders_take_the_place_of_a_label():
+    content = MINIMAL.replace(
+        'format = "fedsafe.schema/1"', 'format = "fedsafe.schema/1"\nholders = ["clinic"]'
+    )
+    schema = parse_schema(
+        content.replace(LABEL, '[target]\ncolumn = "y"\nlow = 0\nhigh = 9\nunit = "mg"'), "s"
+    )
+    assert schema.target == Target(name="y", low=0, high=9, unit="mg")
+    assert (schema.label, schema.holders, schema.answer) == (None, ("clinic",), "y")
+    assert parse_schema(MINIMAL, "s").target is None
 
 
 def test_evaluation_is_private_unless_the_schema_says_public():
@@ -87,6 +101,24 @@ def test_evaluation_is_private_unless_the_schema_says_public():
         ("[columns.age]", "[columns]\nx = 1\n[columns.age]", "must be a table"),
         ("[label]", "split = { train = 'a' }\n[label]", r"\[split\] lacks the key 'column'"),
         ("low = 0", "low = ", "not valid TOML"),
+        (
+            "[label]",
+            "target = { column = 'z', low = 0, high = 1 }\n[label]",
+            r"needs one of \[label\] and \[target\]",
+        ),
+        (LABEL, "", r"needs one of \[label\] and \[target\]"),
+        (
+            LABEL,
+            "[target]\ncolumn = 'y'\nlow = 0",
+            r"\[target\] lacks the key 'high'",
+        ),
+        (
+            LABEL,
+            "[target]\ncolumn = 'y'\nlow = 1\nhigh = 0",
+            r"\[target\]: .*low < high",
+        ),
+        ("[label]", "holders = 'clinic'\n[label]", "holders = 'clinic'; expected a list"),
+        ("high = 100", "high = 100\nunknown = 'none'", "it needs encoding = 'bins'"),
     ],
 )
 def test_a_mistake_is_refused_with_its_place_and_the_remedy(old, new, message):

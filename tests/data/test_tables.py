@@ -186,6 +186,22 @@ def test_a_single_class_and_an_empty_table_are_refused(spec):
         load_task(spec(frame=ROWS.iloc[:0]))
 
 
+def test_a_table_with_a_target_and_holders_is_a_regression_with_natural_clients(tmp_path):
+    (tmp_path / "doses.csv").write_text(
+        "age,dose,clinic\n" + "".join(f"{k},{k / 2},c{k % 3}\n" for k in range(30))
+    )
+    (tmp_path / "doses.toml").write_text(
+        'format = "fedsafe.schema/1"\nholders = ["clinic"]\n[target]\ncolumn = "dose"\nlow = 0\nhigh = 10\n'
+        '[columns.age]\nkind = "numeric"\nlow = 0\nhigh = 100\n'
+    )
+    task = load_task({"path": str(tmp_path / "doses.csv"), "schema": str(tmp_path / "doses.toml")})
+    assert (task.kind, task.classes, task.target.name) == ("regression", (), "dose")
+    for part in (task.train, task.evaluation):
+        ages = np.round(part.x[:, 0] * 100)
+        np.testing.assert_allclose(task.target.decode(part.y), np.clip(ages / 2, 0, 10), atol=1e-5)
+        assert part.holders["clinic"].tolist() == [f"c{age % 3:.0f}" for age in ages]
+
+
 def matrix_task(classes=("a", "b", "c"), labels=(0, 1, 2, 0, 1, 2)) -> Task:
     schema = Schema(label=Label(column="y", classes=classes), columns=(Numeric(name="x", low=0, high=10),))
     frame = pd.DataFrame({"x": range(len(labels)), "y": [classes[i] for i in labels]})

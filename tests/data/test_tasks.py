@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from fedsafe.data import load_task
+from fedsafe.data import load_task, partition
 from fedsafe.errors import ConfigError, DataError
 
 FACTORIES = """
@@ -106,3 +107,22 @@ def test_data_needs_no_torch_and_no_drawing_library_to_import():
     # In a process of its own, since other tests may have imported them.
     code = "import sys, fedsafe.data.describe; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_installed_package_offers_tasks_and_partitions_by_name(tmp_path, monkeypatch):
+    (tmp_path / "shop_plugin.py").write_text(
+        "import numpy as np\nfrom fedsafe.data import load_task\n"
+        "def task(name='digits'):\n    return load_task(name)\n"
+        "def slices(labels, clients, seed, first=1):\n    return np.split(np.arange(len(labels)), [first])\n"
+    )
+    package = tmp_path / "shop_plugin-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-plugin\nVersion: 1\n")
+    points = "[fedsafe.tasks]\nshop = shop_plugin:task\n[fedsafe.partitions]\nslices = shop_plugin:slices\n"
+    (package / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_task("shop").name == "digits"
+    parts = partition(np.zeros(9, int), 2, {"name": "slices", "first": 4}, 0)
+    assert [len(part) for part in parts] == [4, 5]
+    with pytest.raises(ConfigError, match="no task 'shopp'"):
+        load_task("shopp")

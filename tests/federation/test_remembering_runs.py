@@ -17,8 +17,12 @@ ROUNDS = 4
 
 
 def values(**changes):
-    free = {"privacy__client__epsilon": math.inf, "privacy__noise_key": "seed"}
-    return config(rounds=ROUNDS, server__aggregator="scaffold", **{**free, **changes})
+    settings = {
+        "server__aggregator": "scaffold",
+        "privacy__client__epsilon": math.inf,
+        "privacy__noise_key": "seed",
+    }
+    return config(rounds=ROUNDS, **{**settings, **changes})
 
 
 def states(path):
@@ -66,9 +70,10 @@ def killed(monkeypatch, method, when):
     ],
 )
 def test_a_crash_between_any_two_files_changes_nothing(monkeypatch, tmp_path, whole, method, when):
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         killed(patched, method, when)
-        run(values(), out=tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt):
+            run(values(), out=tmp_path / "run")
     assert len(RunFolder.open(tmp_path / "run").checkpoints()) < ROUNDS
     resume(tmp_path / "run")
     assert essence(tmp_path / "run") == essence(whole)
@@ -126,9 +131,10 @@ def test_an_adaptive_server_is_resumed_to_the_bit(monkeypatch, tmp_path, optimiz
     """Its two moments travel in the checkpoint, with the noise of both levels in the updates."""
     settings = config(rounds=3, privacy__noise_key="seed", server__optimizer={"name": optimizer})
     at_once = run(settings, out=tmp_path / "whole").path
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         killed(patched, "write_checkpoint", 2)
-        run(settings, out=tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, out=tmp_path / "run")
     resume(tmp_path / "run")
     ends = [RunFolder.open(path).read_checkpoint(3)[0] for path in (at_once, tmp_path / "run")]
     assert set(ends[0]) == {"parameters", "first_moment", "second_moment"}

@@ -27,6 +27,7 @@ VALUES = config(
     federation__clients=240,
     privacy__record__epsilon=0.1,
     assess__require=[{"metric": "performance.accuracy", "op": ">=", "threshold": 0.0}],
+    sinks=["csv", "jsonl"],
 )
 
 
@@ -44,7 +45,7 @@ def shared(folder):
     """Everything but ``private/``: what a copy to share holds."""
     files = [file for file in folder.rglob("*") if file.is_file() and "private" not in file.parts]
     names = {file.suffix for file in files}
-    assert names == {".toml", ".jsonl", ".html", ".safetensors"}
+    assert names == {".toml", ".jsonl", ".html", ".md", ".csv", ".safetensors"}
     return {file.relative_to(folder): file.read_bytes() for file in files}
 
 

@@ -251,7 +251,8 @@ def test_tensorboard_gets_every_number_with_the_time_of_the_start_only(finished,
     assert values == list(zip(result.rounds()["accuracy"], result.rounds()["round"], strict=True))
     measured = result.findings()["value"].notna().sum()
     names = [name for name, _, _ in writer.scalars if name.startswith("performance/")]
-    assert sum(not name.endswith(("/low", "/high")) for name in names) == measured
+    assert {name.count("/") for name, _, _ in writer.scalars} == {1}, "a name under another is no file"
+    assert sum(not name.endswith((".low", ".high")) for name in names) == measured
 
 
 def mlflow_double():
@@ -328,3 +329,17 @@ def test_a_run_of_ones_own_can_be_written_to_a_sink_afterwards(finished, tmp_pat
     send(recorded_events(finished[0].path), sink)
     sink.close()
     assert (tmp_path / "later.csv").read_bytes() == (finished[0].path / "metrics.csv").read_bytes()
+
+
+def test_the_command_says_in_one_line_that_a_sink_was_dropped(fedsafe, tiny_toml, tmp_path):
+    (tmp_path / "own_sink.py").write_text(
+        "class Own:\n"
+        "    def __init__(self, folder, level=1): self.level = level\n"
+        "    def write(self, event): raise OSError('no\\nspace')\n"
+        "    def close(self): ...\n"
+    )
+    sinks = ["csv", {"name": "own_sink:Own", "level": 2}]
+    command = fedsafe("run", tiny_toml(sinks=sinks), "--out", "out")
+    assert command.code == 0, command.err
+    assert command.err == "the sink Own failed, and the run goes on without it: OSError: no space\n"
+    assert (tmp_path / "out" / "metrics.csv").is_file()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.alignment import aligned_rows
-from fedsafe.client.stacked.model import StackedModel, gradients_by_layer
+from fedsafe.client.stacked.model import StackedModel, calls_by_layer
 from fedsafe.privacy.clipping import MARGIN
 
 
@@ -52,10 +52,10 @@ def clipped_sum(
             )
         handles = [tap.handle for tap in model.taps]
         gradients = torch.autograd.grad(losses.sum(), handles, allow_unused=True)
-    layers = gradients_by_layer(model.taps, gradients, batch)
+    calls = calls_by_layer(model.taps, gradients)
     model.taps.clear()
 
-    contributions = [(layer, layer.contribution(*pair, batch)) for layer, *pair in layers]
+    contributions = [(layer, layer.contribution(own, batch)) for layer, own in calls.items()]
     squares = mask.new_zeros((clients, batch), dtype=torch.float64)
     slack: Tensor | float = 0.0
     for _, contribution in contributions:

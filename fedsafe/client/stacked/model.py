@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.alignment import aligned_rows
-from fedsafe.client.stacked.layers import RULES, Slots, Tap, Tapped
+from fedsafe.client.stacked.layers import RULES, Call, Slots, Tap, Tapped
 from fedsafe.errors import ModelError
 from fedsafe.params import Layout
 
@@ -112,8 +112,9 @@ def measure(module: nn.Module, objective: Objective, x: Tensor, y: Tensor) -> St
     for channels_last in (True, False):
         model = StackedModel(module, parameters, channels_last=channels_last)
         try:
-            objective(model.module, *zeros)
-        except RuntimeError:
+            with torch.enable_grad():
+                objective(model.module, *zeros)
+        except (RuntimeError, ModelError):
             # A `view` of channels-last memory, for one; anything else comes again.
             if not channels_last:
                 raise
@@ -150,34 +151,15 @@ def _swap(module: nn.Module, slots: Slots) -> nn.Module:
     return visit(module, "")
 
 
-def gradients_by_layer(
-    taps: list[Tap], gradients: Sequence[Tensor | None], batch: int
-) -> list[tuple[Tapped, Tensor, Tensor]]:
-    """Inputs and gradients of each layer, its calls joined.
-
-    The gradient of a weight that is used twice is the sum over its uses, and so must be its norm: the calls of a
-    layer become further positions of the same example.
+def calls_by_layer(taps: list[Tap], gradients: Sequence[Tensor | None]) -> dict[Tapped, list[Call]]:
+    """The calls of each layer that the loss depends on.
 
     Args:
         taps: In the order of the forward pass.
         gradients: Of the loss by each tap's handle; None where the loss does not depend on it.
-        batch: Examples for each client.
-
-    Returns:
-        For each layer: itself, inputs and gradients ``(clients, batch * positions, values)``.
     """
-    calls: dict[Tapped, list[tuple[Tensor, Tensor]]] = {}
+    calls: dict[Tapped, list[Call]] = {}
     for tap, gradient in zip(taps, gradients, strict=True):
         if gradient is not None:
-            calls.setdefault(tap.layer, []).append((tap.inputs, gradient))
-    return [(layer, *_join(pairs, batch)) for layer, pairs in calls.items()]
-
-
-def _join(pairs: list[tuple[Tensor, Tensor]], batch: int) -> tuple[Tensor, Tensor]:
-    if len(pairs) == 1:
-        return pairs[0]
-    inputs, gradients = (
-        torch.cat([part.unflatten(1, (batch, -1)) for part in side], 2).flatten(1, 2)
-        for side in zip(*pairs, strict=True)
-    )
-    return inputs, gradients
+            calls.setdefault(tap.layer, []).append(Call(tap.inputs, gradient))
+    return calls

@@ -18,10 +18,14 @@ from fedsafe.privacy.sampling import batch_capacity
 # Elementwise kernels treat 32 values at a time and finish the rest one by one, where exp and log have other bits.
 _KERNEL_WIDTH = 32
 
-# Values that the layers of a stack may keep for one step: what stays in the cache is several times as fast.
-_STACK_VALUES = 2**19
+# Values that the layers of a stack may keep for one step: beyond, stacking saves nothing that the cache does not lose.
+_STACK_VALUES = 2**20
 
-Step = tuple[NDArray[np.int64], NDArray[np.bool_]]
+# Values that they may keep for a client that is alone, so that a large batch does not fill the memory.
+_PART_VALUES = 2**25
+
+# Records and which of them count, both ``(size, rows)``.
+Part = tuple[NDArray[np.int64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +35,12 @@ class Packed:
     Args:
         positions: Which jobs they are.
         size: How many rows of clients the stack has; those beyond the jobs are computed and thrown away.
-        steps: For each step, the records ``(size, batch)`` and which of them count.
+        steps: For each step, the parts of its batch: the sums of a step's parts are added.
     """
 
     positions: list[int]
     size: int
-    steps: list[Step]
+    steps: list[list[Part]]
 
 
 def pack(jobs: Sequence[ClientJob], training: LocalTraining, values: int) -> Iterator[Packed]:
@@ -60,7 +64,7 @@ def pack(jobs: Sequence[ClientJob], training: LocalTraining, values: int) -> Ite
             own = [jobs[position] for position in chosen]
             chosen_batches = [batches[position] for position in chosen]
             if limit == 1:
-                yield Packed(positions=chosen, size=1, steps=_alone(own[0], chosen_batches[0]))
+                yield Packed(positions=chosen, size=1, steps=_alone(own[0], chosen_batches[0], values))
             else:
                 size = _stack_size(len(chosen), capacity)
                 yield Packed(positions=chosen, size=size, steps=_padded(own, chosen_batches, size, capacity))
@@ -87,20 +91,24 @@ def _stack_size(clients: int, capacity: int) -> int:
     return max(2, multiple * math.ceil(clients / multiple))
 
 
-def _alone(job: ClientJob, batches: Sequence[NDArray[np.int64]]) -> list[Step]:
-    """A stack of one, each step as large as its batch; an empty one has one record that does not count."""
-    return [
-        (batch[None], np.ones((1, len(batch)), bool))
-        if len(batch)
-        else (job.records[None, :1], np.zeros((1, 1), bool))
-        for batch in batches
-    ]
+def _alone(job: ClientJob, batches: Sequence[NDArray[np.int64]], values: int) -> list[list[Part]]:
+    """A stack of one, each step as large as its batch and in parts if it is huge.
+
+    An empty batch has one record that does not count.
+    """
+    most = max(1, _PART_VALUES // values)
+    steps = []
+    for batch in batches:
+        rows, count = (batch, True) if len(batch) else (job.records[:1], False)
+        parts = np.array_split(rows, math.ceil(len(rows) / most))
+        steps.append([(part[None], np.full((1, len(part)), count)) for part in parts])
+    return steps
 
 
 def _padded(
     jobs: Sequence[ClientJob], batches: Sequence[Sequence[NDArray[np.int64]]], size: int, capacity: int
-) -> list[Step]:
-    """Records and masks ``(size, capacity)``; padding repeats a client's own first record, unused."""
+) -> list[list[Part]]:
+    """One part of ``capacity`` rows for each step; padding repeats a client's own first record, unused."""
     steps = len(batches[0])
     rows = np.empty((steps, size, capacity), np.int64)
     mask = np.zeros((steps, size, capacity), bool)
@@ -110,4 +118,4 @@ def _padded(
         for step, batch in enumerate(client):
             rows[step, position, : len(batch)] = batch
             mask[step, position, : len(batch)] = True
-    return list(zip(rows, mask, strict=True))
+    return [[part] for part in zip(rows, mask, strict=True)]

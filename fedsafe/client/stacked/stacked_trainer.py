@@ -11,7 +11,7 @@ from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.alignment import aligned_rows
 from fedsafe.client.stacked.engine import clipped_sum
 from fedsafe.client.stacked.model import StackedModel, layout_of, measure
-from fedsafe.client.stacked.packing import Packed, pack
+from fedsafe.client.stacked.packing import Packed, Part, pack
 from fedsafe.client.trainer import ClientJob, LocalTraining
 from fedsafe.params import Vector
 from fedsafe.rng import normal_rows
@@ -66,10 +66,10 @@ class StackedTrainer:
         scale = start.new_tensor(sizes).unsqueeze(1)
         streams = [job.noise for job in jobs]
         corrections = _corrections(jobs, start)
-        for rows, mask in packed.steps:
-            flat = torch.from_numpy(rows).flatten()
-            batch = self._x[flat], self._y[flat]
-            change, _ = clipped_sum(model, self._objective, *batch, torch.from_numpy(mask), training.clip)
+        for parts in packed.steps:
+            change = self._sum(model, parts[0])
+            for part in parts[1:]:
+                change.add_(self._sum(model, part))
             if training.noise > 0.0:
                 # Two operations: a fused one rounds differently at the end of a vector register.
                 noise = torch.from_numpy(normal_rows(streams, self.layout.total))
@@ -81,6 +81,12 @@ class StackedTrainer:
             for row, correction in corrections:
                 change[row].add_(correction.mul(training.learning_rate))
             model.parameters.sub_(change)
+
+
+    def _sum(self, model: StackedModel, part: Part) -> Tensor:
+        rows, mask = (torch.from_numpy(array) for array in part)
+        flat = rows.flatten()
+        return clipped_sum(model, self._objective, self._x[flat], self._y[flat], mask, self._training.clip)[0]
 
 
 def _corrections(jobs: Iterable[ClientJob], start: Tensor) -> list[tuple[int, Tensor]]:

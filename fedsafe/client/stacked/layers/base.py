@@ -21,13 +21,27 @@ class Tap:
 
     Args:
         layer: The layer.
-        inputs: ``(clients, batch * positions, values)``: what its gradient is made of, besides that of its output.
+        inputs: What its gradient is made of, besides that of its output: ``(clients, batch * positions, values)``,
+            or what the layer makes that of.
         handle: ``(clients, batch * positions, outputs)``: the gradient by it is the one by the pre-activation.
     """
 
     layer: "Tapped"
     inputs: Tensor
     handle: Tensor
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer, after the backward pass.
+
+    Args:
+        inputs: As in its tap.
+        gradients: ``(clients, batch * positions, outputs)``, of the loss by the pre-activation.
+    """
+
+    inputs: Tensor
+    gradients: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,15 +74,27 @@ class Slots:
         """Write ``(clients, ...)`` values to where the parameter lies in ``sums`` (clients, parameters)."""
         sums[:, self.columns[name]].view(values.shape).copy_(values)
 
+    def handle(self, like: Tensor, rows: int, outputs: int) -> Tensor | None:
+        """Something of shape ``(clients, rows, outputs)`` to get a gradient by, or None if none is wanted.
+
+        Args:
+            like: Has the type of the values.
+            rows: ``batch * positions``, or ``clients`` times as many.
+            outputs: Values in a row.
+        """
+        if not torch.is_grad_enabled():
+            return None
+        return like.new_zeros(()).expand(self.clients, rows // self.clients, outputs).requires_grad_()
+
     def attach(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The output that the rest of the model shall use, and a handle on its gradient if one is wanted.
 
         Args:
             output: ``(clients, batch * positions, outputs)``, fresh from a layer's own computation.
         """
-        if not torch.is_grad_enabled():
+        handle = self.handle(output, output.shape[0] * output.shape[1], output.shape[2])
+        if handle is None:
             return output, None
-        handle = output.new_zeros(()).expand(output.shape).requires_grad_()
         return _Attached.apply(output, handle), handle  # type: ignore[no-untyped-call]
 
     def note(self, layer: "Tapped", inputs: Tensor, handle: Tensor) -> None:
@@ -133,12 +159,13 @@ class Contribution(Protocol):
 class Tapped(Protocol):
     """What taps belong to: a layer, or one of several in a stack of recurrent ones."""
 
-    def contribution(self, inputs: Tensor, gradients: Tensor, batch: int) -> Contribution:
-        """What each example adds.
+    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
+        """What each example adds, in all calls together.
+
+        The gradient of a weight that is used twice is the sum over its uses, and so must be its norm.
 
         Args:
-            inputs: ``(clients, batch * positions, values)`` of all calls.
-            gradients: ``(clients, batch * positions, outputs)``, of the loss by the pre-activation.
+            calls: All that the loss depends on, at least one.
             batch: Examples for each client.
         """
         ...

@@ -1,10 +1,12 @@
 """Two kinds of contribution: gradients that are written out per example, and products that never are."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from fedsafe.client.stacked.alignment import aligned_product
-from fedsafe.client.stacked.layers.base import Contribution, squared
+from fedsafe.client.stacked.layers.base import Call, Contribution, squared
 
 
 class Instantiated:
@@ -18,7 +20,7 @@ class Instantiated:
 
     def __init__(self, *gradients: Tensor) -> None:
         self._gradients = gradients
-        self.squares = sum((squared(part.flatten(2)) for part in gradients), gradients[0].new_zeros((), dtype=torch.float64))
+        self.squares = torch.stack([_written_out(part).reshape(*part.shape[:2], -1).sum(2) for part in gradients]).sum(0)
 
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
@@ -29,6 +31,20 @@ class Instantiated:
             # A product with the factors: a plain sum changes its bits with the number of clients.
             sums.append(aligned_product(factors.unsqueeze(1), used)[:, 0].unflatten(1, part.shape[2:]))
         return tuple(sums)
+
+
+def _written_out(rows: Tensor) -> Tensor:
+    """Squared norms over the last dimension: in single precision where that neither overflows nor matters."""
+    norms = torch.linalg.vector_norm(rows, dim=-1).double()
+    extreme = ~(norms < _LARGE)
+    if extreme.any():
+        norms = torch.where(extreme, torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64), norms)
+    return norms.square()
+
+
+# The square of a larger value may overflow single precision; that of a smaller one than 1e-19 is lost, and adds
+# nothing that a clip could see.
+_LARGE = 1e15
 
 
 class OuterProducts:
@@ -91,6 +107,29 @@ class OuterProducts:
         return (weight, *[aligned_product(transposed, ones)[:, :, 0]] * self._biases)
 
 
+def joined(calls: Sequence[Call], batch: int) -> tuple[Tensor, Tensor]:
+    """Inputs and gradients of a layer's calls, which become further positions of the same example.
+
+    Returns:
+        Both ``(clients, batch * positions, values)``.
+    """
+    if len(calls) == 1:
+        return calls[0].inputs, calls[0].gradients
+    inputs, gradients = (
+        torch.cat([part.unflatten(1, (batch, -1)) for part in side], 2).flatten(1, 2)
+        for side in zip(*[(call.inputs, call.gradients) for call in calls], strict=True)
+    )
+    return inputs, gradients
+
+
+def instantiates(positions: int, width: int, outputs: int) -> bool:
+    """Whether a matrix product's gradients are smaller written out than as pairs of positions.
+
+    Counts multiplications for one example; those of the pairs are in double precision, and cost twice as much.
+    """
+    return positions > 1 and 2 * positions * (width + outputs) > width * outputs
+
+
 def matrix_product(inputs: Tensor, gradients: Tensor, batch: int, *, biases: int) -> Contribution:
     """The contribution of ``outputs = inputs @ weight.T + bias``: whichever form is smaller, by shape alone.
 
@@ -105,14 +144,14 @@ def matrix_product(inputs: Tensor, gradients: Tensor, batch: int, *, biases: int
         ``(clients, outputs)``.
     """
     clients, rows, width = inputs.shape
-    positions, outputs = rows // batch, gradients.shape[2]
-    # Multiplications for one example; those of the pairs are in double precision, and cost twice as much.
-    if positions == 1 or 2 * positions * (width + outputs) <= width * outputs:
+    if not instantiates(rows // batch, width, gradients.shape[2]):
         return OuterProducts(inputs, gradients, batch, biases)
-    a = inputs.reshape(clients * batch, positions, width)
-    g = gradients.reshape(clients * batch, positions, outputs).transpose(1, 2)
-    weight = torch.bmm(g, a).view(clients, batch, outputs, width)
-    if not biases:
-        return Instantiated(weight)
-    bias = torch.bmm(g, g.new_ones(clients * batch, positions, 1)).view(clients, batch, outputs)
-    return Instantiated(weight, *[bias] * biases)
+    a, g = (part.reshape(clients * batch, rows // batch, -1) for part in (inputs, gradients))
+    weight = torch.bmm(g.transpose(1, 2), a).unflatten(0, (clients, batch))
+    bias = [bias_gradients(g).unflatten(0, (clients, batch))] * biases
+    return Instantiated(weight, *bias)
+
+
+def bias_gradients(gradients: Tensor) -> Tensor:
+    """``(examples, outputs)`` sum over positions of ``(examples, positions, outputs)``."""
+    return torch.bmm(gradients.transpose(1, 2), gradients.new_ones(len(gradients), gradients.shape[1], 1))[:, :, 0]

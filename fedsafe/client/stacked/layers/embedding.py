@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.layers.base import Contribution, Slots, StackedLayer, squared
+from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer, squared
+from fedsafe.client.stacked.layers.contributions import joined
 
 
 class StackedEmbedding(StackedLayer):
@@ -32,8 +33,9 @@ class StackedEmbedding(StackedLayer):
         output = self.slots.tap(self, tokens.unsqueeze(2), self._vectors[client, tokens])
         return output.view(*x.shape, -1)
 
-    def contribution(self, inputs: Tensor, gradients: Tensor, batch: int) -> Contribution:
+    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
+        inputs, gradients = joined(calls, batch)
         return _Rows(inputs[:, :, 0], gradients, batch, self._vectors.shape[1], self._padding)
 
     def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:

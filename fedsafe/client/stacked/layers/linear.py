@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.layers.base import Contribution, Slots, StackedLayer
-from fedsafe.client.stacked.layers.contributions import matrix_product
+from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
+from fedsafe.client.stacked.layers.contributions import joined, matrix_product
 
 
 class StackedLinear(StackedLayer):
@@ -28,9 +28,9 @@ class StackedLinear(StackedLayer):
         output = product(inputs, self._weight, self._bias)
         return self.slots.tap(self, inputs, output).view(*x.shape[:-1], -1)
 
-    def contribution(self, inputs: Tensor, gradients: Tensor, batch: int) -> Contribution:
+    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        return matrix_product(inputs, gradients, batch, biases=0 if self._bias is None else 1)
+        return matrix_product(*joined(calls, batch), batch, biases=0 if self._bias is None else 1)
 
     def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""

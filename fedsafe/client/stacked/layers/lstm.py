@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.layers.base import Contribution, Slots, StackedLayer
-from fedsafe.client.stacked.layers.contributions import matrix_product
+from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
+from fedsafe.client.stacked.layers.contributions import joined, matrix_product
 from fedsafe.client.stacked.layers.linear import product
 
 
@@ -73,9 +73,9 @@ class _Recurrence:
         outputs = outputs.view(examples, steps, self._hidden)
         return outputs, (outputs[:, -1], cell.reshape(examples, self._hidden))
 
-    def contribution(self, inputs: Tensor, gradients: Tensor, batch: int) -> Contribution:
+    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`: both weights are one matrix side by side."""
-        return matrix_product(inputs, gradients, batch, biases=len(self._biases))
+        return matrix_product(*joined(calls, batch), batch, biases=len(self._biases))
 
     def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
@@ -89,47 +89,58 @@ class _Recurrence:
 class _Steps(torch.autograd.Function):
     """The recurrence, with the gradient written by hand: what does not depend on later steps is taken at once.
 
-    ``gates (clients, batch, steps, 4 * hidden)`` hold the inputs' part. The weight and the initial states are
-    data here: the weight's gradient comes from the taps.
+    ``gates (clients, batch, steps, 4 * hidden)`` hold the inputs' part. The weight is data here: its gradient comes
+    from the taps. Inside, steps come first, so that each has its own piece of memory.
     """
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        size = weight.shape[2]
-        transposed = weight.transpose(1, 2)
-        activations = torch.empty_like(gates)
-        cells = gates.new_empty(*gates.shape[:2], gates.shape[2] + 1, size)
-        outputs = gates.new_empty(*gates.shape[:3], size)
-        cells[:, :, 0] = cell
-        for t in range(gates.shape[2]):
-            total = torch.baddbmm(gates[:, :, t], hidden, transposed)
-            candidate = torch.tanh(total[:, :, 2 * size : 3 * size])
-            active = total.sigmoid_()
-            active[:, :, 2 * size : 3 * size] = candidate
-            i, f, g, o = active.chunk(4, 2)
-            cell = (f * cell).add_(i * g)
-            hidden = o * torch.tanh(cell)
-            activations[:, :, t], cells[:, :, t + 1], outputs[:, :, t] = active, cell, hidden
-        ctx.save_for_backward(activations, cells, weight)
-        return outputs, cell
+        transposed, size = weight.transpose(1, 2), hidden.shape[2]
+        # A copy even where the order is right already: it is written over.
+        active = gates.permute(2, 0, 1, 3).clone(memory_format=torch.contiguous_format)
+        outputs, bent = (active.new_empty(len(active), *hidden.shape) for _ in range(2))
+        cells = torch.cat([cell.unsqueeze(0), torch.empty_like(outputs)])
+        # Written into place, by views that are made at once: operations cost more than what they compute.
+        places = zip(
+            *(part.unbind(0) for part in (active, active[:, :, :, : 2 * size], *active.chunk(4, 3))),
+            *(part.unbind(0) for part in (cells[1:], bent, outputs)),
+            strict=True,
+        )
+        for all_four, both, i, f, g, o, next_cell, curved, next_hidden in places:
+            all_four.baddbmm_(hidden, transposed)
+            both.sigmoid_()
+            cell = torch.mul(f, cell, out=next_cell).add_(i * g.tanh_())
+            hidden = torch.mul(o.sigmoid_(), torch.tanh(cell, out=curved), out=next_hidden)
+        ctx.save_for_backward(active, cells, bent, weight)
+        return outputs.permute(1, 2, 0, 3).contiguous(), cell.clone()
 
     @staticmethod
     def backward(ctx: Any, by_outputs: Tensor, by_cell: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:  # type: ignore[override]
-        activations, cells, weight = ctx.saved_tensors
-        i, f, g, o = activations.chunk(4, 3)
-        bent = torch.tanh(cells[:, :, 1:])
+        active, cells, bent, weight = ctx.saved_tensors
+        by_outputs = by_outputs.permute(2, 0, 1, 3).contiguous()
+        i, f, g, o = active.chunk(4, 3)
         to_cell = o * (1.0 - bent * bent)
-        # The derivative of each gate's pre-activation, but for the gradient by the cell (i, f, g) or the output (o).
+        # The slope of each gate, but for the gradient by the cell (i, f, g) or by the output (o).
         slopes = torch.stack(
-            [g * i * (1.0 - i), cells[:, :, :-1] * f * (1.0 - f), i * (1.0 - g * g), bent * o * (1.0 - o)], 3
+            [g * i * (1.0 - i), cells[:-1] * f * (1.0 - f), i * (1.0 - g * g), bent * o * (1.0 - o)], 3
         )
         by_gates = torch.empty_like(slopes)
-        by_hidden = torch.zeros_like(by_cell)
-        for t in range(by_outputs.shape[2] - 1, -1, -1):
-            by_hidden = by_hidden + by_outputs[:, :, t]
-            by_cell = by_cell + by_hidden * to_cell[:, :, t]
-            by_gates[:, :, t, :3] = by_cell.unsqueeze(2) * slopes[:, :, t, :3]
-            by_gates[:, :, t, 3] = by_hidden * slopes[:, :, t, 3]
-            by_hidden = torch.bmm(by_gates[:, :, t].flatten(2), weight)
-            by_cell = by_cell * f[:, :, t]
-        return by_gates.flatten(3), None, by_hidden, by_cell
+        by_hidden, by_cell = torch.zeros_like(by_cell), by_cell.clone()
+        flat = by_gates.flatten(3)
+        places = [
+            part.unbind(0)
+            for part in (
+                by_outputs, to_cell, slopes[:, :, :, :3], slopes[:, :, :, 3], f,
+                by_gates[:, :, :, :3], by_gates[:, :, :, 3], flat,
+            )
+        ]
+        for by_output, bend, from_cell, from_output, kept, three, last, four in zip(
+            *map(reversed, places), strict=True
+        ):
+            by_hidden.add_(by_output)
+            by_cell.add_(by_hidden * bend)
+            torch.mul(by_cell.unsqueeze(2), from_cell, out=three)
+            torch.mul(by_hidden, from_output, out=last)
+            torch.bmm(four, weight, out=by_hidden)
+            by_cell.mul_(kept)
+        return flat.permute(1, 2, 0, 3).contiguous(), None, by_hidden, by_cell

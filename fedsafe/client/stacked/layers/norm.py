@@ -6,8 +6,8 @@ from math import prod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.layers.base import Contribution, Slots, StackedLayer
-from fedsafe.client.stacked.layers.contributions import Instantiated
+from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
+from fedsafe.client.stacked.layers.contributions import Instantiated, joined
 
 
 class _Affine(StackedLayer):
@@ -31,8 +31,9 @@ class _Affine(StackedLayer):
         output = output if self._bias is None else output + self._bias
         return self.slots.tap(self, normal, output)
 
-    def contribution(self, inputs: Tensor, gradients: Tensor, batch: int) -> Contribution:
+    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
+        inputs, gradients = joined(calls, batch)
         weight = (inputs * gradients).unflatten(1, (batch, -1)).sum(2)
         if self._bias is None:
             return Instantiated(weight)

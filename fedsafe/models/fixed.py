@@ -1,0 +1,25 @@
+"""Public features, and what is trained on them."""
+
+from torch import Tensor, nn
+
+
+class FixedFeatures(nn.Module):
+    """A model whose first part is public and never trained: only the head learns, and only the head costs privacy.
+
+    Training may apply the fixed part to all records once (:func:`fedsafe.client.precompute`); attacks and judges see
+    the whole, from raw inputs to outputs.
+
+    Args:
+        fixed: From inputs to features; each example's from it alone. Its parameters, if any, are frozen.
+        head: From features to outputs.
+    """
+
+    def __init__(self, fixed: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.fixed = fixed
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, ...)`` inputs to ``(n, ...)`` outputs."""
+        outputs: Tensor = self.head(self.fixed(x))
+        return outputs

@@ -1,0 +1,167 @@
+"""Flower's nodes have numbers that mean nothing; FedSafe's clients are who they say they are, and all of them."""
+
+import time
+from unittest import mock
+
+import pytest
+from flower_nodes import FlowerNodes, composed, nodes, toml
+from flwr.app import Message
+from tiny_federation import play
+
+import fedsafe
+from fedsafe.apps.nodes import EXPERIMENT, NodeGrid, collect, connect, wait_until_connected
+from fedsafe.engine import ClientApps
+from fedsafe.errors import EngineError, PlanViolation
+from fedsafe.federation.messages import instruction_content, pack_parameters
+
+
+@pytest.fixture(scope="module")
+def run():
+    return composed(toml())
+
+
+def join(grid, run, wait: float = 30.0):
+    parts, plan = run
+    return connect(grid, parts, wait_for_nodes=0.01, wait_for_replies=wait)(plan)
+
+
+def messages(run, clients) -> list[Message]:
+    parts, plan = run
+    content = instruction_content(pack_parameters(parts.initial, parts.layout), round=1, plan=plan.hash)
+    return [Message(content, dst_node_id=2 + k, message_type="train", group_id="1") for k in clients]
+
+
+@pytest.mark.parametrize("partitions", [(0, 1), (1, 0)])
+def test_a_message_for_a_client_reaches_the_node_that_has_its_records(run, partitions):
+    sent = []
+    grid = join(nodes(*partitions, see=sent.append), run)
+    assert list(grid.get_node_ids()) == [2, 3]
+    asked = messages(run, (0, 1))
+    replies = list(grid.send_and_receive(asked))
+    assert [message.metadata.dst_node_id - 2 for message in sent[-1]] == [partitions.index(k) for k in (0, 1)]
+    assert [reply.metadata.reply_to_message_id for reply in replies] == [
+        message.metadata.message_id for message in asked
+    ]
+    assert all(reply.has_content() for reply in replies)
+
+
+def test_replies_are_in_the_order_of_the_messages_whatever_the_order_of_arrival(run):
+    class Backwards(FlowerNodes):
+        def pull_messages(self, message_ids):
+            return list(super().pull_messages(message_ids))[::-1]
+
+    grid = join(Backwards(clients=2, partitions=(0, 1)), run)
+    asked = messages(run, (1, 0))
+    numbers = [reply.metadata.reply_to_message_id for reply in grid.send_and_receive(asked)]
+    assert numbers == [message.metadata.message_id for message in asked]
+
+
+def test_every_message_carries_the_experiment(run):
+    sent = []
+    grid = join(nodes(0, 1, see=sent.append), run)
+    grid.send_and_receive(messages(run, (0, 1)))
+    texts = [m.content.config_records[EXPERIMENT]["config"] for exchange in sent for m in exchange]
+    assert texts == [run[0].config.to_toml()] * 4
+
+
+def test_a_round_runs_over_joined_nodes_as_over_any_grid(run, tmp_path):
+    parts, plan = run
+    outcomes = play(parts, plan, join(nodes(1, 0), run), tmp_path / "ledger")
+    assert [outcome.failures for outcome in outcomes] == [0, 0]
+
+
+def test_nobody_to_ask_is_no_reply(run):
+    sent = []
+    grid = join(nodes(0, 1, see=sent.append), run)
+    assert list(grid.send_and_receive([])) == []
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("partitions", "why"),
+    [
+        ((0, 0), "nodes 2 and 3 both say that they are client 0: give each SuperNode a partition-id"),
+        ((0, 5), "node 3 could not join: EngineError: the node's partition-id is 5"),
+        ((None, 0), "node 2 could not join: EngineError: the node's partition-id is None"),
+        ((0,), "has 2 clients, and 1 nodes are connected after 0.01 s: start 2 SuperNodes"),
+    ],
+)
+def test_nodes_that_are_not_the_clients_are_an_error_that_says_what_to_do(run, partitions, why):
+    with pytest.raises(EngineError, match=why):
+        join(nodes(*partitions), run)
+
+
+def test_too_many_nodes_are_not_waited_for():
+    began = time.monotonic()
+    with pytest.raises(EngineError, match="has 2 clients, and 3 nodes are connected: start 2 SuperNodes"):
+        wait_until_connected(nodes(0, 1, 2), 2, 20.0)
+    assert time.monotonic() - began < 10.0
+
+
+def test_a_node_that_agreed_to_another_plan_stops_the_run_before_its_first_round(run, tmp_path):
+    (tmp_path / "own.toml").write_text(toml(privacy__record__epsilon=0.05))
+    sent = []
+    grid = nodes(0, 1, own={1: {"config": str(tmp_path / "own.toml")}}, see=sent.append)
+    with pytest.raises(PlanViolation, match=r"client 1 comes to plan .* the server to"):
+        join(grid, run)
+    assert [message.metadata.message_type for exchange in sent for message in exchange] == ["query.join"] * 2
+
+
+def test_another_version_of_fedsafe_at_a_node_is_refused(run):
+    grid = nodes(0, 1)
+    joined = connect(grid, run[0], wait_for_nodes=0.01, wait_for_replies=1.0)
+    with (
+        mock.patch.object(fedsafe, "__version__", "0.0.0"),
+        pytest.raises(EngineError, match=r"client 0 runs fedsafe .*, the server 0\.0\.0"),
+    ):
+        joined(run[1])
+
+
+def test_a_node_that_never_answers_is_named(run):
+    class Deaf(FlowerNodes):
+        def pull_messages(self, message_ids):
+            return [r for r in super().pull_messages(message_ids) if r.metadata.src_node_id != 3]
+
+    with pytest.raises(EngineError, match="node 3 did not say whether it joins"):
+        join(Deaf(clients=2, partitions=(0, 1)), run, wait=0.05)
+
+
+def test_a_round_goes_on_without_a_client_that_is_late(run):
+    class Slow(FlowerNodes):
+        late = True
+
+        def pull_messages(self, message_ids):
+            arrived = super().pull_messages(message_ids)
+            return [r for r in arrived if not (self.late and r.metadata.src_node_id == 3)]
+
+    inner = Slow(clients=2, partitions=(0, 1))
+    grid = NodeGrid(inner, [2, 3], connect_record(run), 0.05)
+    asked = messages(run, (0, 1))
+    began = time.monotonic()
+    (reply,) = grid.send_and_receive(asked, timeout=20.0)
+    assert time.monotonic() - began < 10.0
+    assert reply.metadata.reply_to_message_id == asked[0].metadata.message_id
+
+
+def connect_record(run):
+    sent = []
+    connect(nodes(0, 1, see=sent.append), run[0], wait_for_nodes=0.01, wait_for_replies=1.0)
+    return sent[0][0].content.config_records[EXPERIMENT]
+
+
+def test_the_server_waits_for_nodes_that_connect_later():
+    class Growing(FlowerNodes):
+        asked = 0
+
+        def get_node_ids(self):
+            self.asked += 1
+            return list(super().get_node_ids())[: self.asked]
+
+    grid = Growing(clients=3, partitions=(0, 1, 2), apps=ClientApps(one=lambda message, context: message))
+    assert wait_until_connected(grid, 3, 5.0) == [2, 3, 4]
+
+
+def test_collecting_ends_when_everything_is_there_or_the_time_is_over():
+    grid = nodes(0, 1)
+    assert collect(grid, [], 60.0) == {}
+    assert collect(grid, ["unknown"], 0.0) == {}
