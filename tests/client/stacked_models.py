@@ -127,7 +127,9 @@ class Case:
     make: Callable[[], nn.Module]
     signature: Signature
 
-    def data(self, count: int, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    def data(
+        self, count: int, dtype: torch.dtype = torch.float32, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Random inputs and targets from torch's global generator."""
         s = self.signature
         if s.vocabulary is None:
@@ -176,7 +178,12 @@ CASES = {
     "residual": Case(Residual, _table(4)),
     "normalised mlp": Case(
         lambda: nn.Sequential(
-            nn.LayerNorm(12), nn.Linear(12, 16), nn.LayerNorm(16), nn.GELU(), nn.GroupNorm(4, 16), nn.Linear(16, 3)
+            nn.LayerNorm(12),
+            nn.Linear(12, 16),
+            nn.LayerNorm(16),
+            nn.GELU(),
+            nn.GroupNorm(4, 16),
+            nn.Linear(16, 3),
         ),
         _table(3),
     ),

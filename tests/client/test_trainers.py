@@ -23,7 +23,10 @@ KEY = bytes(range(32))
 
 def _table(outputs, *layers):
     signature = Signature(
-        kind="binary" if outputs == 1 else "multiclass", inputs=(11,), outputs=(outputs,), classes=max(2, outputs)
+        kind="binary" if outputs == 1 else "multiclass",
+        inputs=(11,),
+        outputs=(outputs,),
+        classes=max(2, outputs),
     )
     return Case(lambda: nn.Sequential(*[make() for make in layers]), signature)
 
@@ -41,7 +44,9 @@ MODELS = {
     "gelu": _table(1, linear(11, 17), nn.GELU, linear(17, 1)),
 }
 EVERY_RULE = MODELS | CASES
-FOR_OPACUS = [name for name in EVERY_RULE if name not in ("in place", "images", "attention", "lstm without bias")]
+FOR_OPACUS = [
+    name for name in EVERY_RULE if name not in ("in place", "images", "attention", "lstm without bias")
+]
 
 
 def make_jobs(parts, clients, *, key=KEY, round=1, corrections=None):

@@ -13,6 +13,7 @@ from fedsafe.client.stacked.layers import RULES, Call, Slots, Tap, Tapped
 from fedsafe.errors import ModelError
 from fedsafe.params import Layout
 
+
 def layout_of(module: nn.Module) -> Layout:
     """Names and shapes of the parameters that are trained, in the module's order."""
     named = [(name, tuple(p.shape)) for name, p in module.named_parameters() if p.requires_grad]

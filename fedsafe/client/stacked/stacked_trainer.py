@@ -82,7 +82,6 @@ class StackedTrainer:
                 change[row].add_(correction.mul(training.learning_rate))
             model.parameters.sub_(change)
 
-
     def _sum(self, model: StackedModel, part: Part) -> Tensor:
         rows, mask = (torch.from_numpy(array) for array in part)
         flat = rows.flatten()

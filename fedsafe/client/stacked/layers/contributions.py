@@ -20,7 +20,9 @@ class Instantiated:
 
     def __init__(self, *gradients: Tensor) -> None:
         self._gradients = gradients
-        self.squares = torch.stack([_written_out(part).reshape(*part.shape[:2], -1).sum(2) for part in gradients]).sum(0)
+        self.squares = torch.stack(
+            [_written_out(part).reshape(*part.shape[:2], -1).sum(2) for part in gradients]
+        ).sum(0)
 
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
@@ -154,4 +156,6 @@ def matrix_product(inputs: Tensor, gradients: Tensor, batch: int, *, biases: int
 
 def bias_gradients(gradients: Tensor) -> Tensor:
     """``(examples, outputs)`` sum over positions of ``(examples, positions, outputs)``."""
-    return torch.bmm(gradients.transpose(1, 2), gradients.new_ones(len(gradients), gradients.shape[1], 1))[:, :, 0]
+    return torch.bmm(gradients.transpose(1, 2), gradients.new_ones(len(gradients), gradients.shape[1], 1))[
+        :, :, 0
+    ]

@@ -120,7 +120,9 @@ class StackedConv2d(StackedLayer):
         if self._own is not self._window:
             x = self._window.pad(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        down, across = self._own.places(*(length + 2 * edge for length, edge in zip(x.shape[2:], self._own.before, strict=True)))
+        down, across = self._own.places(
+            *(length + 2 * edge for length, edge in zip(x.shape[2:], self._own.before, strict=True))
+        )
         handle = self.slots.handle(x, len(x) * down * across, self._kernel.shape[1])
         bias = None if self._bias is None else self._bias[0, 0]
         images: Tensor = _Library.apply(x, self._kernel[0], bias, handle, self._own)  # type: ignore[no-untyped-call]
@@ -152,7 +154,10 @@ class StackedConv2d(StackedLayer):
     def _rows(self, calls: Sequence[Call], batch: int, some: slice) -> tuple[Tensor, Tensor]:
         """Patches and gradients ``(examples, positions, values)`` of some examples of a client that is alone."""
         pairs = [
-            (self._own.patches(self._own.pad(call.inputs[some])), call.gradients[0].unflatten(0, (batch, -1))[some])
+            (
+                self._own.patches(self._own.pad(call.inputs[some])),
+                call.gradients[0].unflatten(0, (batch, -1))[some],
+            )
             for call in calls
         ]
         if len(pairs) == 1:

@@ -94,7 +94,9 @@ class _Steps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor]:
         transposed, size = weight.transpose(1, 2), hidden.shape[2]
         # A copy even where the order is right already: it is written over.
         active = gates.permute(2, 0, 1, 3).clone(memory_format=torch.contiguous_format)
@@ -130,8 +132,14 @@ class _Steps(torch.autograd.Function):
         places = [
             part.unbind(0)
             for part in (
-                by_outputs, to_cell, slopes[:, :, :, :3], slopes[:, :, :, 3], f,
-                by_gates[:, :, :, :3], by_gates[:, :, :, 3], flat,
+                by_outputs,
+                to_cell,
+                slopes[:, :, :, :3],
+                slopes[:, :, :, 3],
+                f,
+                by_gates[:, :, :, :3],
+                by_gates[:, :, :, 3],
+                flat,
             )
         ]
         for by_output, bend, from_cell, from_output, kept, three, last, four in zip(
