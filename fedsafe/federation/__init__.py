@@ -1,12 +1,14 @@
 """Everything that speaks Flower: messages, strategy, client app and server app."""
 
 from fedsafe.federation.client_app import ClientRuntime, Measure, make_client_app
+from fedsafe.federation.measuring import ModuleMeasure
 from fedsafe.federation.server_app import make_server_app, server_context
 from fedsafe.federation.strategy import NoisyAverage, RoundOutcome
 
 __all__ = [
     "ClientRuntime",
     "Measure",
+    "ModuleMeasure",
     "NoisyAverage",
     "RoundOutcome",
     "make_client_app",

@@ -12,6 +12,7 @@ from fedsafe.rng import GENERATOR
 
 _OS_KEY = f"{GENERATOR} streams keyed by 256 bits from the operating system"
 _SEED_KEY = "simulated: no guarantee against anyone who knows the seed"
+_OWN_KEYS = f"{GENERATOR} streams, each client's keyed by 256 bits from its own operating system"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ def _upper(bound: float) -> str:
 
 
 def planned_claims(
-    plan: PrivacyPlan, *, key_from_seed: bool, uncovered: Sequence[str] = ()
+    plan: PrivacyPlan, *, key_from_seed: bool, uncovered: Sequence[str] = (), own_nodes: bool = False
 ) -> tuple[Claim, Claim]:
     """The headline claim of each unit, for the plan as a whole: the realised spend is never larger.
 
@@ -112,8 +113,11 @@ def planned_claims(
         plan: The calibrated plan.
         key_from_seed: Whether the noise follows from the seed.
         uncovered: What else is let out of private records, without noise.
+        own_nodes: Whether each client is a node of its own, with its own key, that another runtime sends messages to.
     """
     claims = _record_claim(plan, key_from_seed), _client_claim(plan, key_from_seed)
+    if own_nodes:
+        claims = _on_nodes(*claims)
     if plan.evaluation and not plan.evaluation.noised:
         uncovered = (*uncovered, "the score of each client that is evaluated, on its own validation records")
     if uncovered:
@@ -127,6 +131,23 @@ def planned_claims(
         )
         return first, second
     return claims
+
+
+def _on_nodes(record: Claim, client: Claim) -> tuple[Claim, Claim]:
+    """The claims where clients are nodes of Flower's own runtimes."""
+    times = ("when each client replied, and how long it took",)
+    if record.randomness != _SEED_KEY:
+        record = replace(record, randomness=f"{_OWN_KEYS}; single-precision Gaussian")
+    remembers = "each node keeps its Flower context, which remembers the rounds that it has answered"
+    trusted = "Flower's SuperLink and its database belong to the server"
+    return (
+        replace(
+            record, assumptions=(*record.assumptions, remembers), not_covered=(*record.not_covered, *times)
+        ),
+        replace(
+            client, assumptions=(*client.assumptions, trusted), not_covered=(*client.not_covered, *times)
+        ),
+    )
 
 
 _NOT_COVERED = (

@@ -28,11 +28,12 @@ from fedsafe.client import (
     build_trainer,
     choose_trainer,
     layout_of,
+    precompute,
 )
 from fedsafe.data import Federated, Task, federate, load_task
 from fedsafe.engine import ClientApps
 from fedsafe.errors import ConfigError
-from fedsafe.federation import ClientRuntime
+from fedsafe.federation import ClientRuntime, ModuleMeasure
 from fedsafe.models import build_model
 from fedsafe.params import Layout, Vector, fingerprint
 from fedsafe.privacy.plan import PrivacyPlan, make_plan
@@ -210,16 +211,22 @@ def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime
         proximal=parts.config.client.proximal,
     )
     # Workers see the object store's arrays, which are read-only: a copy of their own can be a tensor.
-    x, y = torch.tensor(parts.task.train.x), torch.tensor(parts.task.train.y)
+    module, x = precompute(parts.module, torch.tensor(parts.task.train.x))
+    y = torch.tensor(parts.task.train.y)
     objective = build_objective(parts.config.client.objective, parts.task.kind)
-    trainer = build_trainer(parts.trainer, parts.module, objective, x, y, training)
+    trainer = build_trainer(parts.trainer, module, objective, x, y, training)
     _warm_up(trainer, parts)
+    aggregator, evaluation = aggregator_of(parts, plan), plan.evaluation
+    measures = aggregator.needs_losses or evaluation is not None
     return ClientRuntime(
         trainer=trainer,
-        aggregator=aggregator_of(parts, plan),
+        aggregator=aggregator,
         records=parts.records,
         key=key,
         plan=plan.hash,
+        measure=ModuleMeasure(module, objective, parts.task.kind, x, y) if measures else None,
+        validation=parts.federated.validation if evaluation is not None else None,
+        score_noise=evaluation.noise_record if evaluation is not None else 0.0,
     )
 
 

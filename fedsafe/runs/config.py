@@ -68,8 +68,8 @@ class EvaluationConfig(_Section):
 class FederationConfig(_Section):
     """Who the clients are.
 
-    A natural partition has one client for each holder of records, so that ``clients`` is left out there; elsewhere
-    it is 300 by default.
+    A natural partition has one client for each holder of records, so that ``clients`` is left out there, and some of
+    Flower's partitioners know how many there are; elsewhere it is 300 by default.
     """
 
     clients: Count | None = None
@@ -87,8 +87,9 @@ class FederationConfig(_Section):
         if not isinstance(values, dict) or values.get("clients") is not None:
             return values
         partition = _table_of_name(values.get("partition", "iid"))
-        natural = isinstance(partition, dict) and partition.get("name") == "natural"
-        return values if natural else {**values, "clients": 300}
+        name = str(partition.get("name")) if isinstance(partition, dict) else ""
+        known = name == "natural" or name.startswith("flwr:")
+        return values if known else {**values, "clients": 300}
 
 
 class ClientOptimizerConfig(_Section):

@@ -76,13 +76,13 @@ class Judge:
             raise ConfigError(f"assess.assessors names {repeated[0]!r} twice: leave one out")
         self._requirements = read_requirements(config)
         objective = build_objective(parts.config.client.objective, parts.task.kind)
-        self._metrics = RoundMetrics(parts.task, objective)
+        self._metrics = RoundMetrics(parts.module, parts.task, objective)
         self._model = copy.deepcopy(parts.module).eval()
         self._trainable = [p for p in self._model.parameters() if p.requires_grad]
 
     def metrics(self, parameters: Vector) -> dict[str, float]:
         """The figures of a round, see :class:`RoundMetrics`."""
-        return self._metrics(self._with(parameters))
+        return self._metrics(parameters)
 
     def assess(self, round: int, parameters: Vector, previous: Vector | None = None) -> Assessment:
         """Run every assessor and judge every requirement.

@@ -16,11 +16,12 @@ from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
+from fedsafe.runs.callbacks import Callback
 from fedsafe.runs.compose import Parts, aggregator_of, compose, program_digest
 from fedsafe.runs.config import Config, make_config, parse_config
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.result import Run
-from fedsafe.runs.run import GIVEN_IN_PYTHON, IMPORT_FOLDERS, Callback, State, execute, first_state
+from fedsafe.runs.run import GIVEN_IN_PYTHON, IMPORT_FOLDERS, State, execute, first_state
 from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import package_versions
 from fedsafe.store import RunFolder
@@ -66,8 +67,8 @@ def resume(
         config = parse_config(folder.config)
         if config.engine.name == "flower":
             raise ConfigError(
-                f"{path} ran on Flower's own runtime, whose nodes forget their noise keys when it ends: a round that was "
-                "under way would be released again under other noise; start a new run"
+                f"{path} ran on Flower's own runtime, whose nodes forget their noise keys when it ends: a round that "
+                "was under way would be released again under other noise; start a new run"
             )
         if engine:
             merged = {**config.engine.model_dump(), **engine}
@@ -157,6 +158,7 @@ def _state(
         aggregator_state=_aggregator_state(folder, newest, tensors["parameters"]) if remembers else None,
         seconds=timings[-1]["elapsed"] if timings else 0.0,
         unrecorded=head if ahead else None,
+        evaluation=float(metadata["evaluation"]) if "evaluation" in metadata else None,
     )
 
 

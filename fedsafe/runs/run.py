@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -21,27 +21,28 @@ from fedsafe.engine import Grid, InlineGrid, LocalGrid
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import searched
 from fedsafe.federation import NoisyAverage, RoundOutcome, make_server_app, server_context
-from fedsafe.params import Vector, fingerprint
-from fedsafe.privacy.claim import planned_claims
+from fedsafe.params import Vector
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
-from fedsafe.records import End, Round, Start
+from fedsafe.records import End, Start
+from fedsafe.runs.callbacks import Callback
+from fedsafe.runs.commit import Commit
 from fedsafe.runs.compose import (
     Parts,
     aggregator_of,
-    calibrate,
     client_apps,
     client_cost,
     compose,
     server_optimizer_of,
 )
 from fedsafe.runs.config import Config, make_config, read_config
-from fedsafe.runs.judge import Assessment, Judge
+from fedsafe.runs.judge import Judge
 from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
+from fedsafe.runs.planning import plan_and_claims
 from fedsafe.runs.result import Run
 from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import describe_start
-from fedsafe.store import RunFolder, checkpoint_name
+from fedsafe.store import RunFolder
 
 IMPORT_FOLDERS = "private/import_folders.jsonl"
 # Stands in the configuration for an object that no file can hold.
@@ -49,52 +50,6 @@ GIVEN_IN_PYTHON = {"name": "given in Python"}
 
 # Asks the nodes of another runtime to take part while the plan is calibrated, then waits for what they say to it.
 Connect = Callable[[Parts], Callable[[PrivacyPlan], Grid]]
-
-
-class Callback(Protocol):
-    """Is told what happens in a run, in the process that runs it. Nothing it does changes the result.
-
-    The order is: ``on_start`` once; for each round ``on_round`` and, where it was judged, ``on_assessment``; ``on_end``
-    once, only if the run completes. A resumed run begins again with ``on_start``, whose ``first_round`` is then the
-    round it goes on with. What is passed is what the shareable record holds.
-
-    An exception stops the run as Ctrl-C would: finished rounds are kept, and it can be resumed. What must never
-    stop a run is better a sink, see :class:`fedsafe.runs.sinks.SinkCallback`.
-    """
-
-    def on_start(self, path: Path, start: Start, first_round: int) -> None:
-        """The plan is fixed and the folder is there; nothing has been released yet.
-
-        Args:
-            path: The run folder.
-            start: The first line of the record: task, model, claims, plan, versions.
-            first_round: 1, or where a resumed run goes on.
-        """
-        ...
-
-    def on_round(self, line: Round) -> None:
-        """A round is complete and on the disk.
-
-        Args:
-            line: Its line of the record: metrics on the evaluation records, and the planned spend so far.
-        """
-        ...
-
-    def on_assessment(self, assessment: Assessment) -> None:
-        """The assessors have judged a round's model, and what they found is on the disk.
-
-        Args:
-            assessment: Findings by assessor, and a verdict for each requirement.
-        """
-        ...
-
-    def on_end(self, end: End) -> None:
-        """The run is complete.
-
-        Args:
-            end: The last line of the record.
-        """
-        ...
 
 
 def run(
@@ -140,7 +95,7 @@ def run(
     Judge(parts, ())  # a wrong assessor or requirement is reported before anything slow
     callbacks = [*callbacks, SinkCallback(*make_sinks(resolved.sinks, path))]
     seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
-    planning = _Background(lambda: _planned(parts, seed))
+    planning = _Background(lambda: plan_and_claims(parts, key_from_seed=seed is not None))
     with ExitStack() as stack:
         if resolved.engine.name == "ray":
             _start_ray(resolved.engine.workers, stack)
@@ -178,6 +133,7 @@ class State:
         seconds: Wall time so far.
         unrecorded: Where the run stopped between that round's checkpoint and its record line: the ledger's head
             after the round, which must be recorded before the next one begins.
+        evaluation: The clients' mean score of that round's model, if they evaluated it.
     """
 
     round: int
@@ -186,6 +142,7 @@ class State:
     aggregator_state: Mapping[str, NDArray[Any]] | None = None
     seconds: float
     unrecorded: Head | None = None
+    evaluation: float | None = None
 
 
 def first_state(parts: Parts) -> State:
@@ -209,7 +166,7 @@ def execute(
     """Run the rounds that are left on the grid given, or on one of ours, and close the record."""
     began = time.perf_counter()
     curve = _Background(plan.spending)
-    judge = Judge(parts, start.claims)
+    judge = Judge(parts, start.claims, plan)
     with ExitStack() as stack:
         # Told first: whoever interrupts while workers start should hear how to resume.
         for callback in callbacks:
@@ -228,13 +185,13 @@ def execute(
             key=key,
             optimizer_state=state.optimizer_state,
         )
-        commit = _Commit(folder=folder, config=parts.config, judge=judge, spend=spend, callbacks=callbacks)
+        commit = Commit(folder=folder, config=parts.config, judge=judge, spend=spend, callbacks=callbacks)
         if state.unrecorded is not None:
-            commit.record(state.round, state.parameters, state.unrecorded)
+            commit.record(state.round, state.parameters, state.unrecorded, state.evaluation)
 
         def on_round(outcome: RoundOutcome) -> bool:
             commit.save(outcome, state.seconds + time.perf_counter() - began)
-            commit.record(outcome.round, outcome.parameters, outcome.head)
+            commit.record(outcome.round, outcome.parameters, outcome.head, outcome.evaluation)
             return True
 
         # What is loaded stays: the garbage collector need not walk through it in the middle of a round.
@@ -258,74 +215,6 @@ def execute(
     for callback in callbacks:
         callback.on_end(end)
     return Run(folder.path)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Commit:
-    """Writes what a round leaves behind, in an order that a crash at any moment can be resumed from."""
-
-    folder: RunFolder
-    config: Config
-    judge: Judge
-    spend: Mapping[str, Sequence[float | None]]
-    callbacks: Sequence[Callback]
-
-    def save(self, outcome: RoundOutcome, elapsed: float) -> None:
-        """The private timing and state, then the checkpoint: from here on the round is never repeated."""
-        self.folder.append_timing(
-            round=outcome.round,
-            seconds=outcome.seconds,
-            cpu_seconds=outcome.cpu_seconds,
-            failures=outcome.failures,
-            elapsed=elapsed,
-        )
-        if outcome.aggregator_state is not None:
-            self.folder.write_aggregator_state(
-                outcome.round, outcome.aggregator_state, {"parameters": fingerprint(outcome.parameters)}
-            )
-        self.folder.write_checkpoint(
-            outcome.round,
-            {"parameters": outcome.parameters, **outcome.optimizer_state},
-            {"sequence": str(outcome.head.sequence), "head": outcome.head.hash},
-        )
-
-    def record(self, number: int, parameters: Vector, head: Head) -> None:
-        """Findings, verdicts, and last the line that makes the round count."""
-        assessment = None
-        if number % self.config.assess.every == 0 or number == self.config.rounds:
-            assessment = self.judge.assess(number, parameters)
-            findings = [
-                {"round": number, "assessor": name, **finding.to_json()}
-                for name, group in assessment.findings.items()
-                for finding in group
-            ]
-            self.folder.append("findings.jsonl", *findings)
-            self.folder.append("requirements.jsonl", *(v.to_json(number) for v in assessment.verdicts))
-        line = Round(
-            round=number,
-            metrics=self.judge.metrics(parameters),
-            spend={unit: values[number - 1] for unit, values in self.spend.items()},
-            ledger={"sequence": head.sequence, "head": head.hash},
-            checkpoint=checkpoint_name(number),
-            parameters_sha256=fingerprint(parameters),
-        )
-        self.folder.append_record(line)
-        for callback in self.callbacks:
-            callback.on_round(line)
-            if assessment is not None:
-                callback.on_assessment(assessment)
-
-
-def _planned(parts: Parts, seed: int | None) -> tuple[PrivacyPlan, list[dict[str, Any]]]:
-    """The plan and its claims: seconds of accounting."""
-    plan = calibrate(parts)
-    task = parts.task
-    private = (
-        f"accuracy, loss and findings on {task.evaluation_name}: they leave private records without noise"
-    )
-    uncovered = () if task.evaluation_public else (private,)
-    claims = planned_claims(plan, key_from_seed=seed is not None, uncovered=uncovered)
-    return plan, [claim.to_json() for claim in claims]
 
 
 def _grid(parts: Parts, plan: PrivacyPlan, key: bytes, stack: ExitStack) -> LocalGrid:

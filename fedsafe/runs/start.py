@@ -32,6 +32,7 @@ def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[
             "system": platform.system(),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
+            "engine": config.engine.name,
             "workers": config.engine.workers if config.engine.name == "ray" else 1,
         },
         seed=config.seed,

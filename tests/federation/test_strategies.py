@@ -85,7 +85,7 @@ def model_at(of, parameters):
 def mean_loss(of, client, parameters):
     rows = of.records[client]
     x, y = torch.tensor(of.task.train.x[rows]), torch.tensor(of.task.train.y[rows])
-    return float(binary_cross_entropy_with_logits(model_at(of, parameters)(x)[:, 0], y.float()))
+    return float(binary_cross_entropy_with_logits(model_at(of, parameters)(x)[:, 0], y.float()).detach())
 
 
 def test_fedprox_pulls_each_step_towards_the_broadcast_model(tmp_path):

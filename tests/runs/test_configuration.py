@@ -26,15 +26,18 @@ def test_what_is_written_has_every_default_and_reads_back_as_the_same():
         "engine.chunk",
         "client.objective",
         "federation.evaluation",
+        *(f"server.optimizer.{key}" for key in ("beta1", "beta2", "tau")),
     }
     known = set(leaves(config.model_dump()))
     assert unset | set(leaves(tomllib.loads(text))) >= known
 
 
-def test_only_a_natural_partition_goes_without_a_number_of_clients():
+def test_only_partitions_that_know_it_go_without_a_number_of_clients():
     natural = make_config({"federation": {"partition": {"name": "natural", "by": "site"}}})
     assert natural.federation.clients is None
     assert parse_config(natural.to_toml()).federation.clients is None
+    flower = make_config({"federation": {"partition": {"name": "flwr:NaturalIdPartitioner"}}})
+    assert flower.federation.clients is None
     assert make_config({"federation": {"partition": "iid"}}).federation.clients == 300
     assert make_config({"federation": {"clients": 7}}).federation.clients == 7
 

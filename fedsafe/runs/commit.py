@@ -1,0 +1,100 @@
+"""What a round leaves on the disk, in an order that a crash at any moment can be resumed from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedsafe.federation import RoundOutcome
+from fedsafe.params import Vector, fingerprint
+from fedsafe.privacy.ledger import Head
+from fedsafe.records import Round
+from fedsafe.runs.callbacks import Callback
+from fedsafe.runs.config import Config
+from fedsafe.runs.judge import Assessment, Judge
+from fedsafe.store import RunFolder, checkpoint_name
+
+# Metric of a round that the clients evaluated, beside the ones on the evaluation records.
+FEDERATED_SCORE = "federated_score"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """Writes rounds.
+
+    Args:
+        folder: Of the run.
+        config: Of the run.
+        judge: Measures each round's model.
+        spend: Planned epsilon of each unit after each round.
+        callbacks: Told once a round is on the disk.
+    """
+
+    folder: RunFolder
+    config: Config
+    judge: Judge
+    spend: Mapping[str, Sequence[float | None]]
+    callbacks: Sequence[Callback]
+
+    def save(self, outcome: RoundOutcome, elapsed: float) -> None:
+        """The private timing and state, then the checkpoint: from here on the round is never repeated."""
+        self.folder.append_timing(
+            round=outcome.round,
+            seconds=outcome.seconds,
+            cpu_seconds=outcome.cpu_seconds,
+            failures=outcome.failures,
+            elapsed=elapsed,
+        )
+        if outcome.aggregator_state is not None:
+            self.folder.write_aggregator_state(
+                outcome.round, outcome.aggregator_state, {"parameters": fingerprint(outcome.parameters)}
+            )
+        metadata = {"sequence": str(outcome.head.sequence), "head": outcome.head.hash}
+        if outcome.evaluation is not None:
+            metadata["evaluation"] = repr(outcome.evaluation)
+        self.folder.write_checkpoint(
+            outcome.round, {"parameters": outcome.parameters, **outcome.optimizer_state}, metadata
+        )
+
+    def record(self, number: int, parameters: Vector, head: Head, evaluation: float | None) -> None:
+        """Findings, verdicts, and last the line that makes the round count.
+
+        Args:
+            number: The round.
+            parameters: Its model.
+            head: The ledger after it.
+            evaluation: The clients' mean score of its model, if they evaluated it.
+        """
+        assessment = self._assess(number, parameters)
+        metrics: dict[str, float | None] = {**self.judge.metrics(parameters)}
+        if evaluation is not None:
+            metrics[FEDERATED_SCORE] = evaluation
+        line = Round(
+            round=number,
+            metrics=metrics,
+            spend={unit: values[number - 1] for unit, values in self.spend.items()},
+            ledger={"sequence": head.sequence, "head": head.hash},
+            checkpoint=checkpoint_name(number),
+            parameters_sha256=fingerprint(parameters),
+        )
+        self.folder.append_record(line)
+        for callback in self.callbacks:
+            callback.on_round(line)
+            if assessment is not None:
+                callback.on_assessment(assessment)
+
+    def _assess(self, number: int, parameters: Vector) -> Assessment | None:
+        """The assessment of a round, on the disk; None where none is due."""
+        every = self.config.assess.every
+        if number % every and number != self.config.rounds:
+            return None
+        before = (number - 1) // every * every
+        # Read back, so that a resumed run compares with the same model.
+        previous = self.folder.read_checkpoint(before)[0]["parameters"] if before else None
+        assessment = self.judge.assess(number, parameters, previous)
+        findings = [
+            {"round": number, "assessor": name, **finding.to_json()}
+            for name, group in assessment.findings.items()
+            for finding in group
+        ]
+        self.folder.append("findings.jsonl", *findings)
+        self.folder.append("requirements.jsonl", *(v.to_json(number) for v in assessment.verdicts))
+        return assessment

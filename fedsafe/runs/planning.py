@@ -1,0 +1,45 @@
+"""The privacy plan of a run and its claims: seconds of accounting, before anything is released."""
+
+from typing import Any
+
+from fedsafe.aggregation import released_by
+from fedsafe.assess import ASSESSORS, READS_CLIENTS, find_assessor
+from fedsafe.privacy.claim import planned_claims
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.records import headline_metric
+from fedsafe.runs.compose import Parts, calibrate
+from fedsafe.runs.judge import assessor_names
+
+
+def plan_and_claims(parts: Parts, *, key_from_seed: bool) -> tuple[PrivacyPlan, list[dict[str, Any]]]:
+    """The plan, and the headline claim of each unit as plain values.
+
+    Raises:
+        CalibrationError: A target cannot be met.
+    """
+    plan = calibrate(parts)
+    claims = planned_claims(
+        plan,
+        key_from_seed=key_from_seed,
+        uncovered=uncovered(parts),
+        own_nodes=parts.config.engine.name == "flower",
+    )
+    return plan, [claim.to_json() for claim in claims]
+
+
+def uncovered(parts: Parts) -> tuple[str, ...]:
+    """What a run lets out of private records without noise: phrases for what its claims do not cover."""
+    task = parts.task
+    phrases = []
+    if not task.evaluation_public:
+        figures = f"{headline_metric(task.kind)}, loss and findings on {task.evaluation_name}"
+        phrases.append(f"{figures}: they leave private records without noise")
+    for spec in assessor_names(parts.config.assess):
+        named = spec if isinstance(spec, str) else str(spec["name"])
+        if named in READS_CLIENTS or named not in ASSESSORS:
+            name = find_assessor(spec).name
+            phrases.append(
+                f"findings of the assessor {name}, which may read the clients' records: the simulator's view, not for "
+                "release"
+            )
+    return (*phrases, *released_by(parts.config.server.aggregator))
