@@ -3,8 +3,11 @@
 import torch
 from torch import nn
 
+from fedsafe.client.features import precompute
 from fedsafe.client.objectives import Objective, build_objective
 from fedsafe.client.probe import (
+    PROBE_BATCH,
+    PROBE_CLIENTS,
     PROBE_CLIP,
     probe_data,
     refuse_mixing,
@@ -26,6 +29,7 @@ __all__ = [
     "build_trainer",
     "choose_trainer",
     "layout_of",
+    "precompute",
 ]
 
 
@@ -45,11 +49,14 @@ def choose_trainer(module: nn.Module, objective: Objective, signature: Signature
         raise ModelError("the model has no trainable parameter")
     refuse_other_outputs(module, signature)
     refuse_mixing(module, objective, signature)
-    if missing_rule(module) is None and stacks_faithfully(module, objective, signature):
+    # What is trained is the head alone: what comes before it stays as it is, whatever rules its layers have.
+    x, y = probe_data(signature, PROBE_CLIENTS * PROBE_BATCH)
+    module, x = precompute(module, x)
+    if missing_rule(module) is None and stacks_faithfully(module, objective, x, y):
         return "stacked"
     from fedsafe.client.opacus_trainer import OpacusTrainer
 
-    x, y = probe_data(signature, 6)
+    x, y = x[:6], y[:6]
     probing = LocalTraining(learning_rate=1.0, steps=1, rate=1.0, clip=PROBE_CLIP, noise=0.0)
     trainer = OpacusTrainer(module, objective, x, y, probing)
     refuse_wrong_gradients(module, objective, x, y, trainer.clipped_sum)
@@ -66,9 +73,18 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of that name, over the records of all clients.
 
+    Args:
+        name: What :func:`choose_trainer` gave for the module.
+        module: The model, or what :func:`precompute` gave for it.
+        objective: Gives one loss per example.
+        x: ``(records, ...)`` inputs of all clients, of that module.
+        y: ``(records, ...)`` targets.
+        training: How every client trains.
+
     Raises:
         ModelError: The module cannot be differentiated per example.
     """
+    module, x = precompute(module, x)
     if name == "stacked":
         return StackedTrainer(module, objective, x, y, training)
     # Opacus costs a second to import, and few models need it.

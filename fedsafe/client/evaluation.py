@@ -46,8 +46,8 @@ def per_record(
             scores[first : first + len(some)] = _scores(outputs, targets, kind).numpy()
             # A user's objective may run the model as it likes; ours only need what it gave.
             ours = objective in OBJECTIVES.values()
-            given = (nn.Identity(), outputs) if ours else (module, x[some])
-            losses[first : first + len(some)] = objective(*given, targets).double().numpy()
+            model, inputs = (nn.Identity(), outputs) if ours else (module, x[some])
+            losses[first : first + len(some)] = objective(model, inputs, targets).double().numpy()
     finally:
         for part, training in modes.items():
             part.training = training
@@ -58,9 +58,6 @@ def _scores(outputs: Tensor, targets: Tensor, kind: Kind) -> Tensor:
     if kind == "regression":
         error = (outputs[:, 0].double() - targets.double()).abs()
         return torch.where(torch.isfinite(error), (1.0 - error / 2.0).clamp(min=0.0), 0.0)
-    if kind == "binary":
-        right = (outputs[:, 0] > 0) == (targets > 0)
-    else:
-        right = outputs.argmax(-1) == targets
+    right = (outputs[:, 0] > 0) == (targets > 0) if kind == "binary" else outputs.argmax(-1) == targets
     right = right & torch.isfinite(outputs).all(-1)
     return right.double() if right.ndim == 1 else right.double().mean(1)

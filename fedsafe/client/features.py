@@ -20,7 +20,8 @@ def precompute(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     the whole.
 
     Args:
-        module: Any model; one that is not a :class:`fedsafe.models.FixedFeatures` comes back as it is.
+        module: Any model; one that is not a :class:`fedsafe.models.FixedFeatures`, or whose features are computed
+            already, comes back as it is.
         x: ``(records, ...)`` its inputs.
 
     Returns:
@@ -31,7 +32,7 @@ def precompute(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
         ModelError: A parameter of the fixed part is trained, or it gives something else than one tensor of features
             per record.
     """
-    if not isinstance(module, FixedFeatures):
+    if not isinstance(module, FixedFeatures) or isinstance(module.fixed, nn.Identity):
         return module, x
     trained = [name for name, p in module.fixed.named_parameters() if p.requires_grad]
     if trained:

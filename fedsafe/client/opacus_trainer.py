@@ -60,7 +60,10 @@ class OpacusTrainer:
 
     def train(self, parameters: Vector, jobs: Sequence[ClientJob]) -> NDArray[np.float32]:
         """``(len(jobs), parameters)``: each client's parameters after its local steps."""
-        return np.stack([self._train_one(parameters, job) for job in jobs])
+        trained = np.empty((len(jobs), self.layout.total), np.float32)
+        for row, job in enumerate(jobs):
+            trained[row] = self._train_one(parameters, job)
+        return trained
 
     def _train_one(self, parameters: Vector, job: ClientJob) -> NDArray[np.float32]:
         training = self._training

@@ -18,8 +18,13 @@ from fedsafe.client.stacked.model import StackedModel, measure
 from fedsafe.data import Signature
 from fedsafe.errors import ModelError
 
-_REMEDY = "replace BatchNorm by nn.GroupNorm or nn.LayerNorm, and keep batch statistics out of forward"
-_BATCHES = (5, 40)
+_REMEDY = (
+    "replace BatchNorm by nn.GroupNorm or nn.LayerNorm, keep what is computed over a batch out of forward, and let "
+    "the objective compare no two examples"
+)
+PROBE_BATCH = 5
+PROBE_CLIENTS = 3
+_BATCHES = (PROBE_BATCH, 40)
 _NEEDS = {
     "binary": "one logit for two classes",
     "multiclass": "one logit for each class",
@@ -74,7 +79,7 @@ def refuse_other_outputs(module: nn.Module, signature: Signature) -> None:
     Raises:
         ModelError: With what it gave.
     """
-    x, _ = probe_data(signature, _BATCHES[0])
+    x, _ = probe_data(signature, PROBE_BATCH)
     try:
         with torch.random.fork_rng(devices=[]):
             outputs = copy.deepcopy(module).train()(x)
@@ -105,13 +110,14 @@ def refuse_mixing(module: nn.Module, objective: Objective, signature: Signature)
     Raises:
         ModelError: With what was seen, and the remedy.
     """
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+    model = copy.deepcopy(module).train()
+    for name, layer in model.named_modules():
+        # One that stays in evaluation mode, with public statistics, mixes nothing; what it does is tried below.
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training:
             raise ModelError(
                 f"layer {name or 'model'} ({type(layer).__name__}) mixes the records of a batch, so one record's "
                 f"influence has no bound: {_REMEDY}"
             )
-    model = copy.deepcopy(module).train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for vector in _parameter_vectors(module):
         _load(model, vector)
@@ -149,20 +155,26 @@ def _refuse_mixing_of(model: nn.Module, objective: Objective, signature: Signatu
             )
 
 
-def stacks_faithfully(module: nn.Module, objective: Objective, signature: Signature) -> bool:
+def stacks_faithfully(module: nn.Module, objective: Objective, x: Tensor, y: Tensor) -> bool:
     """Whether the stacked engine gives each client what a loop over its examples would.
 
     A ``forward`` that reshapes across its first dimension can keep examples apart and still mix the clients of a
     stack; an operation in place can change what a layer left behind; one that reads a layer's weight directly
     cannot be stacked at all.
+
+    Args:
+        module: The model.
+        objective: Gives one loss per example.
+        x: ``(PROBE_CLIENTS * PROBE_BATCH, ...)`` inputs from :func:`probe_data`, or features of them.
+        y: Targets.
     """
     # A client that is alone takes other kernels.
-    return all(_stacks(module, objective, signature, clients) for clients in (1, 3))
+    return all(_stacks(module, objective, x, y, clients) for clients in (1, PROBE_CLIENTS))
 
 
-def _stacks(module: nn.Module, objective: Objective, signature: Signature, clients: int) -> bool:
-    batch = _BATCHES[0]
-    x, y = probe_data(signature, clients * batch)
+def _stacks(module: nn.Module, objective: Objective, x: Tensor, y: Tensor, clients: int) -> bool:
+    batch = PROBE_BATCH
+    x, y = x[: clients * batch], y[: clients * batch]
     parameters = torch.stack(list(_parameter_vectors(module))[-clients:])
     mask = torch.ones(clients, batch, dtype=torch.bool)
     try:

@@ -1,5 +1,7 @@
 """Public features, and what is trained on them."""
 
+from typing import Self
+
 from torch import Tensor, nn
 
 
@@ -10,7 +12,8 @@ class FixedFeatures(nn.Module):
     the whole, from raw inputs to outputs.
 
     Args:
-        fixed: From inputs to features; each example's from it alone. Its parameters, if any, are frozen.
+        fixed: From inputs to features; each example's from it alone. Its parameters, if any, must be frozen
+            (``requires_grad_(False)``). It stays in evaluation mode.
         head: From features to outputs.
     """
 
@@ -18,6 +21,13 @@ class FixedFeatures(nn.Module):
         super().__init__()
         self.fixed = fixed
         self.head = head
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the head alone: dropout or statistics of a batch are no public features."""
+        super().train(mode)
+        self.fixed.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, ...)`` inputs to ``(n, ...)`` outputs."""

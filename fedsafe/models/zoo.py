@@ -1,13 +1,11 @@
-"""Models by name: a linear one, a multilayer perceptron, or the user's own.
+"""Models by name: those that ship with FedSafe, or the user's own.
 
 Initial weights come from the seed alone, and building a model never moves torch's global generator.
 """
 
 import copy
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, Protocol
 
@@ -16,8 +14,11 @@ from torch import nn
 
 from fedsafe.errors import ConfigError, ModelError
 from fedsafe.extensions import one_line, resolve
-
-ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+from fedsafe.models.dense import logistic, mlp
+from fedsafe.models.hog import hog_linear
+from fedsafe.models.images import cnn, resnet
+from fedsafe.models.options import known
+from fedsafe.models.text import lstm
 
 
 class Sizes(Protocol):
@@ -36,39 +37,14 @@ class Sizes(Protocol):
         """Number of tokens of an input, or None where inputs are float features."""
 
 
-def logistic(*, features: int, outputs: int) -> nn.Module:
-    """Multinomial (or, with one output, binary) logistic regression: one linear layer."""
-    return nn.Linear(features, outputs)
-
-
-def mlp(*, features: int, outputs: int, hidden: Sequence[int] = (64,), activation: str = "relu") -> nn.Module:
-    """A multilayer perceptron.
-
-    Args:
-        features: Width of a record.
-        outputs: Logits.
-        hidden: Widths of the hidden layers, at least one.
-        activation: ``"relu"`` or ``"tanh"``.
-
-    Raises:
-        ConfigError: If a width is not a positive whole number, or the activation is unknown.
-    """
-    if not isinstance(hidden, Sequence) or isinstance(hidden, str | bytes) or not hidden:
-        raise ConfigError(f"model.hidden = {hidden!r} is not a list of widths, such as [64].")
-    for width in hidden:
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise ConfigError(
-                f"model.hidden = {list(hidden)} has the width {width!r}: use whole numbers from 1."
-            )
-    if activation not in ACTIVATIONS:
-        raise ConfigError(_unknown("model.activation", activation, ACTIVATIONS))
-    layers: list[nn.Module] = []
-    for wide, narrow in pairwise((features, *hidden)):
-        layers += [nn.Linear(wide, narrow), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers, nn.Linear(hidden[-1], outputs))
-
-
-ZOO: Mapping[str, Callable[..., nn.Module]] = {"logistic": logistic, "mlp": mlp}
+ZOO: Mapping[str, Callable[..., nn.Module]] = {
+    "logistic": logistic,
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet": resnet,
+    "hog_linear": hog_linear,
+    "lstm": lstm,
+}
 
 
 def build_model(spec: str | Mapping[str, Any] | nn.Module, *, signature: Sizes, seed: int) -> nn.Module:
@@ -77,13 +53,18 @@ def build_model(spec: str | Mapping[str, Any] | nn.Module, *, signature: Sizes, 
     Args:
         spec: One of
 
-            * ``"logistic"``;
-            * ``"mlp"`` or ``{"name": "mlp", "hidden": [64], "activation": "relu"}``;
+            * ``"logistic"``, for numbers of any shape;
+            * ``"mlp"`` or ``{"name": "mlp", "hidden": [64], "activation": "relu"}``, for numbers of any shape;
+            * ``"cnn"``, for images of at least 14 x 14 pixels;
+            * ``"resnet"`` or ``{"name": "resnet", "width": 16, "blocks": 2, "groups": 4}``, for images;
+            * ``"hog_linear"`` or ``{"name": "hog_linear", "orientations": 8, "cell": 8, "scale": 1.0}``, for images:
+              one linear layer on public features;
+            * ``"lstm"`` or ``{"name": "lstm", "embedding": 8, "hidden": 64, "layers": 1}``, for tokens;
             * ``"package.module:factory"`` or ``{"name": "package.module:factory", **options}``, or the name that an
-              installed package offers: called with
-              the options, and with those of ``features`` (values of an example), ``inputs`` (its shape),
-              ``outputs`` (the width of the output, 1 for a binary task) and ``vocabulary`` (tokens, or None)
-              that it accepts;
+              installed package offers: called with the options, and with those of ``features`` (values of an
+              example), ``inputs`` (its shape), ``outputs`` (the width of the output, 1 for a binary task),
+              ``positions`` (how many positions have an output, or None) and ``vocabulary`` (tokens, or None) that it
+              accepts;
             * a module: it is copied, and keeps its weights.
         signature: What the task's inputs and outputs are; a ``fedsafe.data.Signature``.
         seed: Decides the initial weights.
@@ -92,7 +73,8 @@ def build_model(spec: str | Mapping[str, Any] | nn.Module, *, signature: Sizes, 
         A module that maps ``(n, *signature.inputs)`` to ``(n, *signature.outputs)``.
 
     Raises:
-        ConfigError: If the name or an option is unknown, or the factory cannot be imported or called.
+        ConfigError: If the name or an option is unknown, the model is for other inputs, or the factory cannot be
+            imported or called.
         ModelError: If the factory returns something else than a module.
     """
     if isinstance(spec, nn.Module):
@@ -130,6 +112,7 @@ def _arguments(
         "features": prod(signature.inputs),
         "inputs": signature.inputs,
         "outputs": signature.outputs[-1],
+        "positions": signature.outputs[0] if len(signature.outputs) > 1 else None,
         "vocabulary": signature.vocabulary,
     }
     parameters = inspect.signature(factory).parameters
@@ -139,8 +122,7 @@ def _arguments(
         if key in sizes:
             raise ConfigError(f"model ({name}) has the key {key!r}: it comes from the task, so leave it out.")
         if key not in named and not takes_any:
-            allowed = [key for key in named if key not in sizes]
-            raise ConfigError(_unknown(f"model ({name}) key", key, allowed))
+            known(f"model ({name}) key", key, [key for key in named if key not in sizes])
     arguments = {key: value for key, value in sizes.items() if key in named or takes_any} | dict(options)
     absent = [
         key for key in named if parameters[key].default is inspect.Parameter.empty and key not in arguments
@@ -148,10 +130,3 @@ def _arguments(
     if absent:
         raise ConfigError(f"model ({name}) needs the key {absent[0]!r}.")
     return arguments
-
-
-def _unknown(what: str, value: object, options: Iterable[str]) -> str:
-    options = list(options)
-    match = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
-    hint = f" Did you mean {match[0]!r}?" if match else ""
-    return f"{what} {value!r} is unknown.{hint} Known: {', '.join(options) or 'none'}."

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsafe.data import Signature
+from fedsafe.models import build_model
 
 
 class CalledTwice(nn.Module):
@@ -120,6 +121,51 @@ class Attends(nn.Module):
         return self.head(self.last(h + self.mlp(h)))
 
 
+class ChangedInPlace(nn.Module):
+    """Changes what a layer has given, after the layer has taken note of it; one layer is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(12, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        hidden = self.one(torch.tanh(self.one(x)))
+        hidden += 0.5 * x
+        hidden *= 2.0
+        return self.two(hidden)
+
+
+class SequencesTwice(nn.Module):
+    """Everything that reads sequences, at two places: the second reading starts where the first has ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 5, padding_idx=3)
+        self.norm = nn.LayerNorm(5)
+        self.lstm = nn.LSTM(5, 5, 2, batch_first=True)
+        self.head = nn.Linear(5, 7)
+
+    def forward(self, x):
+        first, state = self.lstm(self.norm(self.embedding(x)))
+        second, _ = self.lstm(self.norm(first + self.embedding(x.flip(1))), state)
+        return self.head(second)
+
+
+class ImagesTwice(nn.Module):
+    """A kernel with its own stride, padding and dilation down and across; a norm at two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, (3, 2), stride=(1, 2), padding=(2, 1), dilation=(2, 1))
+        self.norm = nn.GroupNorm(2, 2)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.norm(self.conv(x)))
+        x = torch.tanh(self.norm(self.conv(x)))
+        return self.head(x.mean((2, 3)))
+
+
 @dataclass(frozen=True)
 class Case:
     """A model and what it is for."""
@@ -158,6 +204,10 @@ def _tokens(outputs=None):
     return Signature(kind="multiclass", inputs=(9,), outputs=(outputs,), classes=outputs, vocabulary=7)
 
 
+def _shipped(spec, signature):
+    return Case(lambda: build_model(spec, signature=signature, seed=5), signature)
+
+
 CASES = {
     "logistic": Case(lambda: nn.Linear(12, 1), _table(1)),
     "linear without bias": Case(lambda: nn.Linear(12, 3, bias=False), _table(3)),
@@ -194,4 +244,30 @@ CASES = {
     "lstm without bias": Case(lambda: Words(outputs=3, every=False, bias=False, padding=2), _tokens(3)),
     "wide lstm": Case(lambda: Words(outputs=7, every=True, hidden=40), _tokens()),
     "attention": Case(Attends, _tokens()),
+    "bag of words": Case(
+        lambda: nn.Sequential(
+            nn.Embedding(7, 4, padding_idx=0), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten(), nn.Linear(4, 3)
+        ),
+        _tokens(3),
+    ),
+    "changed in place": Case(ChangedInPlace, _table(3)),
+    "sequences twice": Case(SequencesTwice, _tokens()),
+    "images twice": Case(ImagesTwice, _images(2, 6)),
+    "shipped logistic": _shipped("logistic", _images(2, 3)),
+    "shipped mlp": _shipped({"name": "mlp", "hidden": [9]}, _images(1, 4)),
+    "shipped cnn": _shipped("cnn", _images(1, 14)),
+    "shipped resnet": _shipped({"name": "resnet", "width": 4, "groups": 2}, _images(1, 6)),
+    "shipped lstm": _shipped({"name": "lstm", "embedding": 3, "hidden": 8}, _tokens()),
 }
+
+# What stock Opacus cannot take: most layers called twice, an operation in place, a LayerNorm without bias, and a
+# padding token, to whose vector it gives a gradient.
+NOT_FOR_OPACUS = (
+    "in place",
+    "images",
+    "attention",
+    "lstm without bias",
+    "bag of words",
+    "changed in place",
+    "sequences twice",
+)

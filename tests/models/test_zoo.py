@@ -122,6 +122,7 @@ def test_a_factory_gets_the_sizes_only_if_it_takes_them():
         "features": 5,
         "inputs": (5,),
         "outputs": 1,
+        "positions": None,
         "vocabulary": None,
         "x": 1,
     }

@@ -43,7 +43,7 @@ class StackedTrainer:
     def train(self, parameters: Vector, jobs: Sequence[ClientJob]) -> NDArray[np.float32]:
         """``(len(jobs), parameters)``: each client's parameters after its local steps."""
         trained = np.empty((len(jobs), self.layout.total), np.float32)
-        start = torch.from_numpy(np.ascontiguousarray(parameters)).to(self._shape.dtype)
+        start = torch.from_numpy(np.array(parameters)).to(self._shape.dtype)
         models: dict[int, StackedModel] = {}
         for packed in pack(jobs, self._training, self._shape.values):
             model = models.get(packed.size)

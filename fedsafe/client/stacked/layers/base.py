@@ -127,7 +127,7 @@ class _Attached(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         return gradient, gradient
 
 
@@ -139,11 +139,13 @@ class Contribution(Protocol):
         relative error of a few units of rounding, which the clip's margin covers.
     """
 
-    squares: Tensor
-    """``(clients, batch)`` squared norms, in double precision."""
+    @property
+    def squares(self) -> Tensor:
+        """``(clients, batch)`` squared norms, in double precision."""
 
-    slack: Tensor | float
-    """``(clients, batch)``: how much longer than its norm rounding can make what is summed."""
+    @property
+    def slack(self) -> Tensor | float:
+        """``(clients, batch)``: how much longer than its norm rounding can make what is summed."""
 
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """``(clients, ...)`` sum over examples, one tensor for each of the layer's parameters.

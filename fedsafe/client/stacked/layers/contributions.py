@@ -31,7 +31,7 @@ class Instantiated:
             rows = part.flatten(2)
             used = rows if clean else torch.where(keep.unsqueeze(2), rows, 0.0)
             # A product with the factors: a plain sum changes its bits with the number of clients.
-            sums.append(aligned_product(factors.unsqueeze(1), used)[:, 0].unflatten(1, part.shape[2:]))
+            sums.append(aligned_product(factors.unsqueeze(1), used)[:, 0].view(len(part), *part.shape[2:]))
         return tuple(sums)
 
 
@@ -41,7 +41,8 @@ def _written_out(rows: Tensor) -> Tensor:
     extreme = ~(norms < _LARGE)
     if extreme.any():
         norms = torch.where(extreme, torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64), norms)
-    return norms.square()
+    squares: Tensor = norms.square()
+    return squares
 
 
 # The square of a larger value may overflow single precision; that of a smaller one than 1e-19 is lost, and adds
@@ -149,8 +150,8 @@ def matrix_product(inputs: Tensor, gradients: Tensor, batch: int, *, biases: int
     if not instantiates(rows // batch, width, gradients.shape[2]):
         return OuterProducts(inputs, gradients, batch, biases)
     a, g = (part.reshape(clients * batch, rows // batch, -1) for part in (inputs, gradients))
-    weight = torch.bmm(g.transpose(1, 2), a).unflatten(0, (clients, batch))
-    bias = [bias_gradients(g).unflatten(0, (clients, batch))] * biases
+    weight = torch.bmm(g.transpose(1, 2), a).view(clients, batch, -1, width)
+    bias = [bias_gradients(g).reshape(clients, batch, -1)] * biases
     return Instantiated(weight, *bias)
 
 

@@ -138,17 +138,19 @@ class StackedConv2d(StackedLayer):
         positions = sum(call.gradients.shape[1] for call in calls) // batch
         outputs, width = self._kernel.shape[1], self._kernel[0, 0].numel()
         if not instantiates(positions, width, outputs):
-            rows = (part.flatten(0, 1).unsqueeze(0) for part in self._rows(calls, batch, slice(batch)))
-            return matrix_product(*rows, batch, biases=biases)
+            inputs, gradients = self._rows(calls, batch, slice(batch))
+            return matrix_product(
+                inputs.flatten(0, 1).unsqueeze(0), gradients.flatten(0, 1).unsqueeze(0), batch, biases=biases
+            )
         most = max(1, _PATCH_VALUES // (positions * width))
         weight = self._kernel.new_empty(batch, outputs, width)
         bias = self._kernel.new_empty(batch, outputs)
         for first in range(0, batch, most):
             some = slice(first, first + most)
-            rows = self._rows(calls, batch, some)
-            torch.bmm(rows[1].transpose(1, 2), rows[0], out=weight[some])
+            inputs, gradients = self._rows(calls, batch, some)
+            torch.bmm(gradients.transpose(1, 2), inputs, out=weight[some])
             if biases:
-                bias[some] = bias_gradients(rows[1])
+                bias[some] = bias_gradients(gradients)
         return Instantiated(*[part.unsqueeze(0) for part in (weight, bias)[: 1 + biases]])
 
     def _rows(self, calls: Sequence[Call], batch: int, some: slice) -> tuple[Tensor, Tensor]:
@@ -156,7 +158,7 @@ class StackedConv2d(StackedLayer):
         pairs = [
             (
                 self._own.patches(self._own.pad(call.inputs[some])),
-                call.gradients[0].unflatten(0, (batch, -1))[some],
+                call.gradients[0].view(batch, -1, call.gradients.shape[2])[some],
             )
             for call in calls
         ]
@@ -167,7 +169,8 @@ class StackedConv2d(StackedLayer):
 
     def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        kernel = summed[0].unflatten(2, (*self._window.size, -1)).permute(0, 1, 4, 2, 3)
+        by_patch = summed[0].view(*summed[0].shape[:2], *self._window.size, -1)
+        kernel = by_patch.permute(0, 1, 4, 2, 3)
         self.slots.write("weight", kernel, sums)
         if self._bias is not None:
             self.slots.write("bias", summed[1], sums)
@@ -182,7 +185,7 @@ class _Patches(torch.autograd.Function):
         return window.patches(padded)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         window = ctx.window
         count, channels, height, width = ctx.shape
         (down, across), (s, t), (d, e) = window.places(height, width), window.stride, window.dilation
@@ -209,7 +212,7 @@ class _Library(torch.autograd.Function):
         return outputs.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, None]:
         images, kernel = ctx.saved_tensors
         window, by_images = ctx.window, None
         gradient = gradient.contiguous(memory_format=torch.channels_last)

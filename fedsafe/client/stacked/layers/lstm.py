@@ -117,7 +117,7 @@ class _Steps(torch.autograd.Function):
         return outputs.permute(1, 2, 0, 3).contiguous(), cell.clone()
 
     @staticmethod
-    def backward(ctx: Any, by_outputs: Tensor, by_cell: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, by_outputs: Tensor, by_cell: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
         active, cells, bent, weight = ctx.saved_tensors
         by_outputs = by_outputs.permute(2, 0, 1, 3).contiguous()
         i, f, g, o = active.chunk(4, 3)

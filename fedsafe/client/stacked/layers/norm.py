@@ -34,10 +34,11 @@ class _Affine(StackedLayer):
     def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
         inputs, gradients = joined(calls, batch)
-        weight = (inputs * gradients).unflatten(1, (batch, -1)).sum(2)
+        shape = (len(inputs), batch, -1, inputs.shape[2])
+        weight = (inputs * gradients).reshape(shape).sum(2)
         if self._bias is None:
             return Instantiated(weight)
-        return Instantiated(weight, gradients.unflatten(1, (batch, -1)).sum(2))
+        return Instantiated(weight, gradients.reshape(shape).sum(2))
 
     def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
