@@ -7,11 +7,19 @@ from fedsafe.assess.calling import CallableModule
 from fedsafe.assess.clients import ClientRecords, Federation
 from fedsafe.assess.principle import Principle
 from fedsafe.assess.requirements import Requirement, Verdict, judge, parse_requirements
-from fedsafe.assess.running import ASSESSORS, DEFAULT, assess_model, find_assessor, run_assessors
+from fedsafe.assess.running import (
+    ASSESSORS,
+    DEFAULT,
+    READS_CLIENTS,
+    assess_model,
+    find_assessor,
+    run_assessors,
+)
 
 __all__ = [
     "ASSESSORS",
     "DEFAULT",
+    "READS_CLIENTS",
     "Assessor",
     "ClientRecords",
     "Cost",

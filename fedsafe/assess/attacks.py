@@ -17,6 +17,9 @@ from fedsafe.assess.regions import Region
 
 Forward = Callable[[Tensor], Tensor]
 
+# Relative error of a float32 logit of the same input in another batch, with room to spare.
+_ROUNDING = 1e-5
+
 
 class Attack(Protocol):
     """Looks for inputs on which a classifier errs. A user's own is a function with these arguments."""
@@ -78,7 +81,9 @@ def fgsm(
 ) -> Tensor:
     """One step to the edge that the gradient points at (Goodfellow, Shlens and Szegedy, 2015)."""
     gradient = _ascent(forward, x, y, margin)[0]
-    return _Worst(x, forward, y).see(region.project(x + region.step(gradient))).x
+    worst = _Worst(x, forward, y)
+    worst.see(region.project(x + region.step(gradient)))
+    return worst.x
 
 
 def random_edges(
@@ -106,7 +111,7 @@ def pgd(
     The first restart starts from the clean input, the others from a random point of the region. Steps shrink
     from the whole width of the region to a twentieth, so that a start may cross it and still settle. With
     several classes, every other restart climbs cross-entropy in place of the margin (Croce and Hein, 2020:
-    the two fail on different models).
+    the two fail on different models). An example that errs is not climbed further: that it errs is all that counts.
 
     Returns:
         ``(n, *inputs)``: of the clean input and all iterates, the one with the largest margin.
@@ -114,12 +119,21 @@ def pgd(
     worst = _Worst(x, forward, y)
     for restart in range(restarts):
         loss = _cross_entropy if restart % 2 and worst.outputs > 1 else margin
-        point = x if restart == 0 else region.uniform(rng)
+        # Drawn for all, so that the draws do not depend on which examples stand.
+        start = x if restart == 0 else region.uniform(rng)
+        rows = worst.standing(torch.arange(len(x), device=x.device))
+        point, near = start[rows], region.take(rows)
         for size in np.geomspace(1.0, 0.05, steps):
-            gradient, logits = _ascent(forward, point, y, loss)
-            worst.record(point, logits)
-            point = region.project(point + float(size) * region.step(gradient))
-        worst.see(point)
+            if not len(rows):
+                break
+            gradient, logits = _ascent(forward, point, y[rows], loss)
+            worst.record(point, logits, rows)
+            left = worst.standing(rows)
+            if len(left) < len(rows):
+                kept = torch.isin(rows, left)
+                rows, point, gradient, near = left, point[kept], gradient[kept], region.take(left)
+            point = near.project(point + float(size) * near.step(gradient))
+        worst.see(point, rows)
     return worst.x
 
 
@@ -149,15 +163,28 @@ class _Worst:
         self._forward, self._y = forward, y
         with torch.no_grad():
             logits = forward(x)
-        self.x, self.outputs, self._margin = x.clone(), logits.shape[1], margin(logits, y)
+        self.x, self.outputs = x.clone(), logits.shape[1]
+        self._margin, self._clear = margin(logits, y), _clearly_wrong(logits, y)
 
-    def see(self, x: Tensor) -> "_Worst":
-        with torch.no_grad():
-            return self.record(x, self._forward(x))
+    def see(self, x: Tensor, rows: Tensor | None = None) -> None:
+        """Inputs for all examples, or for those of the given rows."""
+        if len(x):
+            with torch.no_grad():
+                self.record(x, self._forward(x), rows)
 
-    def record(self, x: Tensor, logits: Tensor) -> "_Worst":
-        found = margin(logits, self._y)
-        better = found > self._margin  # False where the margin is not a number
-        self.x = torch.where(better.view(-1, *([1] * (x.ndim - 1))), x, self.x)
-        self._margin = torch.where(better, found, self._margin)
-        return self
+    def record(self, x: Tensor, logits: Tensor, rows: Tensor | None = None) -> None:
+        rows = torch.arange(len(self.x), device=x.device) if rows is None else rows
+        found = margin(logits, self._y[rows])
+        better = found > self._margin[rows]  # False where the margin is not a number
+        self.x[rows] = torch.where(better.view(-1, *([1] * (x.ndim - 1))), x, self.x[rows])
+        self._margin[rows] = torch.where(better, found, self._margin[rows])
+        self._clear[rows] |= better & _clearly_wrong(logits, self._y[rows])
+
+    def standing(self, rows: Tensor) -> Tensor:
+        """Those of the rows whose worst input is not clearly misclassified."""
+        return rows[~self._clear[rows]]
+
+
+def _clearly_wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """``(n,)`` whether the error is larger than what another batch's rounding may undo."""
+    return margin(logits, y) > _ROUNDING * logits.abs().amax(dim=1)

@@ -163,7 +163,7 @@ class Subject:
             rows = slice(start, start + self.rows_at_once)
             with torch.no_grad():
                 outputs = self.forward(self.tensor(x[rows])).double().cpu().numpy()
-            bad = int(np.sum(~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)))
+            bad = int(np.sum(~np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))))
             broken += bad
             if not bad:
                 parts.append(function(outputs, rows))

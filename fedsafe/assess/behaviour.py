@@ -138,7 +138,9 @@ def check_cases(subject: Subject, schema: Schema, cases: Sequence[Principle]) ->
     table = []
     for case in cases:
         try:
-            x = schema.encode(pd.DataFrame([dict(case.record)]))
+            record = pd.DataFrame([dict(case.record)])
+            x = schema.encode(record)
+            schema.check_values(record, "the record")
             answer, right = _answer(subject, case, x)
         except (ConfigError, DataError) as error:
             return not_measured(metric, f"case {case.id!r}: {error}", status="failed", **scope)

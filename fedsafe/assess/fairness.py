@@ -37,16 +37,16 @@ class Fairness:
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
         """One forward pass over the evaluation set, in either tier."""
+        if _unfit(subject, self.intersections):
+            return Cost(description=f"nothing: {_unfit(subject, self.intersections)}")
         n = len(subject.evaluation)
-        groups = ", ".join(map(_label, _attributes(subject, self.intersections))) or "no attribute"
+        groups = ", ".join(map(_label, _attributes(subject, self.intersections)))
         return Cost(description=f"group rates by {groups} on {n} examples", examples=n, forward=n)
 
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
         """Measures; see `Assessor`."""
         attributes = _attributes(subject, self.intersections)
-        reason = "" if attributes else "the evaluation set names no group"
-        if subject.task.kind == "next_token":
-            reason = "the positions of one record are not independent trials, as the rates of a group need"
+        reason = _unfit(subject, self.intersections)
         if reason:
             return [
                 not_measured(f"fairness.{gap}", reason, status="not_applicable", **subject.provenance)
@@ -180,6 +180,13 @@ class Fairness:
                     )
                 )
         return findings
+
+
+def _unfit(subject: Subject, intersections: tuple[tuple[str, str], ...]) -> str:
+    """Why there are no groups to compare; "" where there are."""
+    if subject.task.kind == "next_token":
+        return "the positions of one record are not independent trials, as the rates of a group need"
+    return "" if _attributes(subject, intersections) else "the evaluation set names no group"
 
 
 def _attributes(subject: Subject, intersections: tuple[tuple[str, str], ...]) -> list[tuple[str, ...]]:

@@ -11,7 +11,15 @@ from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.assess.clients import SIMULATORS_VIEW
 from fedsafe.assess.ranking import auc
 from fedsafe.data import Examples
-from fedsafe.findings import Finding, Scope, difference, estimate, not_measured, proportion
+from fedsafe.findings import (
+    Finding,
+    Scope,
+    clopper_pearson,
+    difference,
+    estimate,
+    not_measured,
+    proportion,
+)
 
 Array = NDArray[np.float64]
 
@@ -130,6 +138,7 @@ def _at_rate(
     allowed = math.floor(rate * n + 1e-9)
     # Strictly above the first non-member that may not pass: ties never let more of them through.
     threshold = np.partition(others, n - allowed - 1)[n - allowed - 1]
+    passed = int(np.sum(others > threshold))
     anchors: dict[str, float | None] = {"chance": rate}
     if guarantee is not None:
         epsilon, delta = guarantee
@@ -145,7 +154,9 @@ def _at_rate(
         anchors=anchors,
         detail=_DETAIL,
         diagnostics={
-            "false_positive_rate": float(np.mean(others > threshold)),
+            "false_positive_rate": passed / n,
+            # The threshold comes from these non-members: of all, more may pass.
+            "false_positive_rate_at_most": clopper_pearson(passed, n)[1],
             "smallest_rate": _PER_RATE / n,
         },
         **place,

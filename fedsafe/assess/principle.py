@@ -56,6 +56,19 @@ class Principle:
             raise ConfigError(f"principle {self.id!r} has the tolerance {self.tolerance!r}; it is 0 or more")
 
 
+# Adult's most frequent values in the columns that a case is not about.
+_NEUTRAL: Mapping[str, str] = MappingProxyType(
+    {
+        "marital-status": "Never-married",
+        "relationship": "Not-in-family",
+        "race": "White",
+        "sex": "Male",
+        "capital-gain": "0",
+        "capital-loss": "0",
+        "native-country": "United-States",
+    }
+)
+
 SHIPPED: Mapping[str, tuple[Principle, ...]] = MappingProxyType(
     {
         "adult": (
@@ -64,6 +77,35 @@ SHIPPED: Mapping[str, tuple[Principle, ...]] = MappingProxyType(
                 text="More education, all else equal, must not lower the score of a high income.",
                 kind="direction",
                 column="education",
+            ),
+            Principle(
+                id="young and without work",
+                text="Who is 17, went to school for four years and never worked has no high income.",
+                kind="case",
+                record={
+                    **_NEUTRAL,
+                    "age": "17",
+                    "workclass": "Never-worked",
+                    "education": "1st-4th",
+                    "occupation": "Other-service",
+                    "hours-per-week": "10",
+                },
+                expected="<=50K",
+            ),
+            Principle(
+                id="large capital gain",
+                text="Who gained more than a high income in a year, and earns besides, has a high income.",
+                kind="case",
+                record={
+                    **_NEUTRAL,
+                    "age": "45",
+                    "workclass": "Self-emp-inc",
+                    "education": "Doctorate",
+                    "occupation": "Exec-managerial",
+                    "hours-per-week": "60",
+                    "capital-gain": "99999",
+                },
+                expected=">50K",
             ),
         ),
     }

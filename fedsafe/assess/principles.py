@@ -92,9 +92,10 @@ def _default(schema: Schema) -> tuple[Principle, ...]:
 
 
 def _shipped(task: str, schema: Schema) -> tuple[Principle, ...]:
-    """Those of the task whose column the schema has: a user's own schema of the same data may lack it."""
+    """Those of the task whose columns the schema has: a user's own schema of the same data may lack them."""
     names = {column.name for column in schema.columns}
-    return tuple(principle for principle in SHIPPED.get(task, ()) if principle.column in names)
+    shipped = SHIPPED.get(task, ())
+    return tuple(p for p in shipped if (names <= set(p.record) if p.kind == "case" else p.column in names))
 
 
 def _unfit(subject: Subject) -> str:

@@ -1,6 +1,6 @@
 """Where an attack may move inputs: within a radius in the maximum or the Euclidean norm, inside the public bounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,9 @@ class Region(Protocol):
     @property
     def radius(self) -> float:
         """In encoded units."""
+
+    def take(self, rows: Tensor) -> "Region":
+        """The region around those of the clean inputs."""
 
     def project(self, x: Tensor) -> Tensor:
         """An allowed input near each of ``(n, *inputs)``; itself where it is allowed."""
@@ -64,6 +67,10 @@ class Box:
             low=torch.where(perturbable, below, x), high=torch.where(perturbable, above, x), radius=radius
         )
 
+    def take(self, rows: Tensor) -> "Box":
+        """The boxes of those rows."""
+        return replace(self, low=self.low[rows], high=self.high[rows])
+
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the box."""
         return torch.minimum(torch.maximum(x, self.low), self.high)
@@ -103,6 +110,10 @@ class Ball:
         """The ball of a radius around clean inputs; see `Box.around`."""
         # No coordinate can move further than the radius.
         return cls(clean=x, reach=Box.around(x, radius, low, high, perturbable), radius=radius)
+
+    def take(self, rows: Tensor) -> "Ball":
+        """The balls of those rows."""
+        return replace(self, clean=self.clean[rows], reach=self.reach.take(rows))
 
     def project(self, x: Tensor) -> Tensor:
         """Shrunk to the ball, then clipped to the bounds, which only brings it nearer to the clean input."""

@@ -114,4 +114,8 @@ def _condition(path: list[tuple[int, bool, float]], columns: list[_Column]) -> s
         else:
             edge = decode(threshold)
             bounds.high = edge if bounds.high is None else min(bounds.high, edge)
+    for column, bounds in said.items():
+        left = [value for name, value, _ in columns if name == column and value not in bounds.not_values]
+        if bounds.not_values and len(left) == 1:
+            bounds.is_value = left[0]
     return " and ".join(bounds.words(column) for column, bounds in said.items()) or "always"

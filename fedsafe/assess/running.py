@@ -41,9 +41,16 @@ DEFAULT: tuple[str, ...] = (
     "robustness",
     "interpretability",
     "surrogate",
+    "consistency",
     "privacy",
 )
-"""What runs where nothing is said: cheap, and of no private records but those that the model is judged on."""
+"""What runs where nothing is said: affordable, and of no records but those that the model is judged on.
+
+Those of `READS_CLIENTS` run in a simulation when they are named.
+"""
+
+READS_CLIENTS: frozenset[str] = frozenset({"generalisation", "membership", "personalisation"})
+"""Built-in assessors whose findings are functions of the clients' own records: a simulation's, not for release."""
 
 _LOG = logging.getLogger(__name__)
 

@@ -50,7 +50,7 @@ def next_token(
         ("nll", lambda rows: rows[:, 2] / rows[:, 0], {"token_shares": entropy, "uniform": np.log(tokens)}),
         (
             "perplexity",
-            lambda rows: np.exp(rows[:, 2] / rows[:, 0]),
+            _perplexity,
             {"token_shares": np.exp(entropy), "uniform": float(tokens)},
         ),
     )
@@ -77,3 +77,9 @@ def next_token(
             )
         )
     return findings
+
+
+def _perplexity(rows: Array) -> Array:
+    """``(rows,)``; infinite, and so not measured, where the likelihood is too small for a float."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(rows[:, 2] / rows[:, 0]))

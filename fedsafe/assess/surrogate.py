@@ -13,7 +13,7 @@ from fedsafe.assess.numbers import moments, r_squared
 from fedsafe.assess.resampling import interval_of
 from fedsafe.assess.rules import read_rules
 from fedsafe.data import Examples
-from fedsafe.findings import Finding, estimate, not_measured, percentile, proportion
+from fedsafe.findings import Finding, estimate, not_measured, percentile, proportion, wilson
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -89,7 +89,8 @@ class Surrogate:
         classes, context = len(subject.task.classes), subject.provenance
         majority = int(np.bincount(decided[fit], minlength=classes).argmax())
         tree = self._fitted(DecisionTreeClassifier, x[fit], decided[fit])
-        cells = _confusion(decided[held], tree.predict(x[held]), classes)
+        imitated = tree.predict(x[held])
+        cells = _confusion(decided[held], imitated, classes)
         shuffled = rng.permutation(decided)
         control = self._fitted(DecisionTreeClassifier, x[fit], shuffled[fit])
         chance = _confusion(shuffled[held], control.predict(x[held]), classes)
@@ -104,7 +105,7 @@ class Surrogate:
                 "shuffled_decisions": float(np.trace(chance) / n),
             },
             detail={
-                "accuracy_of_tree": float(np.mean(tree.predict(x[held]) == examples.y[held])),
+                "accuracy_of_tree": float(np.mean(imitated == examples.y[held])),
                 "accuracy_of_model": float(np.mean(decided[held] == examples.y[held])),
             },
             **context,
@@ -127,18 +128,23 @@ class Surrogate:
             ]
         drawn = rng.multinomial(n, cells.ravel() / n, size=_RESAMPLES).reshape(-1, classes, classes)
 
-        def beyond(metric: str, figure: Callable[[Counts], Array], anchors: dict[str, float]) -> Finding:
+        def beyond(
+            metric: str, figure: Callable[[Counts], Array], chance: float, anchors: dict[str, float]
+        ) -> Finding:
             value, replicates = float(figure(cells[None])[0]), figure(drawn)
             if not np.isfinite(value):
                 reason = "the model decides the same for every held-out example: any rule agrees"
                 return not_measured(
                     metric, reason, status="insufficient", n=n, unit="held-out examples", **context
                 )
+            # Resamples of a perfect agreement are all perfect: Wilson's interval says what n can tell.
+            ends = [(end - chance) / (1 - chance) for end in wilson(agreed, n)]
+            low, high = percentile(replicates[np.isfinite(replicates)])
             return estimate(
                 metric,
                 value,
-                interval=percentile(replicates[np.isfinite(replicates)]),
-                method="bootstrap",
+                interval=(max(-1.0, min(low, ends[0])), min(1.0, max(high, ends[1]))),
+                method="bootstrap, no narrower than wilson of the agreement",
                 n=n,
                 unit="held-out examples",
                 anchors=anchors,
@@ -147,8 +153,13 @@ class Surrogate:
 
         return [
             fidelity,
-            beyond(_KAPPA, _kappa, {"chance": 0.0, "shuffled_decisions": luck}),
-            beyond(_GAIN, lambda counts: _gain(counts, majority), {"majority_rule": 0.0}),
+            beyond(_KAPPA, _kappa, _chance(cells), {"chance": 0.0, "shuffled_decisions": luck}),
+            beyond(
+                _GAIN,
+                lambda counts: _gain(counts, majority),
+                float(cells[majority].sum() / n),
+                {"majority_rule": 0.0},
+            ),
             rules,
         ]
 
@@ -244,6 +255,11 @@ def _kappa(cells: Counts) -> Array:
     chance = (cells.sum(axis=2) * cells.sum(axis=1)).sum(axis=1) / n.astype(np.float64) ** 2
     room = 1 - chance
     return np.asarray(np.divide(agreed - chance, room, out=np.full(len(cells), np.nan), where=room > 1e-12))
+
+
+def _chance(cells: Counts) -> float:
+    """The agreement of two that decide as often for each class, independently."""
+    return float(cells.sum(axis=0) @ cells.sum(axis=1) / float(cells.sum()) ** 2)
 
 
 def _gain(cells: Counts, majority: int) -> Array:

@@ -164,22 +164,25 @@ def own_records(federated: Federated) -> ClientRecords | None:
 
 
 def unseen_clients(federated: Federated, by: str | None) -> ClientRecords | None:
-    """Records of held-out clients by client, where it is known who holds which; or None.
+    """Records of clients who take no part, by client, where it is known who holds which; or None.
+
+    They are held-out clients, or else the holders of the evaluation records, if none of these trains.
 
     Args:
         federated: The federation.
         by: Column of holders of a natural partition; None where there is one column only.
     """
     unseen, task = federated.unseen, federated.task
-    if unseen is None:
-        return None
-    if task.evaluation is unseen and federated.shards is not None:
+    if unseen is not None and task.evaluation is unseen and federated.shards is not None:
         return ClientRecords(examples=unseen, rows=federated.shards)
-    if federated.names is None or (by is None and len(unseen.holders) != 1):
+    examples = task.evaluation if unseen is None else unseen
+    if federated.names is None or (by is None and len(examples.holders) != 1):
         return None
-    holders = unseen.holders[next(iter(unseen.holders)) if by is None else by]
+    holders = examples.holders.get(next(iter(examples.holders)) if by is None else by)
+    if holders is None or not set(np.unique(holders)).isdisjoint(federated.names):
+        return None
     rows = tuple(np.flatnonzero(holders == owner) for owner in np.unique(holders))
-    return ClientRecords(examples=unseen, rows=rows)
+    return ClientRecords(examples=examples, rows=rows)
 
 
 def read_requirements(config: AssessConfig) -> tuple[Requirement, ...]:

@@ -5,9 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from fedsafe.assess.interpretability import Interpretability, by_column, explain, public_baselines
+from fedsafe.assess import explainers
+from fedsafe.assess.features import by_group, feature_groups
+from fedsafe.assess.interpretability import Interpretability
 
 WEIGHT = [1.0, -2.0, 0.5, 0.0, 0.3, -0.4]
+
+
+def explain(subject, x, baseline, steps):
+    return explainers.explain(subject, x, baseline, steps, rng=np.random.default_rng(0))
 
 
 def run(subject, seed=0, tier="cheap", **options):
@@ -34,7 +40,7 @@ def test_linear_attributions_are_exact(linear, inputs, judged):
 def test_linear_attribution_is_the_weight_times_the_distance(linear, inputs, judged):
     x = inputs(50)
     subject = judged(linear(WEIGHT, 0.2), x, np.ones(50, dtype=np.int64))
-    baseline = public_baselines(subject.task.schema)["midpoint"]
+    baseline = explainers.public_baselines(subject.task.schema)["midpoint"]
     assert baseline.tolist() == [0, 0, 0, 0, 0.5, 0.5]
     explained = explain(subject, x, baseline, 8)
     assert explained.attribution == pytest.approx((x - baseline) * np.array(WEIGHT), abs=1e-6)
@@ -93,8 +99,10 @@ def test_table_ranks_the_columns_and_sums_one_hot_features(linear, inputs, judge
     assert [row["column"] for row in table] == ["a1", "a0", "sex", "a2", "a3"]
     assert sum(row["share"] for row in table) == pytest.approx(1)
     assert all(row["low"] <= row["mean_abs"] <= row["high"] for row in table)
-    names, strength = by_column(subject.task.schema, np.array([[1.0, -2, 0, 0, 3, -4]]))
-    assert dict(zip(names, strength[0], strict=True)) == {"a0": 1, "a1": 2, "a2": 0, "a3": 0, "sex": 1}
+    groups = feature_groups(subject.task.schema)
+    strength = by_group(groups, np.array([[1.0, -2, 0, 0, 3, -4]]))
+    named = zip((name for name, _ in groups), strength[0], strict=True)
+    assert dict(named) == {"a0": 1, "a1": 2, "a2": 0, "a3": 0, "sex": 1}
 
 
 def test_incomplete_attributions_are_unreliable(perceptron, inputs, judged):
@@ -118,7 +126,8 @@ def test_full_tier_in_batches_equals_one_batch(perceptron, inputs, judged, monke
     x = inputs(200)
     subject = judged(perceptron(), x, np.ones(200, dtype=np.int64))
     whole = explain(subject, x, np.zeros(6, np.float32), 64)
-    monkeypatch.setattr("fedsafe.assess.interpretability._ROWS", 500)
+    monkeypatch.setattr("fedsafe.assess.base._MOST_ROWS", 500)
+    assert subject.rows_at_once == 500
     parts = explain(subject, x, np.zeros(6, np.float32), 64)
     assert parts.attribution == pytest.approx(whole.attribution, abs=1e-5)
     assert isinstance(whole.local, torch.Tensor)

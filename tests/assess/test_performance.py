@@ -7,7 +7,8 @@ from sklearn import metrics
 from torch import nn
 
 from fedsafe.assess.calibration import reliability
-from fedsafe.assess.performance import Performance, _auc
+from fedsafe.assess.performance import Performance
+from fedsafe.assess.ranking import auc
 
 
 def run(subject, seed=0):
@@ -74,7 +75,7 @@ def test_auc_intervals_cover():
     rng, hits = np.random.default_rng(2), 0
     truth = special.ndtr(1.5 / np.sqrt(2))
     for _ in range(400):
-        value, (low, high), _ = _auc(rng.normal(1.5, 1, 40), rng.normal(0, 1, 120))
+        value, (low, high), _ = auc(rng.normal(1.5, 1, 40), rng.normal(0, 1, 120))
         assert low <= value <= high
         hits += low <= truth <= high
     assert 0.93 <= hits / 400 <= 0.98
@@ -82,7 +83,7 @@ def test_auc_intervals_cover():
 
 @pytest.mark.parametrize(("positive", "negative", "value"), [([2.0], [1.0], 1.0), ([1.0], [1.0], 0.5)])
 def test_auc_of_a_perfect_or_constant_ranking_is_no_certainty(positive, negative, value):
-    found, (low, high), method = _auc(np.repeat(positive, 20), np.repeat(negative, 50))
+    found, (low, high), method = auc(np.repeat(positive, 20), np.repeat(negative, 50))
     assert found == value
     assert high - low > 0.1
     assert "smaller class" in method

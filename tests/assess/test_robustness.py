@@ -1,13 +1,19 @@
 """Attacks are believed where the truth is known: linear models, planted adversarials, masked gradients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from kinds_of_task import make_subject, make_task
 from torch import nn
 
-from fedsafe.assess import attacks, robustness
-from fedsafe.assess.attacks import Box, pgd
+from fedsafe.assess import attacking, attacks, robustness
+from fedsafe.assess.attacks import pgd
+from fedsafe.assess.regions import Ball, Box
 from fedsafe.assess.robustness import Robustness
+from fedsafe.data import Examples
+from fedsafe.errors import ConfigError
 
 RADII = (0.05, 0.2, 0.6)
 
@@ -16,6 +22,11 @@ def run(subject, seed=0, tier="cheap", **options):
     findings = Robustness(**options)(subject, rng=np.random.default_rng(seed), tier=tier)
     attacked = [f for f in findings if f.metric == "robustness.attacked_accuracy"]
     return findings, {(f.where["attack"], f.where["radius"]): f for f in attacked}
+
+
+def replace_attacks(monkeypatch, **made):
+    for module in (attacking, robustness):
+        monkeypatch.setattr(module, "ATTACKS", {**attacks.ATTACKS, **made})
 
 
 def worst_change(x, weight, radius):
@@ -103,13 +114,13 @@ def test_masked_gradients_are_called_unreliable_and_not_robust(linear, inputs, j
     _, attacked = run(judged(model, x, y), radii=(0.5,))
     finding = attacked["pgd", 0.5]
     assert (finding.status, finding.value) == ("unreliable", None)
-    assert "random corners" in finding.reason
+    assert "random edges" in finding.reason
 
 
 @pytest.mark.parametrize(
     ("cheat", "rule"),
     [
-        (lambda x, box: box.clip(x) + 0.3 * torch.tensor([1.0, 0, 0, 0, 0, 0]), "radius"),
+        (lambda x, box: box.project(x) + 0.3 * torch.tensor([1.0, 0, 0, 0, 0, 0]), "radius"),
         (lambda x, box: torch.cat([torch.full_like(x[:, :1], 1.02), x[:, 1:]], dim=1), "public bounds"),
         (lambda x, box: x[:, [0, 1, 2, 3, 5, 4]], "fixed feature"),
     ],
@@ -117,7 +128,7 @@ def test_masked_gradients_are_called_unreliable_and_not_robust(linear, inputs, j
 def test_adversarials_outside_the_threat_model_are_unreliable(
     linear, inputs, judged, monkeypatch, cheat, rule
 ):
-    monkeypatch.setattr(robustness, "pgd", lambda forward, x, y, box, **_: cheat(x, box))
+    replace_attacks(monkeypatch, pgd=lambda forward, x, y, box, **_: cheat(x, box))
     x = inputs(300)
     x[:, 0] = np.clip(x[:, 0], 0.97, 0.99)  # the bound is nearer than the radius
     subject = judged(linear([1.0, 0, 0, 0, 0, 0], 0.0), x, np.ones(300, dtype=np.int64))
@@ -132,9 +143,8 @@ def test_an_attack_that_weakens_with_the_radius_is_unreliable(perceptron, inputs
         wide = float((box.high - box.low).max()) > 0.5
         return x if wide else attacks.pgd(forward, x, y, box, **options)
 
-    monkeypatch.setattr(robustness, "pgd", lazy)
-    monkeypatch.setattr(robustness, "fgsm", lambda forward, x, y, box: x)
-    monkeypatch.setattr(robustness, "random_corners", lambda forward, x, y, box, **_: x)
+    replace_attacks(monkeypatch, pgd=lazy, fgsm=lambda forward, x, y, box, **_: x)
+    monkeypatch.setattr(attacking, "random_edges", lambda forward, x, y, box, **_: x)
     x = inputs(500)
     subject = judged(perceptron(), x, np.zeros(500, dtype=np.int64))
     subject = judged(perceptron(), x, subject.predict(x))
@@ -206,3 +216,74 @@ def test_a_model_that_ignores_its_input_is_as_robust_as_it_is_right(inputs, judg
     y = np.arange(300) % 3 > 0
     _, attacked = run(judged(Constant(), inputs(300), y.astype(np.int64)))
     assert {round(f.value, 9) for f in attacked.values()} == {round(2 / 3, 9)}
+
+
+def test_l2_attack_on_a_linear_model_equals_its_exact_robust_accuracy():
+    subject = make_subject("multiclass", Middle(), make_task("multiclass", 400))
+    weight = Middle.weight.numpy().astype(np.float64)
+    x = np.clip(subject.evaluation.x, 0.3, 0.7)  # far from the bounds, so that the ball is whole
+    logit = x.reshape(len(x), -1) @ weight[1]
+    y = np.where(logit > 0, 1, 0)
+    subject = replace(subject, evaluation=Examples(x=x, y=y), shards=None)
+    _, attacked = run(subject, radii=(), l2_radii=(0.15, 0.3), attacks=("fgsm", "pgd"))
+    for radius in (0.15, 0.3):
+        exact = np.mean(np.abs(logit) > radius * np.linalg.norm(weight[1]))
+        assert 0.1 < exact < 0.95
+        for attack in ("fgsm", "pgd"):
+            assert attacked[attack, radius].value == pytest.approx(exact, abs=1 / 200)
+
+
+class Middle(nn.Module):
+    """Class 1 against class 0 by a linear score; class 2 never."""
+
+    weight = torch.stack(
+        [torch.zeros(64), torch.randn(64, generator=torch.Generator().manual_seed(0)), torch.zeros(64)]
+    )
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight.T - torch.tensor([0.0, 0.0, 1e6])
+
+
+def test_a_ball_and_a_box_of_some_rows_are_those_rows_of_the_whole(inputs):
+    x, rows = torch.tensor(inputs(20)), torch.tensor([3, 7, 19])
+    low, high, free = torch.full((6,), -1.0), torch.ones(6), torch.tensor([True] * 4 + [False] * 2)
+    generator = torch.Generator().manual_seed(0)
+    point, slope = torch.randn(20, 6, generator=generator), torch.randn(20, 6, generator=generator)
+    for kind in (Box, Ball):
+        whole = kind.around(x, 0.3, low, high, free)
+        part = whole.take(rows)
+        assert torch.equal(part.project(point[rows]), whole.project(point)[rows])
+        assert torch.equal(part.step(slope[rows]), whole.step(slope)[rows])
+        assert (part.norm, part.radius) == (whole.norm, whole.radius)
+
+
+def test_an_example_that_errs_is_not_climbed_further(perceptron, inputs):
+    x = torch.tensor(inputs(300))
+    model, seen = perceptron(3), []
+    wrong = model(x).argmin(dim=1)  # every example errs before any step
+    box = Box.around(x, 0.3, torch.full((6,), -1.0), torch.ones(6), torch.ones(6, dtype=torch.bool))
+
+    def forward(points):
+        seen.append(len(points))
+        return model(points)
+
+    found = pgd(forward, x, wrong, box, steps=5, restarts=3, rng=np.random.default_rng(0))
+    assert torch.equal(found, x)
+    assert sum(seen) == 300
+
+
+def test_a_users_attack_that_fails_is_named_and_the_others_are_measured(
+    perceptron, inputs, judged, monkeypatch
+):
+    def broken(*_, **__):
+        raise RuntimeError("no way in")
+
+    monkeypatch.setattr("kinds_of_task.broken", broken, raising=False)
+    subject = judged(perceptron(), inputs(300), np.arange(300) % 2)
+    _, attacked = run(subject, radii=(0.1,), attacks=("fgsm", "pgd", "kinds_of_task:broken"))
+    failed = attacked["kinds_of_task:broken", 0.1]
+    assert (failed.status, failed.value) == ("failed", None)
+    assert "no way in" in failed.reason
+    assert attacked["pgd", 0.1].status == "measured"
+    with pytest.raises(ConfigError, match="attack 'nothing'"):
+        Robustness(attacks=("nothing",))
