@@ -19,8 +19,8 @@ class HistogramOfGradients(nn.Module):
 
     Central differences, in the channel where they are largest; their parts along each of several directions of the
     full circle, those against it set to zero; means over overlapping cells; each divided by the contrast of the 3 x 3
-    cells around it; the whole scaled to one length. That length bounds the gradient of a linear layer on it, which is
-    what clipping needs (Tramer and Boneh 2021).
+    cells around it; less their mean over the image, which tells nothing; the whole scaled to one length. That length
+    bounds the gradient of a linear layer on it, which is what clipping needs (Tramer and Boneh 2021).
 
     Args:
         orientations: How many directions.
@@ -61,7 +61,7 @@ class HistogramOfGradients(nn.Module):
         energy = F.avg_pool2d(cells.square().sum(1, keepdim=True), 3, 1, 1, count_include_pad=False)
         # The floor is under the root, so that an even image has a gradient, for attacks.
         contrast = (cells / (energy + _FLOOR**2).sqrt()).flatten(1)
-        return self._scale * F.normalize(contrast, dim=1)
+        return self._scale * F.normalize(contrast - contrast.mean(1, keepdim=True), dim=1)
 
 
 def hog_linear(
@@ -72,6 +72,7 @@ def hog_linear(
     orientations: int = 8,
     cell: int = 8,
     scale: float = 1.0,
+    bias: bool = False,
 ) -> nn.Module:
     """One linear layer on histograms of oriented gradients: 392 public features at ``(1, 28, 28)``.
 
@@ -82,6 +83,8 @@ def hog_linear(
         orientations: How many directions.
         cell: Side of a cell in pixels.
         scale: Length of the vector of features.
+        bias: Whether the layer has one. Where classes are about as frequent it learns nothing, and takes half of
+            each clipped gradient.
 
     Raises:
         ConfigError: If the inputs are no images or smaller than a cell, or an option is out of its range.
@@ -91,6 +94,8 @@ def hog_linear(
         raise ConfigError(f"model.cell = {cell} pixels cannot be quartered: use a multiple of 4.")
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0.0 < scale < math.inf:
         raise ConfigError(f"model.scale = {scale!r} is not a positive number.")
+    if not isinstance(bias, bool):
+        raise ConfigError(f"model.bias = {bias!r} is neither true nor false.")
     _, height, width = image("hog_linear", inputs, vocabulary, least=cell // 2)
     fixed = HistogramOfGradients(orientations=orientations, cell=cell, scale=float(scale))
-    return FixedFeatures(fixed, nn.Linear(fixed.features(height, width), outputs))
+    return FixedFeatures(fixed, nn.Linear(fixed.features(height, width), outputs, bias=bias))

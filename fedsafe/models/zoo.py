@@ -14,7 +14,7 @@ from torch import nn
 
 from fedsafe.errors import ConfigError, ModelError
 from fedsafe.extensions import one_line, resolve
-from fedsafe.models.dense import logistic, mlp
+from fedsafe.models.dense import linear, logistic, mlp
 from fedsafe.models.hog import hog_linear
 from fedsafe.models.images import cnn, resnet
 from fedsafe.models.options import known
@@ -38,6 +38,7 @@ class Sizes(Protocol):
 
 
 ZOO: Mapping[str, Callable[..., nn.Module]] = {
+    "linear": linear,
     "logistic": logistic,
     "mlp": mlp,
     "cnn": cnn,
@@ -53,12 +54,12 @@ def build_model(spec: str | Mapping[str, Any] | nn.Module, *, signature: Sizes, 
     Args:
         spec: One of
 
-            * ``"logistic"``, for numbers of any shape;
+            * ``"logistic"``, or ``"linear"`` for regression, for numbers of any shape;
             * ``"mlp"`` or ``{"name": "mlp", "hidden": [64], "activation": "relu"}``, for numbers of any shape;
             * ``"cnn"``, for images of at least 14 x 14 pixels;
             * ``"resnet"`` or ``{"name": "resnet", "width": 16, "blocks": 2, "groups": 4}``, for images;
-            * ``"hog_linear"`` or ``{"name": "hog_linear", "orientations": 8, "cell": 8, "scale": 1.0}``, for images:
-              one linear layer on public features;
+            * ``"hog_linear"`` or ``{"name": "hog_linear", "orientations": 8, "cell": 8, "scale": 1.0, "bias": False}``,
+              for images: one linear layer on public features;
             * ``"lstm"`` or ``{"name": "lstm", "embedding": 8, "hidden": 64, "layers": 1}``, for tokens;
             * ``"package.module:factory"`` or ``{"name": "package.module:factory", **options}``, or the name that an
               installed package offers: called with the options, and with those of ``features`` (values of an

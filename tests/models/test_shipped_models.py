@@ -36,6 +36,7 @@ def trained(model):
 
 # Parameters counted by hand, layer by layer.
 SIZES = [
+    ("linear", images(5, outputs=1), 5 + 1),
     ("logistic", images(1, 4, 3), 12 * 10 + 10),
     ({"name": "mlp", "hidden": [5]}, images(2, 2, 3, outputs=3), 12 * 5 + 5 + 5 * 3 + 3),
     ("cnn", images(1, 28, 28), 26_010),
@@ -49,8 +50,12 @@ SIZES = [
         images(1, 8, 8, outputs=3),
         (36 + 8) + 2 * (144 + 8) + (4 * 8 * 9 + 16 + 8 * 8 * 9 + 16 + 4 * 8) + (8 * 3 + 3),
     ),
-    ("hog_linear", images(1, 28, 28), 392 * 10 + 10),
-    ({"name": "hog_linear", "cell": 4, "orientations": 6}, images(3, 8, 8), 6 * 16 * 10 + 10),
+    ("hog_linear", images(1, 28, 28), 392 * 10),
+    (
+        {"name": "hog_linear", "cell": 4, "orientations": 6, "bias": True},
+        images(3, 8, 8),
+        6 * 16 * 10 + 10,
+    ),
     ("lstm", tokens(), 9 * 8 + 4 * 64 * (8 + 64 + 2) + 64 * 9 + 9),
     (
         {"name": "lstm", "embedding": 3, "hidden": 5, "layers": 2},
