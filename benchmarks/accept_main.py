@@ -5,7 +5,6 @@ Every line is measured here; a line that falls short is printed as such, and the
 
 import json
 import os
-import platform
 import shutil
 import signal
 import statistics
@@ -13,48 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-FEDSAFE = [sys.executable, "-m", "fedsafe"]
+import lines as lines_of_runs
+from lines import FEDSAFE, ROOT, Lines, fedsafe, shown
+
 EXPERIMENT = "experiments/adult.toml"
 RUNS = 10
 
 
-@dataclass
-class Lines:
-    """What was asked, what was run, and what came out; ``TMP`` stands for the folder that everything ran in."""
-
-    folder: Path
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, line: str, command: str, value: str, *, met: bool) -> None:
-        command, value = (text.replace(str(self.folder), "TMP") for text in (command, value))
-        self.rows.append({"line": line, "command": command, "value": value, "met": met})
-        print(
-            f"{'met      ' if met else 'FELL SHORT'} {line}\n           {command}\n           {value}",
-            flush=True,
-        )
-
-
-def fedsafe(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FEDSAFE, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
-
-
-def shown(*arguments: str) -> str:
-    return " ".join(["fedsafe", *arguments])
-
-
 def train(out: Path, *arguments: str) -> tuple[dict[str, Any], float]:
-    began = time.perf_counter()
-    done = fedsafe("run", EXPERIMENT, "--out", str(out), "--json", *arguments)
-    seconds = time.perf_counter() - began
-    if done.returncode != 0:
-        raise SystemExit(f"fedsafe run failed with {done.returncode}: {done.stderr}")
-    return json.loads(done.stdout), seconds
+    return lines_of_runs.train(EXPERIMENT, out, *arguments)
 
 
 def timings(out: Path) -> list[dict[str, float]]:
@@ -347,32 +316,7 @@ def main() -> None:
         bad_input(lines, folder)
         interrupted(lines, folder)
     suite(lines)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    result = {
-        "name": "main",
-        "commit": commit,
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": {
-            name: version(name) for name in ("fedsafe", "flwr", "ray", "torch", "numpy", "dp-accounting")
-        },
-        "lines": lines.rows,
-    }
-    path = ROOT / "benchmarks" / "results" / "main.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    short = [row["line"] for row in lines.rows if not row["met"]]
-    print(
-        f"{len(lines.rows) - len(short)} of {len(lines.rows)} lines met; written to {path.relative_to(ROOT)}"
-    )
-    sys.exit(1 if short else 0)
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    sys.exit(lines.write("main"))
 
 
 if __name__ == "__main__":

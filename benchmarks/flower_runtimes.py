@@ -64,10 +64,14 @@ class Flower:
         }
 
     def __enter__(self) -> Self:
-        """Write where the SuperLinks will be."""
+        """Write where the SuperLinks will be, and what to bundle."""
         home = self.folder / "flwr"
         home.mkdir(parents=True)
         (self.folder / "ray").mkdir()
+        # Without the environment beside it, of which Flower would look at every file.
+        self._app.mkdir()
+        shutil.copy(ROOT / "pyproject.toml", self._app)
+        shutil.copytree(EXPERIMENT.parent, self._app / EXPERIMENT.parent.name)
         links = {
             "default": LOCAL,
             LOCAL: {"address": ":local:"},
@@ -104,12 +108,15 @@ class Flower:
         if not self._until(healthy, seconds=_PATIENCE):
             raise RuntimeError(f"the SuperLink of {link!r} did not start; see the logs in {self.folder}")
 
-    def run(self, link: str, *, nodes: int, timeout: float = 600.0, **run_config: str) -> str:
-        """``flwr run .`` from the repository to the end; what it printed.
+    def run(
+        self, link: str, *, nodes: int, cpus: int | None = None, timeout: float = 600.0, **run_config: str
+    ) -> str:
+        """``flwr run .`` from a copy of what the repository bundles, to the end; what it printed.
 
         Args:
             link: The simulation engine, or what was deployed.
             nodes: How many to simulate.
+            cpus: Processes of the simulation; one for each processor by default.
             timeout: Seconds.
             run_config: Values of ``[tool.flwr.app.config]``.
         """
@@ -117,10 +124,12 @@ class Flower:
         path.write_text(tomli_w.dumps(run_config))
         command = ["flwr", "run", ".", link, "--stream", "--run-config", str(path)]
         if link == LOCAL:
-            command += ["--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"]
+            simulated = f"num-supernodes={nodes} client-resources-num-cpus=1"
+            simulated += f" init-args-num-cpus={cpus}" if cpus is not None else ""
+            command += ["--federation-config", simulated]
         done = subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=self._app,
             env=self._env_of("flwr"),
             capture_output=True,
             text=True,
@@ -162,6 +171,10 @@ class Flower:
     def _env_of(self, name: str) -> dict[str, str]:
         # Two processes that unpack one bundle into one folder find each other's half.
         return {**self.env, "FLWR_HOME": str(self.folder / name)}
+
+    @property
+    def _app(self) -> Path:
+        return self.folder / "app"
 
     @property
     def _address(self) -> str:

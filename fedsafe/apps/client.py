@@ -4,20 +4,20 @@ What a node tells the server is in three places: the fold of its noised update o
 joined, which is public; and the reason of an error. A reason is told only where no record can have shaped it.
 """
 
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 import fedsafe
+from fedsafe.aggregation import Rule
 from fedsafe.apps.log import LOG
 from fedsafe.apps.memory import NodeMemory
 from fedsafe.apps.nodes import EXPERIMENT, JOIN, JOINED
@@ -25,12 +25,12 @@ from fedsafe.apps.settings import for_flower
 from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.extensions import search
 from fedsafe.federation import ClientRuntime
-from fedsafe.federation.messages import EVALUATE, TRAIN, read_correction, read_instruction
+from fedsafe.federation.messages import EVALUATE, TRAIN, read_correction, read_instruction, release_digest
 from fedsafe.params import input_digest
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import key_from_seed, new_key
 from fedsafe.runs import read_config
-from fedsafe.runs.compose import Parts, calibrate, client_runtime, compose
+from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_runtime, compose
 from fedsafe.runs.config import parse_config
 
 _FAILED = 0  # Flower's code for an unknown error
@@ -62,18 +62,29 @@ def _answer(act: Callable[[Message, Context], Message], message: Message, contex
     except (EngineError, PlanViolation) as error:
         reason = f"{type(error).__name__}: {error}"
     except Exception as error:
-        # Its text may quote a record: it stays here.
         LOG.exception("this client could not answer a %s message", message.metadata.message_type)
-        reason = f"{type(error).__name__}, which the log of the node explains"
+        cause = error.__cause__ if isinstance(error, _UnsaidError) else error
+        reason = f"{type(cause).__name__}, which the log of the node explains"
     return Message(Error(code=_FAILED, reason=reason), reply_to=message)
+
+
+class _UnsaidError(Exception):
+    """Caused by something whose text stays here: it may quote a record, even if it is an error of ours."""
+
+
+@contextmanager
+def _near_records() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _UnsaidError from error
 
 
 def _join(message: Message, context: Context) -> Message:
     text = _experiment(message, context)
     parts = _parts(text)
     client = _client(context, len(parts.records))
-    plan = calibrate(parts)
-    _memory(parts, context).agree(plan)
+    plan = _agreed(text, parts, NodeMemory(context))
     LOG.info(
         "client %d of %d comes to plan %s with fedsafe %s from %s",
         client,
@@ -82,6 +93,12 @@ def _join(message: Message, context: Context) -> Message:
         fedsafe.__version__,
         fedsafe.__file__,
     )
+    if not plan.record.private:
+        LOG.warning("what this client uploads has no noise: its records are not protected from the server")
+    elif parts.config.privacy.noise_key == "seed":
+        LOG.warning(
+            "the noise of this client follows from the seed: it protects from nobody who knows the seed"
+        )
     said = ConfigRecord({"client": client, "plan": plan.hash, "fedsafe": fedsafe.__version__})
     return Message(RecordDict({JOINED: said}), reply_to=message)
 
@@ -90,29 +107,49 @@ def _release(message: Message, context: Context) -> Message:
     text = _experiment(message, context)
     parts = _parts(text)
     _client(context, len(parts.records))
-    memory = _memory(parts, context)
-    plan = memory.plan
-    if plan is None:
-        plan = calibrate(parts)
-        memory.agree(plan)
-    kind = message.metadata.message_type
+    memory, kind = NodeMemory(context), message.metadata.message_type
+    plan = _agreed(text, parts, memory)
     instruction = read_instruction(message, parts.layout)
     if instruction.plan != plan.hash:
         raise PlanViolation(
             f"the server follows plan {instruction.plan[:12]}, this client agreed to {plan.hash[:12]}"
         )
     correction = read_correction(message, parts.layout)
-    digest = input_digest(instruction.parameters, plan.hash)
-    if correction is not None:
-        digest = hashlib.sha256(digest + np.ascontiguousarray(correction, "<f4").tobytes()).digest()
+    if correction is not None and not (kind == TRAIN and _corrects(parts, plan)):
+        raise PlanViolation(
+            f"a {kind} message carries a correction, and the aggregator of the plan gives it none"
+        )
+    digest = release_digest(input_digest(instruction.parameters, plan.hash), correction)
     memory.release(kind, instruction.round, digest, most=_most(kind, instruction.round, plan))
-    runtime = replace(_runtime(text, json.dumps(plan.numbers())), key=memory.key)
-    return runtime.answer(message, context)
+    with _near_records():
+        runtime = replace(_runtime(text, json.dumps(plan.numbers())), key=memory.key)
+        return runtime.answer(message, context)
+
+
+def _agreed(text: str, parts: Parts, memory: NodeMemory) -> PrivacyPlan:
+    """The plan of an experiment, which is the one of this run or an error."""
+    plan = memory.plan
+    if plan is None:
+        with _near_records():
+            plan = calibrate(parts)
+    config = parts.config
+    seeded = config.privacy.noise_key == "seed"
+    memory.agree(plan, text, partial(key_from_seed, config.seed) if seeded else new_key)
+    return plan
+
+
+def _corrects(parts: Parts, plan: PrivacyPlan) -> bool:
+    """Whether the plan lets a client be sent a correction."""
+    aggregator, none = aggregator_of(parts, plan), cast("object", Rule.correction)
+    if type(aggregator).correction is none:
+        return False
+    # Of a rule that remembers, a new instance cannot tell what the server's will give.
+    return aggregator.remembers or aggregator.correction(0, parts.layout.total) is not None
 
 
 def _most(kind: str, round: int, plan: PrivacyPlan) -> int:
     """How often the plan lets one client release something of this kind; none of it for a round outside."""
-    if not 1 <= round <= plan.rounds:
+    if type(round) is not int or not 1 <= round <= plan.rounds:
         return 0
     if kind == TRAIN:
         return plan.record.max_participations
@@ -141,17 +178,12 @@ def _client(context: Context, clients: int) -> int:
     return said
 
 
-def _memory(parts: Parts, context: Context) -> NodeMemory:
-    privacy = parts.config.privacy
-    make = partial(key_from_seed, parts.config.seed) if privacy.noise_key == "seed" else new_key
-    return NodeMemory(context, make)
-
-
 @lru_cache(maxsize=1)
 def _parts(text: str) -> Parts:
     # A result must not depend on how many threads a machine has.
     torch.set_num_threads(1)
-    return compose(parse_config(text))
+    with _near_records():
+        return compose(parse_config(text))
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ It is kept in the state of the node's own Flower context: SuperNodes and the sim
 next message, and never send it to the server. A key that leaves, or a second answer to one round, would undo the noise.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import cast
@@ -15,20 +16,16 @@ from fedsafe.privacy.plan import PrivacyPlan
 
 
 class NodeMemory:
-    """The node's noise key, the plan that it agreed to, and what it has released under it.
+    """The node's noise key, what it agreed to, and what it has released under it.
 
     Runs of one series share a context, so that each run has a record of its own.
 
     Args:
         context: The node's context; what is remembered is in it at once.
-        new_key: Makes the noise key of a run that the node meets for the first time.
     """
 
-    def __init__(self, context: Context, new_key: Callable[[], bytes]) -> None:
-        name = f"fedsafe-{context.run_id}"
-        if name not in context.state.config_records:
-            context.state[name] = ConfigRecord({"key": new_key().hex(), "plan": ""})
-        self._record = context.state.config_records[name]
+    def __init__(self, context: Context) -> None:
+        self._state, self._name = context.state, f"fedsafe-{context.run_id}"
 
     @property
     def key(self) -> bytes:
@@ -38,20 +35,36 @@ class NodeMemory:
     @property
     def plan(self) -> PrivacyPlan | None:
         """The plan that the node agreed to, if it did."""
-        numbers = cast("str", self._record["plan"])
-        return PrivacyPlan.from_numbers(json.loads(numbers)) if numbers else None
+        if self._name not in self._state.config_records:
+            return None
+        return PrivacyPlan.from_numbers(json.loads(cast("str", self._record["plan"])))
 
-    def agree(self, plan: PrivacyPlan) -> None:
-        """Remember the plan.
+    def agree(self, plan: PrivacyPlan, experiment: str, new_key: Callable[[], bytes]) -> None:
+        """Remember an experiment and its plan, under a key that is made when the node meets the run.
+
+        Args:
+            plan: What the node may release.
+            experiment: The whole configuration. Not all of it is in the plan, and a release depends on all of it.
+            new_key: Makes the key.
 
         Raises:
             PlanViolation: The node agreed to another one in this run.
         """
-        if self.plan is not None and self.plan.hash != plan.hash:
-            raise PlanViolation(
-                f"this node agreed to plan {self.plan.hash[:12]} in this run, and now to {plan.hash[:12]}"
+        agreed, digest = self.plan, hashlib.sha256(experiment.encode()).hexdigest()
+        if agreed is None:
+            numbers = json.dumps(plan.numbers())
+            self._state[self._name] = ConfigRecord(
+                {"key": new_key().hex(), "plan": numbers, "experiment": digest}
             )
-        self._record["plan"] = json.dumps(plan.numbers())
+        elif agreed.hash != plan.hash:
+            raise PlanViolation(
+                f"this node agreed to plan {agreed.hash[:12]} in this run, and now to {plan.hash[:12]}"
+            )
+        elif self._record["experiment"] != digest:
+            raise PlanViolation(
+                "this node agreed to another experiment in this run: the same round of two experiments would meet the "
+                "same noise"
+            )
 
     def release(self, kind: str, round: int, digest: bytes, *, most: int) -> None:
         """Write down a release before it is made. The same one again is a repetition, and counts once.
@@ -65,6 +78,8 @@ class NodeMemory:
         Raises:
             PlanViolation: The round was released with other inputs, or the plan allows no more.
         """
+        if not most:
+            raise PlanViolation(f"the plan of this node has no {kind} message in round {round}")
         rounds = cast("list[int]", self._record.get(f"{kind} rounds", []))
         digests = cast("list[str]", self._record.get(f"{kind} digests", []))
         if round in rounds:
@@ -80,3 +95,7 @@ class NodeMemory:
             )
         self._record[f"{kind} rounds"] = [*rounds, round]
         self._record[f"{kind} digests"] = [*digests, digest.hex()]
+
+    @property
+    def _record(self) -> ConfigRecord:
+        return self._state.config_records[self._name]

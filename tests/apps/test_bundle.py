@@ -1,5 +1,6 @@
 """What ``flwr run .`` uploads: no code, so that no node runs anything but what is installed there."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -23,11 +24,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
     """The bundle as Flower unpacks it."""
-    folder = tmp_path_factory.mktemp("bundle")
+    folder, copy = tmp_path_factory.mktemp("bundle"), tmp_path_factory.mktemp("source") / "fedsafe"
+    # Not the environment beside it, of which Flower would look at every file.
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.egg-info", "__pycache__"))
     with warnings.catch_warnings():
         # Flower's own use of pathspec.
         warnings.simplefilter("ignore", DeprecationWarning)
-        built = build_fab_from_disk(ROOT)
+        built = build_fab_from_disk(copy)
     with zipfile.ZipFile(BytesIO(built)) as archive:
         archive.extractall(folder)
     return folder

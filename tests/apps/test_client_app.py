@@ -1,17 +1,15 @@
 """What a node may say, what it remembers, and what it refuses."""
 
 import logging
-from dataclasses import replace
 from unittest import mock
 
-import numpy as np
 import pytest
-from flower_nodes import Node, composed, fold, refusal, toml
+from flower_nodes import Node, composed, evaluated, every_byte, fold, new_process, refusal, toml
 
 from fedsafe.apps import client
 from fedsafe.apps.memory import NodeMemory
+from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.rng import key_from_seed
-from fedsafe.runs.compose import client_runtime
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +22,11 @@ def key_of(node: Node) -> bytes:
     return bytes.fromhex(record["key"])
 
 
-def new_process() -> None:
-    """What a new process has not: everything but the context."""
-    client._parts.cache_clear()
-    client._runtime.cache_clear()
-
-
 def test_a_node_joins_by_saying_which_client_it_is_and_which_plan_it_came_to(text):
     node = Node(text, partition=1)
     said = node.join().content.config_records["joined"]
     assert (said["client"], said["plan"]) == (1, node.plan.hash)
-    memory = NodeMemory(node.context, bytes)
+    memory = NodeMemory(node.context)
     assert memory.plan == node.plan
 
 
@@ -56,16 +48,7 @@ def test_each_node_has_a_key_of_its_own_from_the_operating_system(text):
 def test_the_key_is_in_no_reply(text):
     node = Node(text)
     replies = [node.join(), node.ask(), node.ask(round=2), node.ask(shift=1.0), node.ask(plan="0" * 64)]
-    key = key_of(node)
-    said = b"".join(repr(vars(reply)).encode() + repr(reply.metadata).encode() for reply in replies)
-    said += b"".join(
-        value if isinstance(value, bytes) else str(value).encode()
-        for reply in replies
-        if reply.has_content()
-        for record in reply.content.values()
-        for value in record.values()
-    )
-    said += b"".join(fold(reply) for reply in replies[1:3])
+    key, said = key_of(node), b"".join(map(every_byte, replies))
     assert key not in said
     assert key.hex().encode() not in said
 
@@ -107,7 +90,7 @@ def test_a_message_under_another_plan_is_refused_and_does_not_use_the_round_up(t
 
 @pytest.mark.parametrize("round", [0, 3, -1])
 def test_a_round_outside_of_the_plan_is_refused(text, round):
-    assert "that the plan allows" in refusal(Node(text).ask(round=round))
+    assert f"has no train message in round {round}" in refusal(Node(text).ask(round=round))
 
 
 def test_a_node_counts_its_own_participations(text):
@@ -128,20 +111,57 @@ def test_the_next_run_in_one_context_starts_with_a_new_key_and_an_empty_memory(t
     assert fold(first.ask()) == released
 
 
-@pytest.mark.parametrize("kind", ["train", "query.join"])
-def test_what_an_exception_says_about_records_stays_in_the_log_of_the_node(text, kind, caplog):
-    """``str`` of an exception may quote a record, and no budget was charged for it."""
-    node = Node(text)
-    secret = ValueError("cannot use 4711 of record 17")
-    with (
-        mock.patch.object(client, "calibrate", side_effect=secret),
-        caplog.at_level(logging.ERROR, logger="flwr"),
-    ):
-        logging.getLogger("flwr").addHandler(caplog.handler)
-        reply = node.join() if kind == "query.join" else node.ask()
-        logging.getLogger("flwr").removeHandler(caplog.handler)
-    assert refusal(reply) == "ValueError, which the log of the node explains"
+SECRET = "cannot use 4711 of record 17"
+
+
+@pytest.mark.parametrize("error", [ValueError, EngineError, PlanViolation])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("query.join", "compose"),
+        ("query.join", "calibrate"),
+        ("train", "compose"),
+        ("train", "client_runtime"),
+        ("evaluate", "client_runtime"),
+    ],
+)
+def test_what_an_exception_says_about_records_stays_in_the_log_of_the_node(kind, error, place, caplog):
+    """``str`` of an exception may quote a record, and no budget was charged for it; a user's code may raise ours."""
+    node = Node(toml(**evaluated()))
+    new_process()
+    log = logging.getLogger("flwr")
+    log.addHandler(caplog.handler)
+    with mock.patch.object(client, place, side_effect=error(SECRET)):
+        reply = node.join() if kind == "query.join" else node.ask(kind=kind, round=2)
+    log.removeHandler(caplog.handler)
+    assert refusal(reply) == f"{error.__name__}, which the log of the node explains"
     assert "4711" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "failing", "said"),
+    [
+        ("train", "fedsafe.client.StackedTrainer.train", "training failed"),
+        ("evaluate", "fedsafe.federation.client_app.score_of_client", "evaluation failed"),
+    ],
+)
+def test_a_client_that_fails_says_no_more_than_that(kind, failing, said):
+    node = Node(toml(**evaluated()))
+    node.ask(kind=kind, round=4)  # what is made for all messages is made
+    with mock.patch(failing, side_effect=ValueError(SECRET)):
+        reply = node.ask(kind=kind, round=2)
+    assert reply.content["error"]["text"] == said
+    assert dict(reply.content["info"]) == {"clients": 0, "failures": 1, "cpu-seconds": 0.0}
+    assert b"4711" not in every_byte(reply)
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_node_measures_nothing_that_it_would_have_to_tell(kind):
+    """Processor time is a function of records: how many fell into a batch."""
+    reply = Node(toml(**evaluated())).ask(kind=kind, round=2)
+    assert set(reply.content) == {"fold", "info", "error"}
+    assert dict(reply.content.metric_records["info"]) == {"clients": 1, "failures": 0, "cpu-seconds": 0.0}
+    assert dict(reply.content.config_records["error"]) == {"text": ""}
 
 
 def test_a_node_trusts_its_own_configuration_more_than_the_server(text, tmp_path):
@@ -151,58 +171,3 @@ def test_a_node_trusts_its_own_configuration_more_than_the_server(text, tmp_path
     said = node.join().content.config_records["joined"]
     assert said["plan"] == composed(own.read_text())[1].hash != node.plan.hash
     assert "this client agreed to" in refusal(node.ask())
-
-
-class Judged:
-    """Every record counts half."""
-
-    def at(self, parameters):
-        return lambda rows: (np.zeros(len(rows)), np.full(len(rows), 0.5))
-
-
-def test_an_evaluation_is_answered_where_it_is_planned_and_once(text, monkeypatch):
-    assert "that the plan allows" in refusal(Node(text).ask(kind="evaluate"))
-    more = {
-        "federation__client_validation": 0.3,
-        "federation__evaluation": {"every": 2, "epsilon": 0.05},
-        "rounds": 4,
-    }
-    node = Node(toml(**more))
-
-    def evaluating(parts, plan, key):
-        runtime = client_runtime(parts, plan, key)
-        return replace(
-            runtime,
-            measure=Judged(),
-            validation=parts.federated.validation,
-            score_noise=plan.evaluation.noise_record,
-        )
-
-    monkeypatch.setattr(client, "client_runtime", evaluating)
-    new_process()
-    assert "that the plan allows" in refusal(node.ask(kind="evaluate", round=1))
-    score = fold(node.ask(kind="evaluate", round=2))
-    assert fold(node.ask(kind="evaluate", round=2)) == score
-    assert "already answered" in refusal(node.ask(kind="evaluate", round=2, shift=0.5))
-    fold(node.ask(round=2))  # training has a memory of its own
-    new_process()
-
-
-def test_the_correction_of_a_client_is_part_of_what_may_not_change(text):
-    """A release depends on it: the same model with another correction must not meet the same noise."""
-    from fedsafe.federation.messages import instruction_content, pack_parameters, with_correction
-
-    values = {"server__aggregator": "scaffold", "privacy__client__epsilon": float("inf")}
-    node = Node(toml(**values))
-
-    def ask(correction: float):
-        content = instruction_content(
-            pack_parameters(node.parts.initial, node.parts.layout), round=1, plan=node.plan.hash
-        )
-        shape = node.parts.layout.total
-        content = with_correction(content, np.full(shape, correction, np.float32))
-        return client.app(node.message(content, "train"), node.context)
-
-    first = fold(ask(0.5))
-    assert fold(ask(0.5)) == first
-    assert "already answered with other inputs" in refusal(ask(0.25))

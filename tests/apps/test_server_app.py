@@ -5,28 +5,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from flower_nodes import RUN_CONFIG, FlowerNodes, nodes
-from flwr.app import Context, RecordDict
+from flower_nodes import RUN_CONFIG, nodes, serve
 from tiny_federation import config
 
 import fedsafe
-from fedsafe.apps import server
 from fedsafe.apps.settings import read_settings
 from fedsafe.errors import ConfigError, EngineError
 from fedsafe.runs import Run, make_config, read_config
 
 CLIENTS = 4
-
-
-def serve(grid: FlowerNodes, **run_config) -> None:
-    context = Context(
-        run_id=1,
-        node_id=1,
-        node_config={},
-        state=RecordDict(),
-        run_config={**RUN_CONFIG, **{key.replace("_", "-"): value for key, value in run_config.items()}},
-    )
-    server.app(grid, context)
 
 
 def settings(bundle: Path | None = None, **run_config):
@@ -64,6 +51,7 @@ def test_a_run_over_flowers_grid_leaves_a_whole_run_folder_that_says_flower(expe
     folder = tmp_path / "run"
     assert tomllib.loads((folder / "config.toml").read_text())["engine"]["name"] == "flower"
     run = Run(folder)
+    assert run.start.machine["engine"] == "flower"
     assert run.end is not None
     assert run.end.status == "completed"
     assert len(list((folder / "checkpoints").iterdir())) == 3
