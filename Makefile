@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format accept-main clean
+.PHONY: help setup demo test check format accept-main accept-breadth clean
 
 help: ## Show what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Create .venv and install FedSafe with the pinned versions
 
@@ -37,6 +37,9 @@ format: $(READY) ## Format and mend what can be mended
 
 accept-main: $(READY) ## Run the full lines of the main job; writes benchmarks/results/main.json
 	$(BIN)/python benchmarks/accept_main.py
+
+accept-breadth: $(READY) ## Run every experiment and Flower's runtimes; writes benchmarks/results/breadth.json
+	$(BIN)/python benchmarks/accept_breadth.py
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

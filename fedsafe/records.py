@@ -108,7 +108,7 @@ class Start(_Line):
         created: When it started, ISO 8601 with a time zone.
         revision: Code revision, or None outside a checkout.
         versions: Package name to version.
-        machine: Facts about the machine (processor, cores, system).
+        machine: Facts about the machine (processor, cores, system), and the engine that carried the messages.
         seed: Seed of partition and initialisation; it never drives the noise unless `reproducible`.
         reproducible: Whether the noise key was derived from the seed.
         task: name, kind, classes, features, train_records, evaluation, evaluation_records, source.
@@ -117,7 +117,7 @@ class Start(_Line):
         federation: clients, partition, records_per_client (min, median, max).
         claims: One mapping for each privacy claim.
         plan: The plan's hash and its numbers.
-        settings_sha256: Digest of ``config.toml`` without its engine section, which cannot change a result.
+        settings_sha256: Digest of ``config.toml`` without its engine, sinks and card, which cannot change a result.
     """
 
     kind: ClassVar[str] = "start"

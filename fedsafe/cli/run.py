@@ -121,6 +121,7 @@ def _close(run: "Run", progress: "Progress", *, as_json: bool) -> None:
         progress.table(closing_table(run.path))
         typer.echo(f"run     {run.path}")
         typer.echo(f"report  {report}")
+        typer.echo(f"card    {run.path / 'card.md'}")
     if blocked:
         first = blocked[0]
         sys.stderr.write(

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import ROUND_CEILING, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
 from fedsafe.errors import ConfigError
@@ -57,13 +57,13 @@ def share(value: float | None) -> str:
     return ABSENT if value is None else f"{100 * value:.1f} %"
 
 
-def epsilon(value: float | None) -> str:
+def epsilon(value: float | None, rounding: str = ROUND_CEILING) -> str:
     """An epsilon with four significant digits, rounded up; "none" where there is no guarantee."""
     if value is None or not math.isfinite(value):
         return "none"
     if value == 0:
         return "0"
-    rounded = Context(prec=4, rounding=ROUND_CEILING).create_decimal(repr(float(value)))
+    rounded = Context(prec=4, rounding=rounding).create_decimal(repr(float(value)))
     return f"{rounded:f}"
 
 
@@ -88,7 +88,9 @@ def interval(ends: Sequence[float | None] | None, unit: str) -> str:
     low, high = ends
     if unit == "share" and low is not None and high is not None:
         return f"[{100 * low:.1f}, {100 * high:.1f}] %"
-    low_text = "unbounded" if low is None else quantity(low, unit)
+    # A lower bound of an epsilon is rounded down: it too must still be a bound.
+    bound = quantity(low, unit) if unit != "epsilon" else epsilon(low, ROUND_FLOOR)
+    low_text = "unbounded" if low is None else bound
     return f"[{low_text}, {'unbounded' if high is None else quantity(high, unit)}]"
 
 

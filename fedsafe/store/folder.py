@@ -8,8 +8,9 @@ The layout::
     ├── findings.jsonl       one finding a line, with its round and assessor
     ├── requirements.jsonl   one verdict a line
     ├── checkpoints/         round-00003.safetensors
-    ├── report.html
-    └── private/             0700: ledger, noise key, cohorts, per-client spend, timings, the aggregator's state
+    ├── report.html, card.md
+    └── private/             0700: ledger, noise key, cohorts, per-client spend, timings, the aggregator's state, the
+                             folders that import paths were looked up in
 
 No file outside ``private/`` holds or determines a round's cohort; a copy to share leaves ``private/`` out.
 """
