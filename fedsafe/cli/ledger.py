@@ -14,7 +14,7 @@ _Run = Annotated[Path, typer.Argument(help="A run folder, with its private part.
 
 @ledger_app.command("show")
 def show_command(run: _Run) -> None:
-    """Print the rounds that were reserved, and planned and realised epsilon.
+    """Print the rounds and evaluations that were reserved, and planned and realised epsilon.
 
     What is printed is private: who took part when is what amplification relies on.
     """
@@ -27,7 +27,7 @@ def show_command(run: _Run) -> None:
             else f"{len(body['cohort']):4d} clients reserved"
         )
         typer.echo(
-            f"event {event.sequence:4d}  {event.kind:5s}  round {event.round:4d}  {what}  {event.hash[:12]}"
+            f"event {event.sequence:4d}  {event.kind:10s}  round {event.round:4d}  {what}  {event.hash[:12]}"
         )
     counts = [ledger.participations[client] for client in range(ledger.plan.clients)]
     cap = ledger.plan.record.max_participations

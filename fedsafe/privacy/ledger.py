@@ -8,6 +8,8 @@ Guarantees:
     ``reserve`` returns only after the event is on the disk. A round outside the plan, a client beyond its cap, or
     the same round with other inputs is refused and leaves no trace. A truncated, edited or older ledger is
     detected, by the chain or by the head that the run record carries.
+
+More than 400 lines in one file, so that whoever audits what was spent reads it in one piece.
 """
 
 import hmac

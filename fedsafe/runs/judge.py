@@ -1,4 +1,4 @@
-"""Judge the global model on the evaluation records: two figures each round, the assessors every few."""
+"""Judge the global model on the evaluation records: a few figures each round, the assessors every few."""
 
 import copy
 import math
