@@ -148,7 +148,7 @@ class Round(_Line):
     Attributes:
         round: Number of the round, from 1.
         metrics: Of the global model on the evaluation set: loss, and accuracy or (regression) r2 and mae; where the
-            clients evaluated it too, federated_score. None where not finite.
+            clients evaluated it too, federated_score and federated_score_deviation. None where not finite.
         spend: Planned epsilon so far for each unit ("record", "client"); None where there is no guarantee.
         ledger: sequence and head of the hash chain after this round.
         checkpoint: Path relative to the run folder, or None where the round wrote none.

@@ -1,7 +1,8 @@
 """Aggregation: how updates become one update of the global model.
 
 A named strategy of the literature is a rule, a server optimiser and a client's setting. Anything that is not
-mentioned keeps its default; rules marked * have no proven sensitivity, and need ``privacy.client.epsilon = inf``.
+mentioned keeps its default; rules marked * have no proven sensitivity, and need ``privacy.client.epsilon = inf``;
+those marked ** steer the model by exact losses too, and need ``privacy.record.epsilon = inf`` as well.
 
 ==================  ====================================================================  ==============================
 strategy            server                                                                client
@@ -17,8 +18,8 @@ FedYogi             any rule, ``optimizer = { name = "yogi", ... }``, keys as fo
 SCAFFOLD            ``aggregator = "scaffold"`` *, momentum 0
 Median              ``aggregator = "median"`` *, momentum 0
 Trimmed mean        ``aggregator = { name = "trimmed_mean", share = 0.1 }`` *, momentum 0
-q-FedAvg            ``aggregator = { name = "q_fedavg", q = 1.0 }`` *, momentum 0
-Agnostic FL (AFL)   ``aggregator = { name = "agnostic", ascent = 0.001 }`` *, momentum 0  ``steps = 1``, as published
+q-FedAvg            ``aggregator = { name = "q_fedavg", q = 1.0 }`` **, momentum 0
+Agnostic FL (AFL)   ``aggregator = { name = "agnostic", ascent = 0.001 }`` **, momentum 0 ``steps = 1``, as published
 ==================  ====================================================================  ==============================
 
 To add an aggregator, write a class with the members of :class:`Aggregator` and name it in ``RULES``. One of your own

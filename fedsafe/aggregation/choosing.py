@@ -34,12 +34,14 @@ _REHEARSAL = PrivacyPlan(
 )
 
 
-def check_aggregator(spec: AggregatorSpec, *, client_private: bool) -> None:
-    """Refuse an aggregator that is unknown, is wrongly set or broken, or cannot carry the client-level claim.
+def check_aggregator(spec: AggregatorSpec, *, client_private: bool, record_private: bool) -> None:
+    """Refuse an aggregator that is unknown, is wrongly set or broken, or cannot carry a claim.
 
     Args:
         spec: A name, a table of a ``name`` and options, or ``"package.module:Class"``.
         client_private: Whether there is a client-level target.
+        record_private: Whether there is a record-level target. A rule that weighs by exact losses makes every model a
+            function of un-noised records, which no noise on the updates covers.
 
     Raises:
         ConfigError: With what to set instead.
@@ -55,6 +57,11 @@ def check_aggregator(spec: AggregatorSpec, *, client_private: bool) -> None:
             f"{' or '.join(proven)}, or set privacy.client.epsilon = inf"
         )
     aggregator = _made(spec, rule, _REHEARSAL, learning_rate=1.0)
+    if record_private and getattr(aggregator, "needs_losses", False):
+        raise ConfigError(
+            f"server.aggregator = {name!r} steers the model by the clients' exact losses, so privacy.record cannot be "
+            "claimed for any model: set privacy.record.epsilon = inf, or use a rule that needs no losses"
+        )
     if name not in RULES:
         rehearse(aggregator)
 
@@ -70,7 +77,7 @@ def build_aggregator(spec: AggregatorSpec, plan: PrivacyPlan, *, learning_rate: 
     Raises:
         ConfigError: See :func:`check_aggregator`.
     """
-    check_aggregator(spec, client_private=plan.client.private)
+    check_aggregator(spec, client_private=plan.client.private, record_private=plan.record.private)
     name, options = _parsed(spec)
     if name == NoisyMean.name and not plan.client.private:
         spec, name = {**options, "name": FedAvg.name}, FedAvg.name

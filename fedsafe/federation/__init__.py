@@ -2,6 +2,7 @@
 
 from fedsafe.federation.client_app import ClientRuntime, Measure, make_client_app
 from fedsafe.federation.measuring import ModuleMeasure
+from fedsafe.federation.scores import score_deviation
 from fedsafe.federation.server_app import make_server_app, server_context
 from fedsafe.federation.strategy import NoisyAverage, RoundOutcome
 
@@ -13,5 +14,6 @@ __all__ = [
     "RoundOutcome",
     "make_client_app",
     "make_server_app",
+    "score_deviation",
     "server_context",
 ]

@@ -25,6 +25,7 @@ from fedsafe.federation.messages import (
 )
 from fedsafe.federation.scores import score_of_client, sum_of_scores
 from fedsafe.params import Vector, input_digest
+from fedsafe.privacy.plan import EvaluationPlan
 from fedsafe.rng import Stream, StreamId
 
 Rows = NDArray[np.int64]
@@ -54,7 +55,7 @@ class ClientRuntime:
         plan: Hash of the privacy plan that the clients agreed to.
         measure: Judges the broadcast model on records; needed by aggregators that need losses, and to evaluate.
         validation: Rows of the data that each client evaluates on; None where there is no federated evaluation.
-        score_noise: Multiplier of the noise on a client's mean score, whose sensitivity is one over its records.
+        evaluation: How scores are released, of the plan; None where there is no federated evaluation.
 
     Raises:
         ConfigError: The aggregator needs losses, and nothing measures them.
@@ -67,7 +68,7 @@ class ClientRuntime:
     plan: str
     measure: Measure | None = None
     validation: RowsOfClients | None = None
-    score_noise: float = 0.0
+    evaluation: EvaluationPlan | None = None
 
     def __post_init__(self) -> None:
         if self.aggregator.needs_losses and self.measure is None:
@@ -130,7 +131,7 @@ class ClientRuntime:
 
     def _evaluated(self, instruction: Instruction, clients: Corrections) -> Reply:
         started = time.process_time()
-        if self.measure is None or self.validation is None:
+        if self.measure is None or self.validation is None or self.evaluation is None:
             raise PlanViolation("the server asks for an evaluation that is not in the plan of this client")
         measured = self.measure.at(instruction.parameters)
         digest = input_digest(instruction.parameters, self.plan)
@@ -138,8 +139,9 @@ class ClientRuntime:
         for client in sorted(clients):
             stream = self._stream("evaluation record noise", client, instruction.round, digest)
             try:
-                _, found = measured(self.validation[client])
-                scores.append(score_of_client(found, self.score_noise, stream))
+                rows = self.validation[client]
+                if len(rows):
+                    scores.append(score_of_client(measured(rows)[1], self.evaluation, stream))
             except Exception as error:
                 failures, first = failures + 1, first or one_line(error)
         return Reply(

@@ -1,8 +1,10 @@
-"""Federated evaluation: a mean score of each client, noised, summed exactly, noised again, over a public constant.
+"""Federated evaluation: a mean score of each client, noised, summed exactly, noised again, made a mean.
 
-A client's mean score over n records lies in [0, 1], and one record moves it by at most 1/n: noise of standard
-deviation ``multiplier / n`` is the Gaussian mechanism at the record level. Clipped to [0, 1] again, one client moves
-the sum by at most 1: noise of standard deviation ``multiplier`` on the sum is that mechanism at the client level.
+Scores of records lie in [0, 1] and are counted from the middle, 1/2, so that whoever is absent counts as the middle and
+moves nothing. A client's mean over n records then moves by at most 1/(2n) if one of them becomes nothing: noise of
+standard deviation ``multiplier / (2n)`` is the Gaussian mechanism at the record level. Clipped to the plan's
+``score_bound``, one client moves the sum by at most that: noise of standard deviation ``multiplier * bound`` on the sum
+is that mechanism at the client level.
 
 Guarantees:
     =======================  ==================================================
@@ -12,10 +14,11 @@ Guarantees:
     outside of [0, 1]        the nearer end
     =======================  ==================================================
 
-    A client without records has a score of 0, and noise. Sums are integers on a public grid of 2^-30, so that the
-    packing of clients cannot change a bit.
+    A client without records adds nothing. Sums are integers on a public grid of 2^-30, so that the packing of clients
+    cannot change a bit.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,23 +26,25 @@ from numpy.typing import NDArray
 
 from fedsafe.aggregation import Fold
 from fedsafe.privacy.mechanisms import from_grid, gaussian_on_grid, to_grid
+from fedsafe.privacy.plan import EvaluationPlan
 from fedsafe.rng import Stream
 
 _BITS = 30
+_MIDDLE = 0.5
 
 
-def score_of_client(scores: NDArray[np.float64], multiplier: float, stream: Stream) -> float:
-    """A client's mean score with its own noise, in [0, 1].
+def score_of_client(scores: NDArray[np.float64], evaluation: EvaluationPlan, stream: Stream) -> float:
+    """A client's mean score from the middle with its own noise, in ``[-score_bound, score_bound]``.
 
     Args:
-        scores: ``(records,)``, each in [0, 1].
-        multiplier: Standard deviation of the noise over the sensitivity, ``1 / records``; 0 adds none.
+        scores: ``(records,)``, at least one, each in [0, 1].
+        evaluation: Has the noise multiplier; 0 adds none.
         stream: Of this client, round and model.
     """
-    bounded = np.clip(np.where(np.isfinite(scores), scores, 0.0), 0.0, 1.0)
-    count = max(1, len(bounded))
-    noise = stream.normal(1)[0] * multiplier / count
-    return float(np.clip(bounded.sum() / count + noise, 0.0, 1.0))
+    bounded = np.clip(np.where(np.isfinite(scores), scores, 0.0), 0.0, 1.0) - _MIDDLE
+    noise = stream.normal(1)[0] * evaluation.noise_record * _MIDDLE
+    bound = evaluation.score_bound
+    return float(np.clip((bounded.sum() + noise) / len(bounded), -bound, bound))
 
 
 def sum_of_scores(scores: Sequence[float]) -> Fold:
@@ -55,14 +60,40 @@ def merge_scores(folds: Sequence[Fold]) -> Fold:
     return Fold(arrays={"score": total})
 
 
-def mean_score(fold: Fold, multiplier: float, divisor: float, stream: Stream) -> float:
-    """The noised sum over a public constant.
+def mean_score(
+    fold: Fold, replies: int, clients: int, evaluation: EvaluationPlan, stream: Stream
+) -> float | None:
+    """The mean score, an estimate that noise can carry outside of [0, 1]; None if there is nothing to estimate from.
 
     Args:
         fold: The sum over the clients that replied.
-        multiplier: Standard deviation of the noise, the sensitivity being 1; 0 adds none.
-        divisor: The expected cohort: never the number of replies, which would tell its size.
+        replies: How many did. Only where the server adds no noise does the mean depend on it: it tells the cohort's
+            size.
+        clients: How many could, the registered ones; the public divisor is the expected cohort.
+        evaluation: Of the plan.
         stream: Of this round and model.
     """
-    noisy = gaussian_on_grid(fold.arrays["score"], multiplier, _BITS, stream)
-    return float(from_grid(noisy, _BITS)[0] / divisor)
+    if not evaluation.noise_client:
+        return float(from_grid(fold.arrays["score"], _BITS)[0] / replies) + _MIDDLE if replies else None
+    deviation = evaluation.noise_client * evaluation.score_bound
+    noisy = gaussian_on_grid(fold.arrays["score"], deviation, _BITS, stream)
+    return float(from_grid(noisy, _BITS)[0] / (evaluation.rate * clients)) + _MIDDLE
+
+
+def score_deviation(evaluation: EvaluationPlan, sizes: Sequence[int]) -> float | None:
+    """Largest standard deviation of the mean score, from noise and the cohort's size; None where nothing is added.
+
+    Args:
+        evaluation: Of the plan.
+        sizes: How many validation records each registered client has, which is public.
+    """
+    if not evaluation.noise_client and not evaluation.noise_record:
+        return None
+    expected = evaluation.rate * len(sizes)
+    own = [(evaluation.noise_record * _MIDDLE / size) ** 2 for size in sizes if size]
+    # Clipping only lowers it.
+    variance = evaluation.rate * sum(min(each, evaluation.score_bound**2) for each in own)
+    if evaluation.noise_client:
+        variance += (evaluation.noise_client * evaluation.score_bound) ** 2
+        variance += evaluation.rate * (1.0 - evaluation.rate) * len(sizes) * _MIDDLE**2
+    return math.sqrt(variance) / expected

@@ -171,18 +171,19 @@ class NoisyAverage(Strategy):
         return self._messages
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """The sum of scores with noise over a public constant: an absent client counts as zero."""
+        """The mean score, with noise over a public constant: an absent client counts as the middle."""
         evaluation = self.plan.evaluation
         if evaluation is None or not evaluation.due(server_round):
             return None
         found, _ = _first_answers(self._messages, replies)
         score = mean_score(
             merge_scores([reply.fold for reply in found]),
-            evaluation.noise_client,
-            evaluation.rate * self.plan.clients,
+            sum(reply.clients for reply in found),
+            self.plan.clients,
+            evaluation,
             self._stream("evaluation client noise", server_round),
         )
-        return MetricRecord({"score": score})
+        return None if score is None else MetricRecord({"score": score})
 
     def start(
         self,

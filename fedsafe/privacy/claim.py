@@ -151,6 +151,7 @@ def _on_nodes(record: Claim, client: Claim) -> tuple[Claim, Claim]:
 
 
 _NOT_COVERED = (
+    "other runs on the same records, each of which has a budget of its own",
     "the choice of hyper-parameters, if earlier runs on the same records guided it",
     "timing, memory and other side channels of the machines",
     "what is already known from public data",
@@ -159,7 +160,7 @@ _NOT_COVERED = (
 
 
 def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
-    level, evaluation = plan.record, _noised_evaluation(plan)
+    level, evaluation = plan.record, _noised_evaluation(plan, "noise_record")
     bound, group = math.inf, None
     if level.private:
         bound = _spent(plan, "record")
@@ -203,7 +204,8 @@ def _record_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
 
 
 def _client_claim(plan: PrivacyPlan, key_from_seed: bool) -> Claim:
-    level, cap, evaluation = plan.client, plan.record.max_participations, _noised_evaluation(plan)
+    level, cap = plan.client, plan.record.max_participations
+    evaluation = _noised_evaluation(plan, "noise_client")
     bound = _spent(plan, "client") if level.private else math.inf
     return Claim(
         unit="client",
@@ -236,13 +238,15 @@ def _spent(plan: PrivacyPlan, unit: str) -> float:
     return math.inf if spent is None else spent
 
 
-def _noised_evaluation(plan: PrivacyPlan) -> EvaluationPlan | None:
-    return plan.evaluation if plan.evaluation and plan.evaluation.noised else None
+def _noised_evaluation(plan: PrivacyPlan, noise: str) -> EvaluationPlan | None:
+    """The evaluation, if its scores are noised at this level."""
+    evaluation = plan.evaluation
+    return evaluation if evaluation and evaluation.noised and getattr(evaluation, noise) else None
 
 
 def _evaluations(plan: PrivacyPlan, joint: str, noise: str) -> str:
     """The part of a horizon that federated evaluation adds, or nothing."""
-    evaluation = _noised_evaluation(plan)
+    evaluation = _noised_evaluation(plan, noise)
     if evaluation is None:
         return ""
     count, multiplier = plan.rounds // evaluation.every, getattr(evaluation, noise)

@@ -83,16 +83,16 @@ class ClientPlan:
 class EvaluationPlan:
     """Federated evaluation: how clients' scores on their own validation records are released.
 
-    Every ``every`` rounds a Poisson cohort of its own is asked for the mean score of the new model, in [0, 1]. A
-    client adds noise before it answers, and the server adds noise to the sum.
+    Every ``every`` rounds a Poisson cohort of its own is asked for the mean score of the new model, in [0, 1] and
+    counted from the middle. A client adds noise before it answers, and the server adds noise to the sum.
 
     Args:
         every: Rounds between two evaluations.
         noised: Whether scores are noised and charged; if not, they are listed as not covered.
         epsilon: What evaluation alone may cost at either level.
         rate: Poisson rate of clients in an evaluation.
-        noise_record: Noise multiplier at the client, where one record moves the mean of n records by 1/n.
-        noise_client: Noise multiplier at the server, where one client moves the sum of scores by 1.
+        noise_record: Noise multiplier at the client, where one record moves the mean of n records by 1/(2n).
+        noise_client: Noise multiplier at the server, where one client moves the sum of scores by ``score_bound``.
     """
 
     every: int
@@ -101,6 +101,11 @@ class EvaluationPlan:
     rate: float
     noise_record: float
     noise_client: float
+
+    @property
+    def score_bound(self) -> float:
+        """What a client's mean from the middle is clipped to: 1/2 holds all of them, and noise needs room."""
+        return 1.0 if self.noise_record else 0.5
 
     def due(self, round: int) -> bool:
         """Whether a round ends with an evaluation."""

@@ -12,8 +12,9 @@ from fedsafe.runs.config import Config
 from fedsafe.runs.judge import Assessment, Judge
 from fedsafe.store import RunFolder, checkpoint_name
 
-# Metric of a round that the clients evaluated, beside the ones on the evaluation records.
-FEDERATED_SCORE = "federated_score"
+# Metrics of a round that the clients evaluated, beside the ones on the evaluation records: their mean score, and the
+# largest standard deviation that noise and the cohort's size give it.
+FEDERATED_SCORE, FEDERATED_DEVIATION = "federated_score", "federated_score_deviation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Commit:
         judge: Measures each round's model.
         spend: Planned epsilon of each unit after each round.
         callbacks: Told once a round is on the disk.
+        score_deviation: Of the clients' mean score; None where nothing is added to it.
     """
 
     folder: RunFolder
@@ -33,6 +35,7 @@ class Commit:
     judge: Judge
     spend: Mapping[str, Sequence[float | None]]
     callbacks: Sequence[Callback]
+    score_deviation: float | None = None
 
     def save(self, outcome: RoundOutcome, elapsed: float) -> None:
         """The private timing and state, then the checkpoint: from here on the round is never repeated."""
@@ -67,6 +70,8 @@ class Commit:
         metrics: dict[str, float | None] = {**self.judge.metrics(parameters)}
         if evaluation is not None:
             metrics[FEDERATED_SCORE] = evaluation
+            if self.score_deviation is not None:
+                metrics[FEDERATED_DEVIATION] = self.score_deviation
         line = Round(
             round=number,
             metrics=metrics,

@@ -101,8 +101,11 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         DataError: The data cannot be used.
         ModelError: The model mixes examples, or cannot be trained privately.
     """
-    private = math.isfinite(config.privacy.client.epsilon)
-    check_aggregator(config.server.aggregator, client_private=private)
+    check_aggregator(
+        config.server.aggregator,
+        client_private=math.isfinite(config.privacy.client.epsilon),
+        record_private=math.isfinite(config.privacy.record.epsilon),
+    )
     task = load_task(config.task) if data is None else data
     objective = build_objective(config.client.objective, task.kind)
     federation = config.federation
@@ -116,10 +119,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         validation_fraction=config.data.validation_fraction,
         seed=config.seed,
     )
-    if federation.evaluation and not federation.client_validation:
-        raise ConfigError(
-            "federation.evaluation needs records to evaluate on: set federation.client_validation, for example to 0.2"
-        )
+    _check_evaluation(config)
     task = federated.task
     module = build_model(config.model if model is None else model, signature=task.signature, seed=config.seed)
     trainer = choose_trainer(module, objective, task.signature)
@@ -130,6 +130,27 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         trainer=trainer,
         layout=layout_of(module),
     )
+
+
+def _check_evaluation(config: Config) -> None:
+    """Refuse a federated evaluation that could not be what it is called."""
+    evaluation, privacy = config.federation.evaluation, config.privacy
+    if evaluation is None:
+        return
+    if not config.federation.client_validation:
+        raise ConfigError(
+            "federation.evaluation needs records to evaluate on: set federation.client_validation, for example to 0.2"
+        )
+    if evaluation.every > config.rounds:
+        raise ConfigError(
+            f"federation.evaluation.every = {evaluation.every} of rounds = {config.rounds}: nothing would be "
+            "evaluated; lower it, or leave federation.evaluation out"
+        )
+    if evaluation.noised and math.isinf(privacy.record.epsilon) and math.isinf(privacy.client.epsilon):
+        raise ConfigError(
+            "federation.evaluation.noised = true, and neither level has a target to noise for: set one, or "
+            "noised = false"
+        )
 
 
 def calibrate(parts: Parts) -> PrivacyPlan:
@@ -226,7 +247,7 @@ def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime
         plan=plan.hash,
         measure=ModuleMeasure(module, objective, parts.task.kind, x, y) if measures else None,
         validation=parts.federated.validation if evaluation is not None else None,
-        score_noise=evaluation.noise_record if evaluation is not None else 0.0,
+        evaluation=evaluation,
     )
 
 

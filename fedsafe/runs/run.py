@@ -20,7 +20,13 @@ from fedsafe.data import Task
 from fedsafe.engine import Grid, InlineGrid, LocalGrid
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import searched
-from fedsafe.federation import NoisyAverage, RoundOutcome, make_server_app, server_context
+from fedsafe.federation import (
+    NoisyAverage,
+    RoundOutcome,
+    make_server_app,
+    score_deviation,
+    server_context,
+)
 from fedsafe.params import Vector
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
@@ -185,7 +191,15 @@ def execute(
             key=key,
             optimizer_state=state.optimizer_state,
         )
-        commit = Commit(folder=folder, config=parts.config, judge=judge, spend=spend, callbacks=callbacks)
+        sizes = [len(rows) for rows in parts.federated.validation]
+        commit = Commit(
+            folder=folder,
+            config=parts.config,
+            judge=judge,
+            spend=spend,
+            callbacks=callbacks,
+            score_deviation=score_deviation(plan.evaluation, sizes) if plan.evaluation is not None else None,
+        )
         if state.unrecorded is not None:
             commit.record(state.round, state.parameters, state.unrecorded, state.evaluation)
 

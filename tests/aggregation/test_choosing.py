@@ -99,7 +99,7 @@ class TestOptions:
     )
     def test_a_wrong_one_is_refused_before_anything_is_built(self, spec, why):
         with pytest.raises(ConfigError, match=why):
-            check_aggregator(spec, client_private=False)
+            check_aggregator(spec, client_private=False, record_private=False)
 
 
 class Kinder(RowRule):
@@ -237,7 +237,7 @@ class TestOfYourOwn:
     )
     def test_what_cannot_be_one_is_refused_with_a_reason(self, spec, why):
         with pytest.raises(ConfigError, match=why):
-            check_aggregator(spec, client_private=False)
+            check_aggregator(spec, client_private=False, record_private=False)
 
     @pytest.mark.parametrize(
         ("rule", "why"),
@@ -257,7 +257,7 @@ class TestOfYourOwn:
     )
     def test_a_broken_one_is_found_in_a_rehearsal_and_named(self, rule, why):
         with pytest.raises(EngineError, match=f"the aggregator '{HERE}:{rule}' {why}") as caught:
-            check_aggregator(f"{HERE}:{rule}", client_private=False)
+            check_aggregator(f"{HERE}:{rule}", client_private=False, record_private=False)
         assert "\n" not in str(caught.value)
 
     def test_a_rule_that_ships_can_be_named_by_its_path(self):
@@ -278,3 +278,21 @@ class TestReleases:
 
 def unused() -> Stream:
     return Stream(KEY, StreamId(purpose="client noise", client=-1, round=1, digest=b""))
+
+
+class NeedsLosses(RowRule):
+    """A rule of one's own that looks at losses."""
+
+    name = "looks"
+    needs_losses = True
+
+    def combine(self, updates):
+        return updates.rows.mean(0) * updates.losses.mean()
+
+
+@pytest.mark.parametrize("spec", ["q_fedavg", "agnostic", f"{HERE}:NeedsLosses"])
+def test_a_rule_that_steers_by_exact_losses_has_no_record_level_claim(spec):
+    """The model is then a function of un-noised records: an adversary who knows the rest solves for a loss."""
+    with pytest.raises(ConfigError, match=r"exact losses.*privacy\.record\.epsilon = inf"):
+        check_aggregator(spec, client_private=False, record_private=True)
+    check_aggregator(spec, client_private=False, record_private=False)

@@ -14,7 +14,13 @@ from fedsafe.engine import ClientApps, InlineGrid
 from fedsafe.errors import ConfigError, PlanViolation
 from fedsafe.federation import make_client_app
 from fedsafe.federation.messages import instruction_content, pack_parameters
-from fedsafe.federation.scores import mean_score, merge_scores, score_of_client, sum_of_scores
+from fedsafe.federation.scores import (
+    mean_score,
+    merge_scores,
+    score_deviation,
+    score_of_client,
+    sum_of_scores,
+)
 from fedsafe.privacy.ledger import read_events
 from fedsafe.privacy.plan import EvaluationPlan, PrivacyPlan
 from fedsafe.rng import Stream, StreamId, key_from_seed
@@ -62,7 +68,7 @@ def runtime_of(of, by, scores=SCORES, rows=ROWS):
         plan=by.hash,
         measure=Table(scores, []),
         validation=rows,
-        score_noise=by.evaluation.noise_record,
+        evaluation=by.evaluation,
     )
 
 
@@ -169,37 +175,45 @@ class TestExactness:
         assert all(result == results["whole"] for result in results.values())
         assert None not in results["whole"]
 
-    def test_without_noise_it_is_the_sum_of_mean_scores_over_the_expected_cohort(self, federation, tmp_path):
+    def test_without_noise_it_is_the_mean_over_the_clients_with_records(self, federation, tmp_path):
         of, _ = federation
         by = evaluated(plan(of), rate=1.0, noise_record=0.0, noise_client=0.0)
         grid = InlineGrid(clients=CLIENTS, apps=both(runtime_of(of, by)))
-        means = [SCORES[rows].mean() if len(rows) else 0.0 for rows in ROWS]
+        means = [SCORES[rows].mean() for rows in ROWS if len(rows)]
         for value in evaluations(play(of, by, grid, tmp_path / "ledger")):
-            assert value == pytest.approx(sum(means) / CLIENTS, abs=CLIENTS * 2.0**-30)
+            assert value == pytest.approx(np.mean(means), abs=2.0**-30)
 
-    def test_the_divisor_is_the_expected_cohort_and_never_the_replies(self):
+    def test_with_noise_the_divisor_is_the_expected_cohort_and_never_the_replies(self):
+        by = scored(rate=0.4, noise_client=1e-9)
         for replies in (0, 1, 5):
-            value = mean_score(sum_of_scores([0.5] * replies), 0.0, 4.0, stream_of(1))
-            assert value == replies * 0.5 / 4.0
+            value = mean_score(sum_of_scores([0.5] * replies), replies, 10, by, stream_of(1))
+            assert value == pytest.approx(0.5 + replies * 0.5 / 4.0, abs=1e-6)
+
+    def test_without_noise_the_divisor_is_the_replies_and_nobody_has_no_mean(self):
+        by = scored(rate=0.4)
+        assert mean_score(sum_of_scores([0.5, 0.0]), 2, 10, by, stream_of(1)) == 0.75
+        assert mean_score(sum_of_scores([]), 0, 10, by, stream_of(1)) is None
 
 
 class TestWhoCounts:
     @pytest.mark.parametrize("chunk", [None, 1])
-    def test_a_client_that_fails_counts_as_zero_and_the_others_as_they_are(self, federation, tmp_path, chunk):
+    def test_a_client_that_fails_counts_as_the_middle_and_the_others_as_they_are(
+        self, federation, tmp_path, chunk
+    ):
         of, _ = federation
         by = evaluated(plan(of), rate=1.0, noise_record=0.0)
-        failing, zero = SCORES.copy(), SCORES.copy()
-        failing[ROWS[5]], zero[ROWS[5]] = -7.0, 0.0
+        failing, middle = SCORES.copy(), SCORES.copy()
+        failing[ROWS[5]], middle[ROWS[5]] = -7.0, 0.5
         results = [
             evaluations(
                 play(of, by, InlineGrid(clients=CLIENTS, apps=both(r), chunk=chunk), tmp_path / str(i))
             )
-            for i, r in enumerate([runtime_of(of, by, failing), runtime_of(of, by, zero)])
+            for i, r in enumerate([runtime_of(of, by, failing), runtime_of(of, by, middle)])
         ]
         assert results[0] == results[1]
 
     @pytest.mark.parametrize("how", ["lost", "error", "twice"])
-    def test_a_reply_that_is_lost_counts_as_zero_and_a_second_one_for_nothing(
+    def test_a_reply_that_is_lost_counts_as_the_middle_and_a_second_one_for_nothing(
         self, federation, tmp_path, how
     ):
         of, _ = federation
@@ -219,7 +233,7 @@ class TestWhoCounts:
 
         scores = SCORES.copy()
         if how != "twice":
-            scores[ROWS[5]] = 0.0
+            scores[ROWS[5]] = 0.5
         kind = ClientApps(one=runtime_of(of, by).answer)
         lossy = play(
             of, by, Witness(clients=CLIENTS, apps=kind, after=evaluating(after), see=see), tmp_path / "lossy"
@@ -238,11 +252,12 @@ class TestWhoCounts:
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -3.0, 1e30])
     def test_the_score_of_one_record_moves_its_client_by_at_most_its_share(self, value):
-        scores = np.array([1.0, 0.0, 1.0, 0.0])
-        changed = scores.copy()
-        changed[0] = value
-        before, after = (score_of_client(s, 0.0, stream_of(1)) for s in (scores, changed))
-        assert abs(before - after) <= 1 / 4
+        """Zeroed out, it counts as the middle."""
+        absent = np.array([0.5, 0.0, 1.0, 0.0])
+        present = absent.copy()
+        present[0] = value
+        before, after = (score_of_client(each, scored(), stream_of(1)) for each in (absent, present))
+        assert abs(before - after) <= 0.5 / 4
 
     def test_only_the_kind_of_failure_leaves_a_real_client(self, federation):
         of, by = federation
@@ -268,6 +283,13 @@ def first_fold(replies):
     return next((reply.content["fold"] for reply in replies if reply.has_content()), None)
 
 
+def scored(*, rate=1.0, noise_record=0.0, noise_client=0.0):
+    """How scores are released; without noise at all by default."""
+    return EvaluationPlan(
+        every=1, noised=True, epsilon=1.0, rate=rate, noise_record=noise_record, noise_client=noise_client
+    )
+
+
 def stream_of(round, client=3):
     return Stream(
         key_from_seed(1), StreamId(purpose="evaluation record noise", client=client, round=round, digest=b"d")
@@ -277,24 +299,49 @@ def stream_of(round, client=3):
 class TestNoise:
     @pytest.mark.parametrize("factor", [2 / 3, 1.0, 1.5])
     def test_a_clients_own_has_the_scale_of_one_record(self, factor):
-        """Small enough that clipping to [0, 1] is never met."""
+        """Small enough that clipping is never met."""
         records, multiplier = 400, 20.0
         scores = np.tile([0.0, 1.0], records // 2)
         drawn = np.array(
-            [score_of_client(scores, factor * multiplier, stream_of(round)) - 0.5 for round in range(1, 3001)]
+            [
+                score_of_client(scores, scored(noise_record=factor * multiplier), stream_of(round))
+                for round in range(1, 3001)
+            ]
         )
-        assert scale_is(drawn, multiplier / records) is (factor == 1.0)
+        assert scale_is(drawn, 0.5 * multiplier / records) is (factor == 1.0)
 
+    @pytest.mark.parametrize("record", [0.0, 1.0])
     @pytest.mark.parametrize("factor", [2 / 3, 1.0, 1.5])
-    def test_the_servers_has_the_scale_of_one_client(self, factor):
-        fold = merge_scores([sum_of_scores([0.25, 1.0]), sum_of_scores([0.5])])
-        drawn = np.array([mean_score(fold, 3.0 * factor, 6.0, stream_of(round)) for round in range(1, 3001)])
-        assert scale_is(drawn - 1.75 / 6.0, 3.0 / 6.0) is (factor == 1.0)
+    def test_the_servers_has_the_scale_of_one_client(self, factor, record):
+        fold = merge_scores([sum_of_scores([-0.25, 0.5]), sum_of_scores([0.0])])
+        by = scored(rate=0.5, noise_client=3.0 * factor, noise_record=record)
+        drawn = np.array([mean_score(fold, 3, 12, by, stream_of(round)) for round in range(1, 3001)])
+        assert scale_is(drawn - 0.5 - 0.25 / 6.0, 3.0 * by.score_bound / 6.0) is (factor == 1.0)
 
-    def test_no_client_moves_the_sum_by_more_than_one(self):
-        for multiplier in (0.0, 5.0, 1e6):
-            for scores in (np.ones(3), np.zeros(3), np.full(3, 1e30), np.zeros(0)):
-                assert 0.0 <= score_of_client(scores, multiplier, stream_of(1)) <= 1.0
+    def test_no_client_moves_the_sum_by_more_than_the_bound(self):
+        for multiplier, bound in ((0.0, 0.5), (5.0, 1.0), (1e6, 1.0)):
+            by = scored(noise_record=multiplier)
+            assert by.score_bound == bound
+            for scores in (np.ones(3), np.zeros(3), np.full(3, 1e30)):
+                found = [score_of_client(scores, by, stream_of(round)) for round in range(1, 50)]
+                assert max(map(abs, found)) <= bound
+                assert multiplier < 1e6 or max(map(abs, found)) == bound
+
+    def test_the_deviation_that_is_told_is_the_one_of_many_runs(self):
+        """Half of the clients all right, half all wrong: the cohort's size then varies the sum as much as it can."""
+        sizes = [20] * 40
+        by = scored(rate=0.3, noise_record=4.0, noise_client=1.0)
+        means = []
+        for round in range(1, 1501):
+            chosen = np.random.default_rng(round).random(40) < by.rate
+            own = [
+                score_of_client(np.full(20, float(client % 2)), by, stream_of(round, client))
+                for client in np.flatnonzero(chosen)
+            ]
+            means.append(mean_score(sum_of_scores(own), len(own), 40, by, stream_of(round, client=99)))
+        assert np.mean(means) == pytest.approx(0.5, abs=0.03)
+        assert np.std(means) == pytest.approx(score_deviation(by, sizes), rel=0.08)
+        assert score_deviation(scored(), sizes) is None
 
     def test_two_clients_two_rounds_and_two_models_never_share_one(self, federation, tmp_path):
         of, _ = federation

@@ -39,7 +39,8 @@ STRATEGIES = {
 
 def federation(changes):
     private = changes["server__aggregator"] == "noisy_mean"
-    of = parts(**({} if private else {"privacy__client__epsilon": math.inf}), **changes)
+    off = {"privacy__client__epsilon": math.inf, "privacy__record__epsilon": math.inf}
+    of = parts(**({} if private else off), **changes)
     return of, plan(of, noise=1.0 if private else 0.0)
 
 

@@ -98,3 +98,32 @@ def test_a_score_survives_a_kill_between_the_model_and_its_record_line(finished,
         (path / f"checkpoints/round-{round:05d}.safetensors").unlink()
     again = lines(resume(path).path)
     assert again[:-1] == whole[:-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"federation__evaluation": {"every": 5}}, "nothing would be evaluated"),
+        (
+            {"privacy__record__epsilon": math.inf, "privacy__client__epsilon": math.inf},
+            "neither level has a target",
+        ),
+    ],
+)
+def test_an_evaluation_that_could_not_be_what_it_is_called_is_refused(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        run(evaluated(**changes), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("unit", ["record", "client"])
+def test_a_score_is_called_noised_only_by_the_claim_of_a_level_that_adds_noise(unit, tmp_path):
+    result = run(evaluated(**{f"privacy__{unit}__epsilon": math.inf}), out=tmp_path / "run")
+    for claim in result.claims:
+        assert ("noised" in claim["release"]) == (claim["unit"] != unit)
+
+
+def test_the_deviation_stands_beside_the_score(finished):
+    rounds = finished.rounds()
+    assert (rounds["federated_score_deviation"].isna() == rounds[SCORE].isna()).all()
+    assert rounds["federated_score_deviation"].iloc[-1] > 0.1
