@@ -110,6 +110,11 @@ def _task(data: Any, about: Mapping[str, Any] | None) -> "Task | None":
     from fedsafe.data import as_task
     from fedsafe.errors import ConfigError
 
+    if about is not None and (not isinstance(about, Mapping) or "data" in about):
+        raise ConfigError(
+            f"`about` is {about!r}: give a mapping of what is public about the data, such as {{'low': 0, 'high': 1}}, "
+            "and the data itself as `data`"
+        )
     if data is None and about:
         raise ConfigError(
             f"`about` says {', '.join(about)} of data that is not given: give `data`, or leave it out"

@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 
 import fedsafe
 from fedsafe.aggregation import Rule
+from fedsafe.apps.code import code_digest
 from fedsafe.apps.log import LOG
 from fedsafe.apps.memory import NodeMemory
 from fedsafe.apps.nodes import EXPERIMENT, JOIN, JOINED
@@ -99,7 +100,8 @@ def _join(message: Message, context: Context) -> Message:
         LOG.warning(
             "the noise of this client follows from the seed: it protects from nobody who knows the seed"
         )
-    said = ConfigRecord({"client": client, "plan": plan.hash, "fedsafe": fedsafe.__version__})
+    runs = {"fedsafe": fedsafe.__version__, "code": code_digest()}
+    said = ConfigRecord({"client": client, "plan": plan.hash, **runs})
     return Message(RecordDict({JOINED: said}), reply_to=message)
 
 

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 import fedsafe
+from fedsafe.apps.code import code_digest
 from fedsafe.apps.log import LOG
 from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.extensions import searched
@@ -108,7 +109,7 @@ def connect(
         Waits until all have joined under the plan given, and gives the grid.
 
     Raises:
-        EngineError: Too few nodes or too many, or one could not join.
+        EngineError: Too few nodes or too many, or one could not join or runs other code.
         PlanViolation: A node comes to another plan.
     """
     nodes = wait_until_connected(grid, len(parts.records), wait_for_nodes)
@@ -185,6 +186,11 @@ def _client_of(node: int, answer: Message | None, plan: PrivacyPlan) -> int:
     if version != fedsafe.__version__:
         raise EngineError(
             f"client {client} runs fedsafe {version}, the server {fedsafe.__version__}: install the same everywhere"
+        )
+    if said["code"] != code_digest():
+        raise EngineError(
+            f"client {client} runs other code than the server, though both are fedsafe {version}: install the same "
+            "everywhere, and start `flwr run` in a folder without another copy (its simulation engine prefers that)"
         )
     if agreed != plan.hash:
         raise PlanViolation(

@@ -6,15 +6,18 @@ A function of that name in ``fedsafe`` would be replaced by this package as soon
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
-from fedsafe.assess.base import Assessor, Tier
+from fedsafe.assess.base import Assessor, Subject, Tier
 from fedsafe.assess.running import assess_model
-from fedsafe.data import as_task
-from fedsafe.errors import ModelError
+from fedsafe.data import Task, as_task
+from fedsafe.errors import DataError, ModelError
+from fedsafe.extensions import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +28,7 @@ def assess(
     data: Any,
     *,
     about: Mapping[str, Any] | None = None,
-    assessors: Sequence[str | Mapping[str, Any] | Assessor] | None = None,
+    assessors: Sequence[str | Mapping[str, Any] | Assessor] | str | Mapping[str, Any] | None = None,
     tier: Tier = "full",
     seed: int = 0,
 ) -> "pd.DataFrame":
@@ -36,8 +39,8 @@ def assess(
         data: A task, or arrays, tensors, a data frame or a callable, see :func:`fedsafe.data.as_task`. The model is
             judged on its evaluation records; the training records are taken for those that it was trained on.
         about: What is public about data that is no task: arguments of ``as_task``, such as ``{"low": 0, "high": 1}``.
-        assessors: Names, import paths, tables with a name and options, or instances; those that a run has by default
-            if left out.
+        assessors: Names, import paths, tables with a name and options, or instances; one name or table may stand
+            alone; those that a run has by default if left out.
         tier: ``"cheap"`` or ``"full"``.
         seed: Of the public randomness.
 
@@ -46,15 +49,36 @@ def assess(
         An assessor that failed has the row ``assess.completed`` with its reason in ``detail``.
 
     Raises:
-        FedSafeError: The model is none, the data cannot be used, or an assessor cannot be found.
+        FedSafeError: The model is none or does not fit the data, the data cannot be used, or an assessor cannot be
+            found.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"the model is {type(model).__name__}, not a torch.nn.Module")
+    if isinstance(data, str | Path):
+        raise DataError(f"the data is {str(data)!r}, a name: give fedsafe.data.load_task({str(data)!r})")
     import pandas as pd
 
-    findings = assess_model(model, as_task(data, **(about or {})), assessors=assessors, tier=tier, seed=seed)
+    task = as_task(data, **(about or {}))
+    _check_fit(model, task)
+    findings = assess_model(model, task, assessors=assessors, tier=tier, seed=seed)
     rows = [{"assessor": name, **found.to_json()} for name, group in findings.items() for found in group]
     return pd.DataFrame(rows)
+
+
+def _check_fit(model: nn.Module, task: Task) -> None:
+    """Tries two records, so that a model which cannot take them is told once, and not by every assessor."""
+    subject = Subject.outside(model, task)
+    x = task.evaluation.x[:2]
+    try:
+        with torch.no_grad():
+            subject.forward(subject.tensor(x))
+    except ModelError:
+        raise
+    except Exception as error:  # the model is the user's code, which may raise anything
+        raise ModelError(
+            f"the model cannot take records {x.dtype} of shape (n, {', '.join(map(str, x.shape[1:]))}), from which it "
+            f"should make outputs of shape (n, {', '.join(map(str, task.signature.outputs))}): {one_line(error)}"
+        ) from error
 
 
 class CallableModule(ModuleType):

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 _SMALLEST_CLASS = 10  # for a ranking
 _PER_BIN = 20
+_MOST_LISTED = 1000  # classes, whose recalls a finding lists one by one
 
 
 def classification(
@@ -71,7 +72,7 @@ def _balanced(
         unit="examples",
         resolution=1 / (len(counts) * int(counts.min())),
         anchors={"chance": 1 / len(counts)},
-        detail={"recall": hits / counts, "examples": counts},
+        detail={"recall": hits / counts, "examples": counts} if len(counts) <= _MOST_LISTED else {},
         **context,
     )
 
@@ -112,7 +113,9 @@ def _scores(logits: Array, y: NDArray[np.int64], prior: Array, context: Provenan
     else:
         log_shares = special.log_softmax(logits, axis=1)
         loss = -log_shares[np.arange(len(y)), y]
-        brier = ((np.exp(log_shares) - np.eye(logits.shape[1])[y]) ** 2).sum(axis=1)
+        missed = np.exp(log_shares)
+        missed[np.arange(len(y)), y] -= 1.0
+        brier = (missed**2).sum(axis=1)
         constant = float(1 - prior @ prior)
     entropy = float(special.entr(prior).sum())
     return [

@@ -17,7 +17,7 @@ from fedsafe.assess.features import by_group, feature_groups
 from fedsafe.assess.ranks import kendall, spearman
 from fedsafe.assess.resampling import draw_counts
 from fedsafe.data import Task
-from fedsafe.errors import ConfigError
+from fedsafe.errors import ConfigError, ModelError
 from fedsafe.extensions import one_line, resolve
 from fedsafe.findings import Finding, Scope, estimate, not_measured, percentile
 from fedsafe.rng import public_generator
@@ -147,10 +147,15 @@ def strengths(
         steps: Effort of the explainer.
         explainer: Name, import path or entry point.
         rng: Source of the explainer's randomness.
+
+    Raises:
+        ModelError: An attribution is not finite: such columns have no order.
     """
     schema = subject.task.schema
     baseline = public_baselines(schema)[_BASELINE]
     explained = explain(subject, x, baseline, steps, explainer=explainer, rng=rng)
+    if explained.broken:
+        raise ModelError(explained.broken)
     return by_group(feature_groups(schema), explained.attribution)
 
 

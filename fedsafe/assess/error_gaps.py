@@ -22,6 +22,7 @@ def error_gaps(
     groups: NDArray[np.str_],
     *,
     minimum: int,
+    unit: str = "",
     resamples: int,
     rng: np.random.Generator,
     context: Provenance,
@@ -37,6 +38,7 @@ def error_gaps(
         attribute: What the groups differ in.
         groups: ``(n,)`` the group of each record.
         minimum: Records that a group needs.
+        unit: The target's own unit, or "".
         resamples: For the intervals.
         rng: Source of the resampling.
         context: Fields of every finding.
@@ -76,12 +78,13 @@ def error_gaps(
                 n=len(rows),
                 unit="examples",
                 where=where,
+                detail={"unit": unit},
                 **context,
             )
         )
     place = {"attribute": attribute}
     left_out = sorted(set(map(str, np.unique(groups))) - set(names))
-    detail = {"groups": names, "left_out": left_out, "minimum": minimum}
+    detail = {"groups": names, "left_out": left_out, "minimum": minimum, "unit": unit}
     if len(names) < 2:
         reason = f"{len(names)} of {len(names) + len(left_out)} groups are large enough, a gap needs 2"
         return [

@@ -115,6 +115,13 @@ class Explained:
     change: Array
     gap: Array
 
+    @property
+    def broken(self) -> str:
+        """Why nothing follows from them; "" where all are finite."""
+        n = len(self.attribution)
+        count = int(np.sum(~np.isfinite(self.attribution.reshape(n, -1)).all(axis=1)))
+        return f"the attributions are not finite for {count} of {n} examples" if count else ""
+
 
 def explain(
     subject: Subject,
@@ -157,15 +164,10 @@ def explain(
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise TypeError(f"it returned {shape} for examples of shape {tuple(inputs.shape)}")
     local = found.detach().to(inputs.dtype)
-    attribution = local.double().cpu().numpy() * (x.astype(np.float64) - baseline)
-    return Explained(
-        x=inputs,
-        target=target,
-        local=local,
-        attribution=attribution,
-        change=change,
-        gap=attribution.reshape(len(x), -1).sum(axis=1) - change,
-    )
+    with np.errstate(invalid="ignore"):  # an infinite gradient over no distance: `broken` tells
+        attribution = local.double().cpu().numpy() * (x.astype(np.float64) - baseline)
+        gap = attribution.reshape(len(x), -1).sum(axis=1) - change
+    return Explained(x=inputs, target=target, local=local, attribution=attribution, change=change, gap=gap)
 
 
 def unexplainable(subject: Subject) -> str:

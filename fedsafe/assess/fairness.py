@@ -90,6 +90,7 @@ class Fairness:
                 _label(attribute),
                 groups,
                 minimum=self.minimum,
+                unit=target.unit,
                 resamples=resamples,
                 rng=rng,
                 context=subject.provenance,

@@ -87,6 +87,9 @@ class Interpretability:
                     reason = f"explainer {explainer!r} failed: {one_line(error)}"
                     findings += _unmeasured(reason, "failed", len(examples), context)
                     continue
+                if explained.broken:
+                    findings += _unmeasured(explained.broken, "failed", len(examples), context)
+                    continue
                 if not np.any(explained.change):
                     reason = "the output is the same at the baseline and at every example"
                     findings += _unmeasured(reason, "not_applicable", len(examples), context)

@@ -85,18 +85,22 @@ def own_scores(
     return np.array(found)
 
 
-def own_budget(federation: Federation, rounds: int) -> dict[str, Any]:
+def own_budget(federation: Federation, rounds: int, *, fine_tuned: bool) -> dict[str, Any]:
     """What releasing a model after the steps of so many rounds would cost one record of its client.
 
-    For a fine-tuned model this comes on top of what the run spends.
+    Args:
+        federation: How clients train.
+        rounds: How many rounds' worth of steps.
+        fine_tuned: Whether they start from the run's model, whose own epsilon then comes on top.
     """
     training = federation.training
     detail: dict[str, Any] = {"steps": rounds * training.steps, "delta": federation.delta}
     if federation.delta is None or training.noise == 0 or not math.isfinite(training.clip):
         return {**detail, "epsilon_of_these_steps": None, "budget": "no guarantee: these steps have no noise"}
     released = SampledGaussian(rate=training.rate, noise=training.noise, count=rounds * training.steps)
+    budget = "for one record, if the model were released with secret noise; the noise here is public"
     return {
         **detail,
         "epsilon_of_these_steps": epsilon(released, federation.delta, COARSE),
-        "budget": "for one record, if the model were released",
+        "budget": f"{budget}; on top of the run's epsilon" if fine_tuned else budget,
     }

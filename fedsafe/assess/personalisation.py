@@ -91,7 +91,10 @@ class Personalisation:
             trained = train_alone(subject, federation, records, chosen, starts[which], rounds, rng)
             scores[which] = own_scores(subject, federation.own, chosen, trained)
         drawn = rng.integers(0, size, size=(_RESAMPLES, size))
-        budget = {which: own_budget(federation, rounds) for which, rounds in lengths.items()}
+        budget = {
+            which: own_budget(federation, rounds, fine_tuned=which == "fine_tuned")
+            for which, rounds in lengths.items()
+        }
         findings = []
         for which, values in scores.items():
             scope: Scope = {"where": {"model": which}, **context}

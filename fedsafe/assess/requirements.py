@@ -1,6 +1,7 @@
 """Requirements: what a finding must meet, judged from the end of its interval that hurts."""
 
 import difflib
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -54,6 +55,7 @@ class Requirement:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
                 raise ConfigError(f"{about} has {name} {value!r}; it is a finite number")
+        self._check_range(about)
         if not 0 < self.confidence < 1:
             raise ConfigError(
                 f"{about} has confidence {self.confidence!r}; it lies between 0 and 1, e.g. 0.95"
@@ -62,6 +64,20 @@ class Requirement:
             raise ConfigError(
                 f"{about} has where {self.where!r}; it is a table of texts, numbers or booleans"
             )
+
+    def _check_range(self, about: str) -> None:
+        """Refuses a threshold that every value of the metric meets, or none."""
+        metric, meets = find_metric(self.metric), _COMPARE[self.op]
+        low = -math.inf if metric.low is None else metric.low
+        high = math.inf if metric.high is None else metric.high
+        if low <= self.threshold <= high:
+            return
+        outcome = "always" if meets(low if self.threshold < low else high, self.threshold) else "never"
+        hint = f"; a share of {self.threshold:g} % is {self.threshold / 100:g}" if _percent(self) else ""
+        raise ConfigError(
+            f"{about} has threshold {self.threshold!r}, but its values lie between {low:g} and {high:g}: "
+            f"{self.op} {self.threshold:g} would {outcome} pass{hint}"
+        )
 
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> Self:
@@ -127,6 +143,11 @@ class Verdict:
             "interval": None if self.interval is None else list(self.interval),
             "reason": self.reason,
         }
+
+
+def _percent(requirement: Requirement) -> bool:
+    """Whether the threshold looks like a percentage where a share is meant."""
+    return find_metric(requirement.metric).unit == "share" and 1 < abs(requirement.threshold) <= 100
 
 
 def parse_requirements(tables: Iterable[Mapping[str, Any]]) -> tuple[Requirement, ...]:

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from fedsafe.assess.base import Assessor, Subject, Tier
+from fedsafe.assess.options import unknown_option
 from fedsafe.data import Task
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import one_line, resolve
-from fedsafe.findings import Finding, not_measured
+from fedsafe.findings import BUILT_IN_METRICS, Finding, not_measured
 from fedsafe.rng import public_generator
 
 ASSESSORS: Mapping[str, str] = MappingProxyType(
@@ -73,9 +74,16 @@ def find_assessor(spec: str | Mapping[str, Any]) -> Assessor:
     found: Any = resolve("assessor", name, ASSESSORS)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     ready = not isinstance(found, type) and isinstance(found, Assessor)
+    if ready and given:
+        raise ConfigError(
+            f"The assessor {name!r} is made already, and takes no options: leave out {', '.join(given)}."
+        )
+    wrong = unknown_option(found, given)
+    if wrong:
+        raise ConfigError(f"The assessor {name!r} cannot be made: {wrong}.")
     try:
-        assessor = found if ready and not given else found(**given)
-    except Exception as error:  # a user's own code may raise anything
+        assessor = found if ready else found(**given)
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything
         raise ConfigError(f"The assessor {name!r} cannot be made: {one_line(error)}.") from error
     if not isinstance(assessor, Assessor):
         raise ConfigError(
@@ -88,7 +96,7 @@ def assess_model(
     model: nn.Module,
     task: Task,
     *,
-    assessors: Sequence[str | Mapping[str, Any] | Assessor] | None = None,
+    assessors: Sequence[str | Mapping[str, Any] | Assessor] | str | Mapping[str, Any] | None = None,
     tier: Tier = "full",
     seed: int = 0,
 ) -> dict[str, list[Finding]]:
@@ -97,7 +105,7 @@ def assess_model(
     Args:
         model: From ``(n, *inputs)`` to ``(n, *outputs)`` of the task's signature; it is copied, and not changed.
         task: With the public schema. Its training records are taken for those that the model was trained on.
-        assessors: See `find_assessor`; those of `DEFAULT` where None.
+        assessors: See `find_assessor`; one, or several; those of `DEFAULT` where None.
         tier: "cheap" or "full".
         seed: Of the public randomness.
 
@@ -108,7 +116,8 @@ def assess_model(
         ConfigError: An assessor cannot be found, two share a name, or the tier is unknown.
     """
     subject = Subject.outside(model, task)
-    return run_assessors(subject, DEFAULT if assessors is None else assessors, rng_seed=seed, tier=tier)
+    chosen = [assessors] if isinstance(assessors, str | Mapping) else assessors
+    return run_assessors(subject, DEFAULT if chosen is None else chosen, rng_seed=seed, tier=tier)
 
 
 def run_assessors(
@@ -121,8 +130,9 @@ def run_assessors(
     """Runs every assessor on its own copy of the model.
 
     An assessor's random numbers depend on the seed, the round and its name alone, so that adding one does not
-    change what another finds. One that raises, or returns anything but findings, is reported as a failed
-    finding of ``assess.completed`` that names it; the others run on.
+    change what another finds. One that raises, or returns anything but findings, or two of one metric and slice, or
+    one of a built-in metric without being built in, is reported as a failed finding of ``assess.completed`` that
+    names it; the others run on.
 
     Args:
         subject: What is judged.
@@ -156,18 +166,32 @@ def _run(subject: Subject, assessor: Assessor, seed: int, tier: Tier) -> list[Fi
                 int(public_generator(seed, f"{purpose} torch").integers(2**63))
             )
             findings: object = assessor(own, rng=public_generator(seed, purpose), tier=tier)
-        return _checked(findings)
-    except Exception as error:
+        return _checked(findings, assessor)
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything
         _LOG.debug("assessor %s failed", assessor.name, exc_info=True)
         reason = f"assessor {assessor.name!r} failed: {one_line(error)}"
         where = {"assessor": assessor.name}
         return [not_measured("assess.completed", reason, status="failed", where=where, **subject.provenance)]
 
 
-def _checked(findings: object) -> list[Finding]:
+def _checked(findings: object, assessor: Assessor) -> list[Finding]:
     if not isinstance(findings, list):
         raise TypeError(f"it returned a {type(findings).__name__}, not a list of findings")
+    kind = type(assessor)
+    own = f"{kind.__module__}:{kind.__qualname__}" in ASSESSORS.values()
+    seen = set()
     for position, finding in enumerate(findings):
         if not isinstance(finding, Finding):
             raise TypeError(f"entry {position} of its list is a {type(finding).__name__}, not a Finding")
+        if finding.metric in BUILT_IN_METRICS and not own:
+            raise ConfigError(
+                f"{finding.metric!r} is a metric of FedSafe's own assessors, and requirements trust it; register one "
+                f"of your own with register_metric"
+            )
+        place = (finding.metric, frozenset(finding.where.items()))
+        if place in seen:
+            raise ConfigError(
+                f"it returned two findings of {finding.metric!r} with the same where, {finding.where}"
+            )
+        seen.add(place)
     return findings

@@ -12,6 +12,7 @@ from fedsafe.client.probe import (
     probe_data,
     refuse_mixing,
     refuse_other_outputs,
+    refuse_other_parameters,
     refuse_wrong_gradients,
     stacks_faithfully,
 )
@@ -42,11 +43,10 @@ def choose_trainer(module: nn.Module, objective: Objective, signature: Signature
         signature: What the task's inputs, outputs and targets are.
 
     Raises:
-        ModelError: The model gives other outputs, mixes the examples of a batch, or nobody can tell the gradient
-            of one record.
+        ModelError: The model has other parameters or outputs, mixes the examples of a batch, or nobody can tell
+            the gradient of one record.
     """
-    if not layout_of(module).total:
-        raise ModelError("the model has no trainable parameter")
+    refuse_other_parameters(module)
     refuse_other_outputs(module, signature)
     refuse_mixing(module, objective, signature)
     # What is trained is the head alone: what comes before it stays as it is, whatever rules its layers have.

@@ -1,6 +1,7 @@
 """Apply the fixed part of a model once, so that training runs on what is left."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def precompute(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
 
     Raises:
         ModelError: A parameter of the fixed part is trained, or it gives something else than one tensor of features
-            per record.
+            per record, or changes its input.
     """
     if not isinstance(module, FixedFeatures) or isinstance(module.fixed, nn.Identity):
         return module, x
@@ -41,9 +42,20 @@ def precompute(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
             "FixedFeatures"
         )
     fixed = copy.deepcopy(module.fixed).eval()
-    parts = [fixed(x[first : first + _BATCH]) for first in range(0, len(x), _BATCH)]
+    parts = [_features(fixed, x[first : first + _BATCH]) for first in range(0, len(x), _BATCH)]
     if any(not isinstance(part, Tensor) or part.ndim < 2 for part in parts) or sum(map(len, parts)) != len(x):
         raise ModelError("the fixed part of the model must give one row of features for each record")
     head = copy.copy(module)
     head._modules = dict(module._modules, fixed=nn.Identity())
     return copy.deepcopy(head), torch.cat(parts)
+
+
+def _features(fixed: nn.Module, x: Tensor) -> Any:
+    given = x.clone()
+    features = fixed(given)
+    if not torch.allclose(given, x, rtol=0.0, atol=0.0, equal_nan=True):
+        raise ModelError(
+            "the fixed part of the model changes its input in place, and so the records: let it work on a copy "
+            "(x.clone()), without inplace=True"
+        )
+    return features

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.engine import clipped_sum
@@ -72,6 +73,27 @@ def _other_numbers(numbers: Tensor, count: int, generator: torch.Generator) -> T
     return (numbers + torch.randint(1, max(2, count), numbers.shape, generator=generator)) % count
 
 
+def refuse_other_parameters(module: nn.Module) -> None:
+    """Raise if a model has no trainable parameters in single precision.
+
+    Raises:
+        ModelError: With the first parameter that is something else.
+    """
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise ModelError(
+                f"parameter {name} has no shape yet (a lazy layer): run the model once on one record first, or give "
+                "the layer its number of inputs"
+            )
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise ModelError(
+                f"parameter {name} is of type {parameter.dtype}, and training is in torch.float32: call .float() on "
+                "the model"
+            )
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ModelError("the model has no trainable parameter")
+
+
 @torch.no_grad()
 def refuse_other_outputs(module: nn.Module, signature: Signature) -> None:
     """Raise if a model cannot run, or does not give finite values ``(examples, *outputs)``.
@@ -83,7 +105,7 @@ def refuse_other_outputs(module: nn.Module, signature: Signature) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             outputs = copy.deepcopy(module).train()(x)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = "inputs" if signature.vocabulary is None else "tokens"
         raise ModelError(
             f"the model cannot run on {what} of shape {signature.inputs}: {_named(error)}"
@@ -132,18 +154,18 @@ def refuse_mixing(module: nn.Module, objective: Objective, signature: Signature)
 
 def _refuse_mixing_of(model: nn.Module, objective: Objective, signature: Signature, batch: int) -> None:
     x, y = probe_data(signature, batch)
-    try:
-        losses, again = _losses(model, objective, x, y, 1), _losses(model, objective, x, y, 2)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(f"the model cannot run on {len(x)} examples: {_named(error)}") from error
+    losses, again = _losses(model, objective, x, y, 1), _losses(model, objective, x, y, 2)
     if losses.shape != y.shape[:1]:
         raise ModelError(f"the objective gives losses of shape {tuple(losses.shape)} for {len(y)} examples")
+    if losses.isnan().any():
+        raise ModelError(
+            f"the model or the objective gives losses that are not finite ({int(losses.isnan().sum())} of {len(y)} "
+            "random examples give nan): look for roots, logarithms and quotients of what may be zero or negative"
+        )
     if not _close(losses, again):
         raise ModelError(
-            "the model draws random numbers in forward (dropout?): they would not be keyed to the client; set the "
-            "probability to 0"
+            "the model gives other values when it is run again (dropout, or a forward that changes its input or its "
+            "own state): set the probability of dropout to 0, and change nothing in place"
         )
     for changed in range(0, batch, max(1, batch // 5)):
         others = _changed(x, y, signature, changed)
@@ -181,7 +203,7 @@ def _stacks(module: nn.Module, objective: Objective, x: Tensor, y: Tensor, clien
         channels_last = measure(module, objective, x, y).channels_last
         model = StackedModel(module, parameters.clone(), channels_last=channels_last)
         sums, _ = clipped_sum(model, objective, x, y, mask, PROBE_CLIP)
-    except Exception:  # whatever the model's own code raises
+    except (Exception, SystemExit):  # whatever the model's own code raises
         return False
     alone = [
         _loop_over_examples(module, objective, vector, own_x, own_y)
@@ -212,7 +234,7 @@ def refuse_wrong_gradients(
                 found = clipped(vector.clone(), rows)
             except ModelError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ModelError(
                     f"the model cannot be differentiated per example: {_named(error)}"
                 ) from error
@@ -262,12 +284,17 @@ def _load(model: nn.Module, vector: Tensor) -> None:
 
 
 def _losses(model: nn.Module, objective: Objective, x: Tensor, y: Tensor, seed: int) -> Tensor:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return objective(model, x, y).detach()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return objective(model, x, y).detach()
+    except ModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"the model cannot run on {len(x)} examples: {_named(error)}") from error
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     """The error in one line: a model's own code may raise anything."""
     first = str(error).strip().splitlines()
     return f"{type(error).__name__}: {first[0] if first else 'no message'}"

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.data.inputs import InputSchema
+from fedsafe.data.inputs import InputSchema, public_facts
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.rng import public_generator
 
@@ -52,10 +52,8 @@ class Examples:
                     raise DataError(
                         f"{what} {name!r} has shape {np.shape(values)}, but there are {len(y)} records."
                     )
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise DataError(
-                "A value is not finite. Give its column a public `fill` and bounds in the schema."
-            )
+        for name, values in (("x", x), ("y", y)):
+            refuse_not_finite(values, name)
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
         for what in ("groups", "holders"):
@@ -71,6 +69,25 @@ class Examples:
         groups = {name: values[indices] for name, values in self.groups.items()}
         holders = {name: values[indices] for name, values in self.holders.items()}
         return replace(self, x=self.x[indices], y=self.y[indices], groups=groups, holders=holders)
+
+
+def refuse_not_finite(values: NDArray[Any], what: str) -> None:
+    """Refuse a NaN or an infinity.
+
+    Args:
+        values: ``(n, ...)`` numbers.
+        what: What to call them in the message.
+
+    Raises:
+        DataError: Naming the first row that has one.
+    """
+    if not np.isfinite(values).all():
+        row = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).argmax())
+        found = values[row][~np.isfinite(values[row])].flat[0]
+        raise DataError(
+            f"Row {row} (counted from 0) of {what} has {found}, which is not finite: remove the record, or put a "
+            f"public value in its place (in a table, by `fill` in the schema)."
+        )
 
 
 def _numbers(values: Any) -> NDArray[Any]:
@@ -210,10 +227,18 @@ class Task:
         for part, examples in (("training", self.train), ("evaluation", self.evaluation)):
             self._check(part, examples)
         if self.train.y.min() == self.train.y.max():
-            only = self.classes[int(self.train.y.flat[0])] if self.classes else float(self.train.y[0])
             raise DataError(
-                f"Every training record of {self.name!r} has the label {only!r}: nothing can be learned."
+                f"Every training record of {self.name!r} has {self._only()}: nothing can be learned."
             )
+
+    def _only(self) -> str:
+        """The one target of the training records."""
+        if self.target is None:
+            return f"the label {self.classes[int(self.train.y.flat[0])]!r}"
+        value = float(self.target.decode(self.train.y[:1])[0])
+        low, high = self.target.low, self.target.high
+        clamped = f" (values outside its bounds, {low:g} and {high:g}, count as the nearer one)"
+        return f"the target {value:g}{clamped if self.train.y[0] in (-1.0, 1.0) else ''}"
 
     def _check(self, part: str, examples: Examples) -> None:
         if not len(examples):
@@ -229,7 +254,24 @@ class Task:
         if (examples.y.ndim == 2) != (self.kind == "next_token"):
             raise DataError(f"The {part} targets of a {self.kind} task have the shape {examples.y.shape}.")
         if whole and (examples.y.min() < 0 or examples.y.max() >= len(self.classes)):
-            raise DataError(f"A {part} label lies outside 0..{len(self.classes) - 1}.")
+            article = "An" if part == "evaluation" else "A"
+            raise DataError(f"{article} {part} label lies outside 0..{len(self.classes) - 1}.")
+
+    @property
+    def description(self) -> str:
+        """What is public about the task, as one text, to recognise it again: equal tasks give equal texts.
+
+        It has the kind, the classes, the target's bounds, whether the evaluation records are public and the schema's
+        facts, and nothing of the records.
+        """
+        target = self.target and (
+            self.target.name,
+            float(self.target.low),
+            float(self.target.high),
+            self.target.unit,
+        )
+        public = public_facts(self.schema)
+        return repr((self.kind, self.classes, target, self.evaluation_public, public))
 
     @property
     def outputs(self) -> int:

@@ -77,7 +77,8 @@ def federate(
 
     Raises:
         ConfigError: If an option is unknown, outside its range, or contradicts another.
-        DataError: If there are fewer records than clients, or a custom partition fails.
+        DataError: If there are fewer records than clients, no client can keep a record for its own validation, or a
+            custom partition fails.
     """
     one_of(evaluation, EVALUATIONS, "data.evaluation")
     held_out = share(held_out, "federation.held_out")
@@ -109,10 +110,13 @@ def federate(
         for rows, label in zip(parts, labels, strict=True)
     ]
     records, validation = tuple(kept for _, kept in split), tuple(held for held, _ in split)
+    if client_validation and not any(map(len, validation)):
+        raise DataError(
+            f"No client has two records, so none can keep one for its own validation: use fewer clients, or set "
+            f"federation.client_validation = {client_validation} to 0."
+        )
     if evaluation == "client_validation":
         union = np.concatenate(validation)
-        if not len(union):
-            raise DataError("No client has two records, so none can keep one for its own validation.")
         shards = tuple(np.split(np.arange(len(union)), np.cumsum([*map(len, validation)])[:-1]))
         said = f"{client_validation:.0%} of each client's records, kept by it with seed {seed} (private)"
         task = replace(task, evaluation=task.train.take(union), evaluation_name=said, evaluation_public=False)

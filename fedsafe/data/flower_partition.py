@@ -34,17 +34,27 @@ def flower_partition(
         holders: Natural column to ``(n,)`` names.
 
     Raises:
-        ConfigError: If flwr-datasets is not installed, or has no such partitioner.
+        ConfigError: If flwr-datasets is not installed or has no such partitioner, or an option is unknown or missing.
         DataError: If the partitioner fails.
     """
     name = str(spec["name"]).removeprefix(PREFIX)
     kind = _partitioner(name)
     options = {key: value for key, value in spec.items() if key != "name"}
     takes = inspect.signature(kind).parameters
+    for key in options:
+        if key not in takes:
+            raise ConfigError(
+                f"federation.partition ({spec['name']}) has the unknown option {key!r}.{nearest(key, takes)} "
+                f"Options: {', '.join(takes)}."
+            )
     filled = {"num_partitions": clients, "partition_by": "label", "seed": seed}
     for key, value in filled.items():
         if key in takes and value is not None:
             options.setdefault(key, value)
+    for key, parameter in takes.items():
+        if parameter.default is inspect.Parameter.empty and key not in options:
+            known = "federation.clients" if key == "num_partitions" else f"the option {key!r}"
+            raise ConfigError(f"federation.partition ({spec['name']}) needs {known}: set it.")
     columns: dict[str, Any] = {_ROW: np.arange(len(labels))}
     if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
         columns["label"] = labels

@@ -2,22 +2,34 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.data.about import (
+    class_names,
+    count_classes,
+    inputs_of,
+    refuse_unknown,
+    refuse_unused,
+    target_of,
+    texts,
+)
 from fedsafe.data.arrays import Part, clients_part, part
 from fedsafe.data.dataset import Examples, Kind, Source, Target, Task, Texts, hold_out
-from fedsafe.data.inputs import ArraySchema, InputSchema, TokenSchema
-from fedsafe.data.options import one_of, whole
+from fedsafe.data.inputs import ArraySchema, InputSchema
+from fedsafe.data.options import number, one_of, whole
 from fedsafe.data.schema import Schema
 from fedsafe.data.schema_file import read_schema
 from fedsafe.data.tables import EVALUATION_FRACTION, task_from_frame
 from fedsafe.errors import ConfigError, DataError
 
 NAME = "given in Python"
+# A few values outside the public range are outliers; more show that the range is not that of these values.
+_OUTSIDE = 0.05
 
 
 def as_task(
@@ -32,26 +44,29 @@ def as_task(
     tokens: Sequence[str] | int | None = None,
     schema: Schema | str | Path | None = None,
     evaluation: Any = None,
-    evaluation_fraction: float = EVALUATION_FRACTION,
+    evaluation_fraction: float | None = None,
     evaluation_public: bool = False,
+    evaluation_groups: Texts | None = None,
     seed: int = 0,
     groups: Texts | None = None,
     holders: Texts | None = None,
     clients: int | None = None,
+    **unknown: Any,
 ) -> Task:
     """A task from data in memory.
 
-    Nothing about the inputs is estimated: their range is what ``low`` and ``high`` say, and values outside are clamped.
+    Nothing about the inputs is estimated: their range is what ``low`` and ``high`` say, and values outside are clamped;
+    more than 5 % outside are refused, since the range is then not theirs.
 
     Args:
         data: One of
 
-            * a :class:`Task`, which is returned as it is;
+            * a :class:`Task`, which is returned as it is and says everything itself;
             * ``(x, y)``: ``x`` of shape ``(n, ...)`` and ``y`` of shape ``(n,)``, ``(n, 1)`` or ``(n, positions)``;
               arrays or tensors. A part is held out for evaluation unless ``evaluation`` is given;
             * a ``torch.utils.data.Dataset`` or another sequence of single ``(x, y)`` pairs, likewise;
             * ``(x_train, y_train, x_evaluation, y_evaluation)``, or ``{"train": ..., "evaluation": ...}`` of the above;
-            * a data frame of raw records, with ``schema``;
+            * a data frame of raw records, with ``schema``, which says all but what is evaluated on;
             * a callable ``client -> (x, y)`` or ``client -> Dataset`` for the clients ``0 .. clients - 1``, who become
               the holders ``"client"``: use the natural partition.
         name: Name of the task.
@@ -65,41 +80,84 @@ def as_task(
         tokens: For inputs that are tokens: the vocabulary, or its size.
         schema: Public schema of a data frame, or its file.
         evaluation: Records to judge on, in one of the forms of ``data`` that have no evaluation records yet.
-        evaluation_fraction: Part held out for evaluation where there is nothing else to judge on, in (0, 1).
+        evaluation_fraction: Part held out for evaluation where there is nothing else to judge on, in (0, 1); by default
+            0.2.
         evaluation_public: Whether the evaluation records are public.
+        evaluation_groups: Group column to ``(n,)`` names, for the records of ``evaluation``.
         seed: Decides which are held out.
         groups: Group column to ``(n,)`` names, for the training records.
         holders: Natural column to ``(n,)`` names of who holds each training record.
         clients: Number of clients, for a callable.
+        unknown: Refused, with the nearest of the above.
 
     Raises:
         ConfigError: If something that must not be taken from the records is not said, or an argument does not fit.
         DataError: If the records cannot be used.
     """
+    refuse_unknown(unknown, [key for key in signature(as_task).parameters if key not in ("data", "unknown")])
+    by_schema = {
+        "kind": kind,
+        "classes": classes,
+        "low": low,
+        "high": high,
+        "target": target,
+        "tokens": tokens,
+        "groups": groups,
+        "holders": holders,
+        "clients": clients,
+        "evaluation_groups": evaluation_groups,
+    }
+    judging = {"evaluation": evaluation, "evaluation_fraction": evaluation_fraction}
     if isinstance(data, Task):
+        public = evaluation_public or None
+        rest = {"schema": schema, **judging, "evaluation_public": public}
+        refuse_unused(by_schema | rest, "A task says everything about its records itself")
         return data
-    if hasattr(data, "columns") and hasattr(data, "iloc"):
-        return _from_frame(data, schema, name, evaluation_fraction, seed)
+    data, evaluation = _separated(data, evaluation)
+    if evaluation is not None:
+        refuse_unused({"evaluation_fraction": evaluation_fraction}, "The records to judge on are given")
+    else:
+        refuse_unused({"evaluation_groups": evaluation_groups}, "No records to judge on are given")
+    fraction = number(
+        EVALUATION_FRACTION if evaluation_fraction is None else evaluation_fraction, "`evaluation_fraction`"
+    )
+    seed = whole(seed, "`seed`", least=0)
+    if not isinstance(evaluation_public, bool):
+        raise ConfigError(f"`evaluation_public` = {evaluation_public!r}: say True or False.")
+    if _is_frame(data):
+        refuse_unused(by_schema, "A data frame is described by its schema alone")
+        return _from_frame(data, schema, name, evaluation, evaluation_fraction, evaluation_public, seed)
     if schema is not None:
         raise ConfigError("`schema` describes a data frame, which the data is not: leave it out.")
-    data, evaluation = _separated(data, evaluation)
     if callable(data) != (clients is not None):
         raise ConfigError(
             "`clients` says how many clients a callable, client -> data set, has: give both or neither."
         )
-    given = clients_part(data, whole(clients, "clients")) if callable(data) else part(data, "the data")
-    given = replace(given, groups=groups or given.groups, holders=holders or given.holders)
+    given = (
+        clients_part(data, whole(clients, "`clients`"), mixed=kind is not None)
+        if callable(data)
+        else part(data, "the data")
+    )
+    given = replace(
+        given,
+        groups=texts(groups, "groups") or given.groups,
+        holders=texts(holders, "holders") or given.holders,
+    )
+    _refuse_several(kind, given.y, said=tokens is None and low is not None)
     kind = _kind(kind, given, classes)
-    names = _classes(kind, given.y, classes, tokens)
-    bounds = _target(kind, target)
-    inputs = _inputs(given.x, low, high, tokens)
-    train = _encoded(given, kind, inputs, bounds)
+    names = class_names(kind, given.y, classes, tokens)
+    bounds = target_of(kind, given.y, target)
+    inputs = inputs_of(given.x, low, high, tokens)
+    train = _encoded(given, kind, inputs, bounds, "the data")
     if evaluation is None:
-        held, kept = hold_out(len(train), evaluation_fraction, seed)
+        held, kept = hold_out(len(train), fraction, seed)
         train, judged = train.take(kept), train.take(held)
-        told = f"{evaluation_fraction:.0%} held out with seed {seed}"
+        told = f"{fraction:.0%} held out with seed {seed}"
     else:
-        judged = _encoded(part(evaluation, "the evaluation records"), kind, inputs, bounds)
+        what = "the evaluation records"
+        read = part(evaluation, what)
+        read = replace(read, groups=texts(evaluation_groups, "evaluation_groups") or read.groups)
+        judged = _encoded(read, kind, inputs, bounds, what)
         told = "evaluation records given in Python"
     return Task(
         name=name,
@@ -115,27 +173,48 @@ def as_task(
     )
 
 
+def _is_frame(data: Any) -> bool:
+    return hasattr(data, "columns") and hasattr(data, "iloc")
+
+
 def _from_frame(
-    frame: Any, schema: Schema | str | Path | None, name: str, fraction: float, seed: int
+    frame: Any,
+    schema: Schema | str | Path | None,
+    name: str,
+    evaluation: Any,
+    fraction: float | None,
+    public: bool,
+    seed: int,
 ) -> Task:
     if schema is None:
         raise ConfigError(
             "A data frame needs `schema`, a public schema or its file: bounds and categories taken from the records "
             "would be a release about the people in them."
         )
+    if not isinstance(schema, Schema | str | Path):
+        raise ConfigError(f"`schema` = {schema!r}: give a fedsafe.data.Schema, or the name of its file.")
+    if evaluation is not None and not _is_frame(evaluation):
+        raise ConfigError(
+            f"`evaluation` is {type(evaluation).__name__}, but the data is a data frame: give one, too."
+        )
     read = schema if isinstance(schema, Schema) else read_schema(Path(schema))
-    told = (
-        f"split column {read.split.column!r}" if read.split else f"{fraction:.0%} held out with seed {seed}"
-    )
-    public = "public" if read.evaluation_public else "private"
+    if read.split:
+        why = f"The schema's split column {read.split.column!r} says which records are for evaluation"
+        refuse_unused({"evaluation": evaluation, "evaluation_fraction": fraction}, why)
+    fraction = EVALUATION_FRACTION if fraction is None else fraction
+    told = f"{fraction:.0%} held out with seed {seed}"
+    if read.split or evaluation is not None:
+        told = f"split column {read.split.column!r}" if read.split else "evaluation records given in Python"
     return task_from_frame(
         frame,
         read,
         name=name,
         origin="the data frame",
-        evaluation_name=f"{told} ({public})",
+        evaluation_name=f"{told} ({'public' if read.evaluation_public or public else 'private'})",
         source=Source(name=name, note=read.note),
+        evaluation=evaluation,
         evaluation_fraction=fraction,
+        evaluation_public=public,
         seed=seed,
     )
 
@@ -164,77 +243,59 @@ def _kind(kind: Kind | None, given: Part, classes: Sequence[str] | int | None) -
         return "next_token"
     if not np.issubdtype(given.y.dtype, np.integer):
         return "regression"
-    return "binary" if _count(classes, given.y) == 2 else "multiclass"
+    return "binary" if count_classes(classes, given.y) == 2 else "multiclass"
 
 
-def _count(classes: Sequence[str] | int | None, y: NDArray[Any]) -> int:
-    if classes is None:
-        return max(2, int(y.max()) + 1)
-    return classes if isinstance(classes, int) else len(classes)
+def _refuse_several(kind: Kind | None, y: NDArray[Any], *, said: bool) -> None:
+    """Refuse more than one target for a record where that cannot be next tokens.
 
-
-def _classes(
-    kind: Kind, y: NDArray[Any], classes: Sequence[str] | int | None, tokens: Sequence[str] | int | None
-) -> tuple[str, ...]:
-    if kind == "regression":
-        return ()
-    if kind == "next_token":
-        return _named(tokens, "tokens")
-    return _named(_count(classes, y) if classes is None else classes, "classes")
-
-
-def _named(given: Sequence[str] | int | None, what: str) -> tuple[str, ...]:
-    if given is None or isinstance(given, str):
-        raise ConfigError(
-            f"`{what}` = {given!r}: give their names, or how many there are. They must be public."
+    Args:
+        kind: As it was given.
+        y: Targets.
+        said: Whether the inputs were said to be no tokens.
+    """
+    tokens = kind == "next_token" or (kind is None and not said and np.issubdtype(y.dtype, np.integer))
+    if y.ndim > 2 or (y.ndim == 2 and not tokens):
+        raise DataError(
+            f"y has the shape {y.shape}: give one number for each record, y of shape ({len(y)},), such as one of its "
+            f"columns; for one-hot classes, y.argmax(1). Only next tokens, with `tokens`, have several."
         )
-    return tuple(map(str, range(whole(given, what, least=2)))) if isinstance(given, int) else tuple(given)
 
 
-def _target(kind: Kind, target: Target | tuple[float, float] | None) -> Target | None:
-    if kind != "regression":
-        if target is not None:
-            raise ConfigError(
-                f"`target` has the bounds of a regression, but the task is {kind}: leave it out."
-            )
-        return None
-    if target is None:
-        raise ConfigError(
-            "A regression needs `target` = (low, high), public bounds of y: taken from the records, they would be a "
-            "release. If y holds classes, make it whole numbers, or say kind='binary' or 'multiclass'."
-        )
-    return target if isinstance(target, Target) else Target(name="y", low=target[0], high=target[1])
-
-
-def _inputs(
-    x: NDArray[Any], low: float | None, high: float | None, tokens: Sequence[str] | int | None
-) -> InputSchema:
-    if tokens is not None:
-        if x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
-            raise ConfigError(
-                f"`tokens` are whole numbers in x of shape (n, length), not {x.dtype} of {x.shape}."
-            )
-        return TokenSchema(tokens=_named(tokens, "tokens"), length=x.shape[1])
-    if low is None or high is None:
-        raise ConfigError(
-            "Inputs need `low` and `high`, the public range of a value, such as 0 and 1: taken from the records, it "
-            "would be a release. Inputs that are tokens need `tokens` instead."
-        )
-    return ArraySchema(shape=x.shape[1:], lowest=low, highest=high)
-
-
-def _encoded(given: Part, kind: Kind, inputs: InputSchema, target: Target | None) -> Examples:
+def _encoded(given: Part, kind: Kind, inputs: InputSchema, target: Target | None, what: str) -> Examples:
     x, y = given.x, given.y
     if isinstance(inputs, ArraySchema):
-        x = np.clip(x.astype(np.float32), np.float32(inputs.lowest), np.float32(inputs.highest))
+        with np.errstate(over="ignore"):  # what is too large for float32 is clamped like the rest
+            x = x.astype(np.float32)
+        low, high = np.float32(inputs.lowest), np.float32(inputs.highest)
+        _refuse_outside(x, low, high, f"x of {what}", "`low` and `high`")
+        x = np.clip(x, low, high)
     elif x.size and not 0 <= x.min() <= x.max() < (inputs.vocabulary or 0):
         raise DataError(f"A token lies outside 0..{(inputs.vocabulary or 0) - 1}.")
     if target is not None:
+        # Compared in the values' own precision: 0.1 as float32 is above 0.1.
+        own = y.dtype.type if np.issubdtype(y.dtype, np.floating) else float
+        _refuse_outside(y, own(target.low), own(target.high), f"y of {what}", "`target`")
         y = target.encode(y)
     elif not np.array_equal(y, np.round(y)):
-        raise DataError(
-            f"The targets of a {kind} task are whole numbers, from 0: got {y.dtype} with fractions."
-        )
+        row = int((y != np.round(y)).reshape(len(y), -1).any(axis=1).argmax())
+        where, owners = f"row {row}", given.holders.get("client")
+        if owners is not None:
+            where = f"row {(owners[:row] == owners[row]).sum()} of client {owners[row]}"
+        raise DataError(f"The targets of a {kind} task are whole numbers, from 0: {where} has {y[row]}.")
     else:
         y = y.astype(np.int64)
     return Examples(x=x, y=y, groups=given.groups, holders=given.holders)
+
+
+def _refuse_outside(values: NDArray[Any], low: Any, high: Any, what: str, said: str) -> None:
+    """Refuse values of which many would be clamped: a wrong unit or scale would otherwise pass unseen."""
+    outside = int(((values < low) | (values > high)).sum())
+    if outside > _OUTSIDE * values.size:
+        at = np.clip(values, low, high).reshape(-1)
+        one = f" All would count as {at[0]:g}, so nothing could be learned." if (at == at[0]).all() else ""
+        raise DataError(
+            f"{outside:,} of {values.size:,} values of {what} lie outside [{low:g}, {high:g}], the public bounds "
+            f"{said}, and would be clamped.{one} Give the bounds that such values have by their meaning and unit, or "
+            f"scale them by public constants first. Do not read bounds off the records: that would be a release."
+        )

@@ -1,9 +1,11 @@
 """What one example looks like, whatever it is: its shape, public bounds, and what may be changed in it."""
 
-from dataclasses import dataclass
+import hashlib
+import re
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,23 @@ class InputSchema(Protocol):
     @property
     def one_hot(self) -> tuple[tuple[int, ...], ...]:
         """Groups of flat indices of which exactly one is 1."""
+
+
+def public_facts(schema: InputSchema) -> str:
+    """Everything public that decides what the inputs mean, as one text: equal schemas give equal texts.
+
+    The bounds of a raw column are among it, though they encode to the same range whatever they are. A schema's
+    ``note`` is not: nothing is computed from it.
+    """
+    arrays = [schema.low, schema.high, schema.perturbable, schema.immutable]
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+    own, values = "", cast("Any", schema)  # a protocol does not say that it may be a dataclass
+    if is_dataclass(values):
+        kept = [field.name for field in fields(values) if field.repr and field.name != "note"]
+        own = ", ".join(f"{name}={getattr(values, name)!r}" for name in kept)
+        own = re.sub(r" at 0x[0-9a-f]+", "", own)  # an address differs from process to process
+    shape, groups = tuple(map(int, schema.shape)), schema.one_hot
+    return f"{type(schema).__name__}({own}) {shape} {schema.vocabulary} {groups} {digest}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """Checks of the options that a task or a partition is named with."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from fedsafe.data.columns import nearest
@@ -58,6 +60,17 @@ def whole(value: Any, where: str, *, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ConfigError(f"{where} = {value!r} is not a whole number of at least {least}.")
     return int(value)
+
+
+def number(value: Any, where: str) -> float:
+    """A finite number.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ConfigError(f"{where} = {value!r} is not a finite number.")
+    return float(value)
 
 
 def share(value: Any, where: str) -> float:

@@ -5,7 +5,7 @@ their own, by inversion, so that client 17 of the training records and client 17
 look alike.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from fedsafe.data.label_skew import dirichlet, few_classes
 from fedsafe.data.natural import by_holder, holder_column
 from fedsafe.data.options import known, plugin_path, positive, whole
 from fedsafe.errors import ConfigError, DataError
-from fedsafe.extensions import call
+from fedsafe.extensions import call, one_line
 from fedsafe.rng import public_generator
 
 _WHERE = "federation.partition"
@@ -59,7 +59,7 @@ def partition(
             * ``{"name": "natural", "by": "writer"}``: one client for each holder in that column of ``holders``;
             * ``{"name": "flwr:DirichletPartitioner", **options}``: a partitioner of flwr-datasets;
             * ``{"name": "package.module:function", **options}``, or the name of an entry point ``fedsafe.partitions``:
-              called with ``labels``, ``clients``, ``seed`` and the options, returns the list.
+              called with ``labels`` (a read-only copy), ``clients``, ``seed`` and the options, returns the list.
 
             ``iid`` and ``dirichlet`` take ``"sizes"``: ``{"name": "equal"}`` (default),
             ``{"name": "lognormal", "sigma": 0.5}``, where ``sigma`` is the standard deviation of the
@@ -142,9 +142,35 @@ def _custom(
     path: str, labels: NDArray[Any], clients: int, spec: Mapping[str, Any], seed: int
 ) -> list[Indices]:
     options = {key: value for key, value in spec.items() if key != "name"}
-    parts = call(path, "partition", labels=labels, clients=clients, seed=seed, **options)
-    parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
-    return _checked(parts, len(labels), clients, spec["name"])
+    shown = labels.copy()  # the labels that are trained on are not the function's to change
+    shown.flags.writeable = False
+    parts = call(path, "partition", labels=shown, clients=clients, seed=seed, **options)
+    name, wanted = spec["name"], _wanted(len(labels), clients)
+    if isinstance(parts, str | bytes | Mapping) or not isinstance(parts, Iterable):
+        raise DataError(f"The partition {name!r} must give {wanted}: got {type(parts).__name__}.")
+    read = [_indices(part, client, name, wanted) for client, part in enumerate(parts)]
+    return _checked(read, len(labels), clients, name)
+
+
+def _indices(part: Any, client: int, name: str, wanted: str) -> Indices:
+    """Sorted indices; never by rounding, which would hide that the function computed something else."""
+    try:
+        found = np.asarray(part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"The partition {name!r} must give {wanted}: client {client} cannot be read: {one_line(error)}."
+        ) from error
+    if found.ndim != 1 or (found.size and not np.issubdtype(found.dtype, np.integer)):
+        got = f"{found.dtype} of shape {found.shape}"
+        raise DataError(f"The partition {name!r} must give {wanted}: client {client} got {got}.")
+    return np.sort(found.astype(np.int64))
+
+
+def _wanted(n: int, clients: int | None) -> str:
+    return (
+        f"{'some' if clients is None else clients} non-empty one-dimensional arrays of whole numbers that hold each "
+        f"of 0..{n - 1} exactly once"
+    )
 
 
 def _checked(parts: list[Indices], n: int, clients: int | None, name: str) -> list[Indices]:
@@ -154,9 +180,6 @@ def _checked(parts: list[Indices], n: int, clients: int | None, name: str) -> li
         or not all(map(len, parts))
         or not np.array_equal(together, np.arange(n))
     ):
-        wanted = "some" if clients is None else clients
-        raise DataError(
-            f"The partition {name!r} must give {wanted} non-empty index arrays that hold each of "
-            f"0..{n - 1} exactly once."
-        )
+        sizes = f"{len(parts)} arrays with {len(together)} indices in all, {sum(not len(part) for part in parts)} empty"
+        raise DataError(f"The partition {name!r} must give {_wanted(n, clients)}: got {sizes}.")
     return parts

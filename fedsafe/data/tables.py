@@ -74,7 +74,9 @@ def task_from_frame(
     origin: str,
     evaluation_name: str,
     source: Source,
+    evaluation: "pd.DataFrame | None" = None,
     evaluation_fraction: float = EVALUATION_FRACTION,
+    evaluation_public: bool = False,
     seed: int = 0,
 ) -> Task:
     """A task from raw records in memory.
@@ -86,27 +88,31 @@ def task_from_frame(
         origin: What to call the frame in messages.
         evaluation_name: What the evaluation records are, and whether they are public.
         source: Where the records come from.
-        evaluation_fraction: Part held out for evaluation if the schema has no split column.
+        evaluation: Raw records to judge on; by default some of ``frame``.
+        evaluation_fraction: Part held out for evaluation if there are no such records and no split column.
+        evaluation_public: Whether the evaluation records are public, if the schema does not say so.
         seed: Decides which.
 
     Raises:
-        ConfigError: If ``evaluation_fraction`` is outside (0, 1).
+        ConfigError: If ``evaluation_fraction`` is outside (0, 1), or both ``evaluation`` and a split column say what
+            is evaluated on.
         DataError: If a column is missing or wholly unreadable, or labels or split values cannot be used.
     """
-    schema.check(frame, origin)
-    if not len(frame):
-        raise DataError(f"{origin} has no records.")
-    schema.check_values(frame, origin)
-    examples = Examples(
-        x=schema.encode(frame),
-        y=schema.answers(frame),
-        groups=schema.groups(frame),
-        holders=schema.owners(frame),
-    )
-    if schema.split:
-        held, kept = schema.split.indices(frame, origin)
+    if evaluation is not None and schema.split:
+        raise ConfigError(
+            f"The schema's split column {schema.split.column!r} says which records are for evaluation: leave it or "
+            f"`evaluation` out."
+        )
+    train = _examples(frame, schema, origin)
+    if evaluation is not None:
+        judged = _examples(evaluation, schema, f"{origin} for evaluation")
     else:
-        held, kept = hold_out(len(examples), evaluation_fraction, seed)
+        held, kept = (
+            schema.split.indices(frame, origin)
+            if schema.split
+            else hold_out(len(train), evaluation_fraction, seed)
+        )
+        train, judged = train.take(kept), train.take(held)
     classes = schema.label.classes if schema.label else ()
     kinds: Mapping[int, Kind] = {0: "regression", 2: "binary"}
     return Task(
@@ -115,11 +121,24 @@ def task_from_frame(
         classes=classes,
         target=schema.target,
         schema=schema,
-        train=examples.take(kept),
-        evaluation=examples.take(held),
+        train=train,
+        evaluation=judged,
         evaluation_name=evaluation_name,
         source=source,
-        evaluation_public=schema.evaluation_public,
+        evaluation_public=schema.evaluation_public or evaluation_public,
+    )
+
+
+def _examples(frame: "pd.DataFrame", schema: Schema, origin: str) -> Examples:
+    schema.check(frame, origin)
+    if not len(frame):
+        raise DataError(f"{origin} has no records.")
+    schema.check_values(frame, origin)
+    return Examples(
+        x=schema.encode(frame),
+        y=schema.answers(frame),
+        groups=schema.groups(frame),
+        holders=schema.owners(frame),
     )
 
 

@@ -22,9 +22,10 @@ from fedsafe.findings.intervals import (
     wilson,
 )
 from fedsafe.findings.metric import Direction, Metric
-from fedsafe.findings.registry import METRICS, find_metric, register_metric
+from fedsafe.findings.registry import BUILT_IN_METRICS, METRICS, find_metric, register_metric
 
 __all__ = [
+    "BUILT_IN_METRICS",
     "METRICS",
     "PROPORTION_INTERVALS",
     "Bound",

@@ -10,6 +10,9 @@ from fedsafe.findings.metric import Metric
 
 _METRICS: dict[str, Metric] = {metric.name: metric for metric in BUILT_IN}
 
+BUILT_IN_METRICS: frozenset[str] = frozenset(_METRICS)
+"""The names that only assessors of FedSafe may report."""
+
 METRICS: Mapping[str, Metric] = MappingProxyType(_METRICS)
 """Every registered metric by name; read only."""
 

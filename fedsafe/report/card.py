@@ -194,7 +194,7 @@ def _brackets(findings: Sequence[Json]) -> list[Bracket]:
         place = finding.get("where") or {}
         if (
             finding["metric"] in (_CERTIFIED, _ATTACKED)
-            and finding["status"] == "measured"
+            and finding.get("value") is not None
             and "radius" in place
         ):
             size = formats.where({key: place[key] for key in ("norm", "radius") if key in place})
@@ -228,7 +228,8 @@ def _strongest(findings: Sequence[Json]) -> list[str]:
     for finding in findings:
         table = (finding.get("detail") or {}).get("table")
         if finding["metric"] == "interpretability.top_feature_share" and isinstance(table, Sequence):
-            rows = sorted(table, key=lambda row: row["mean_abs"], reverse=True)
+            known = [row for row in table if row.get("mean_abs") is not None]
+            rows = sorted(known, key=lambda row: row["mean_abs"], reverse=True)
             return [str(row["column"]) for row in rows[:_STRONGEST]]
     return []
 

@@ -126,7 +126,9 @@ def finding_cell(finding: Mapping[str, Any]) -> Cell:
     value, ends = finding.get("value"), finding.get("interval")
     anchors = {key: entry for key, entry in (finding.get("anchors") or {}).items() if entry is not None}
     detail = finding.get("detail") or {}
-    notes = [f"{formats.status(key)}: {formats.quantity(entry, unit)}" for key, entry in anchors.items()]
+    # A number in the target's own unit means nothing without that unit.
+    own = f" {detail['unit']}" if unit == formats.TARGETS_UNIT and detail.get("unit") else ""
+    notes = [f"{formats.status(key)}: {formats.quantity(entry, unit)}{own}" for key, entry in anchors.items()]
     extremes = detail.get("extremes")
     if isinstance(extremes, Mapping):
         notes.insert(0, f"from {extremes.get('low')} to {extremes.get('high')}")
@@ -143,8 +145,8 @@ def finding_cell(finding: Mapping[str, Any]) -> Cell:
         about=known.description if known else "",
         where=formats.where(finding.get("where")),
         status=str(finding["status"]),
-        value=formats.quantity(value, unit),
-        interval=formats.interval(ends, unit),
+        value=formats.quantity(value, unit) + (own if value is not None else ""),
+        interval=formats.interval(ends, unit) + (own if ends else ""),
         method=method,
         n="" if count is None else f"{count:,}",
         unit="" if count is None else str(finding.get("n_unit") or ""),

@@ -35,7 +35,11 @@ def learning(reading: Reading) -> list[str]:
             intervals=intervals,
             anchors=anchors,
         ),
-        plots.learning_plot(numbers, [line.metrics.get("loss") for line in reading.rounds], label="loss"),
+        plots.learning_plot(
+            numbers,
+            [line.metrics.get("loss") for line in reading.rounds],
+            label=f"loss{', encoded units' if reading.kind == 'regression' else ''}",
+        ),
     ]
 
 
@@ -63,7 +67,7 @@ def attributions(findings: Sequence[Json]) -> dict[str, Any] | None:
         table = (finding.get("detail") or {}).get("table")
         if isinstance(table, list) and table and "mean_abs" in table[0]:
             rows = sorted(
-                (row for row in table if row["mean_abs"] is not None), key=lambda row: -row["mean_abs"]
+                (row for row in table if row.get("mean_abs") is not None), key=lambda row: -row["mean_abs"]
             )
             shown = rows[:_MOST_BARS]
             plot = plots.bars_plot(

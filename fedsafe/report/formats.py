@@ -16,6 +16,9 @@ from fedsafe.findings import Metric, find_metric
 ABSENT = "\N{EN DASH}"
 """What stands where there is no number."""
 
+TARGETS_UNIT = "target's unit"
+"""The unit of metrics whose findings say in their detail which unit that is."""
+
 MARKS: Mapping[str, str] = {
     "measured": "●",
     "insufficient": "◌",

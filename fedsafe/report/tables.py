@@ -156,7 +156,7 @@ def _closing_finding(findings: Sequence[Json]) -> list[ClosingRow]:
     """The worst measured slice of one metric, and how many slices stand behind it."""
     if not findings:
         return []
-    measured = [finding for finding in findings if finding["status"] == "measured"]
+    measured = [finding for finding in findings if finding.get("value") is not None]
     known = formats.metric(str(findings[0]["metric"]))
     pick = min if known is not None and known.direction == "higher" else max
     worst = finding_cell(pick(measured, key=lambda finding: finding["value"]) if measured else findings[0])

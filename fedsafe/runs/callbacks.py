@@ -1,8 +1,10 @@
 """Who is told what happens in a run."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from fedsafe.errors import ConfigError
 from fedsafe.records import End, Round, Start
 from fedsafe.runs.judge import Assessment
 
@@ -51,3 +53,32 @@ class Callback(Protocol):
             end: The last line of the record.
         """
         ...
+
+
+_METHODS = ("on_start", "on_round", "on_assessment", "on_end")
+
+
+def require_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """The callbacks of a run, before anything is made.
+
+    Args:
+        callbacks: A list or another sequence of them.
+
+    Raises:
+        ConfigError: It is no sequence, or an entry lacks a method of :class:`Callback`.
+    """
+    if isinstance(callbacks, str | bytes | dict) or not isinstance(callbacks, Iterable):
+        raise ConfigError(f"callbacks is {type(callbacks).__name__}: {callbacks!r}; give a list of callbacks")
+    given = tuple(callbacks)
+    for position, callback in enumerate(given):
+        if isinstance(callback, type):
+            raise ConfigError(
+                f"callbacks[{position}] is the class {callback.__name__}: give an instance, {callback.__name__}()"
+            )
+        lacking = [name for name in _METHODS if not callable(getattr(callback, name, None))]
+        if lacking:
+            raise ConfigError(
+                f"callbacks[{position}], a {type(callback).__name__}, has no method {' and no '.join(lacking)}: a "
+                f"callback has {', '.join(_METHODS)}; what only writes is a sink, see fedsafe.runs.sinks.SinkCallback"
+            )
+    return given

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -141,7 +141,7 @@ class ServerOptimizerConfig(_Section):
                 raise ConfigError(
                     f"server.optimizer.{key} belongs to {' and '.join(owners)}, not to {name!r}, which has "
                     f"{', '.join(own)}: name {' or '.join(owners)}, or leave it out by setting the whole table, "
-                    f'server.optimizer = {{ name = "{name}", lr = {values.get("lr", own["lr"])} }}'
+                    f'server.optimizer = {{ name = "{name}", lr = {own["lr"]} }}'
                 )
         return {**own, **values}
 
@@ -320,7 +320,8 @@ def _explain(error: ValidationError) -> str:
     value = problem["input"]
     shown = f" = {value!r}" if not isinstance(value, dict | list) or len(str(value)) < 60 else ""
     if problem["type"] == "model_type":
-        return f"configuration {where}{shown}: it is a section with the keys {', '.join(_fields(parts))}"
+        off = "; leave it out to have none" if _optional(parts) else ""
+        return f"configuration {where}{shown}: it is a section with the keys {', '.join(_fields(parts))}{off}"
     off = "; inf turns this level off" if parts[-1] == "epsilon" else ""
     return f"configuration {where}{shown}: {_lower(problem['msg'])}{off}"
 
@@ -339,10 +340,23 @@ def _fields(path: Sequence[str]) -> list[str]:
         if name not in section.model_fields:
             return []
         annotation = section.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        sections = [
+            branch
+            for branch in get_args(annotation) or (annotation,)  # a section, or one that may be left out
+            if isinstance(branch, type) and issubclass(branch, BaseModel)
+        ]
+        if not sections:
             return []
-        section = annotation
+        section = sections[0]
     return list(section.model_fields)
+
+
+def _optional(path: Sequence[str]) -> bool:
+    """Whether a section may be absent, which turns off what it is about."""
+    section: Any = Config
+    for name in path[:-1]:
+        section = section.model_fields[name].annotation
+    return type(None) in get_args(section.model_fields[path[-1]].annotation)
 
 
 def _lower(message: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+from fedsafe.assess.options import unknown_option
 from fedsafe.errors import ConfigError, FedSafeError
 from fedsafe.extensions import one_line, resolve
 from fedsafe.records import End, Json, Round, Start, dumps
@@ -132,22 +133,35 @@ def make_sinks(specs: Sequence[str | Mapping[str, Any]], folder: Path) -> list[S
         folder: The run folder, which need not be there yet: write when the first event comes.
 
     Raises:
-        ConfigError: A sink cannot be found or made, needs a package that is not installed, or is none.
+        ConfigError: A sink cannot be found or made, needs a package that is not installed, is none, or is named twice
+            with the same options.
     """
+    for position, spec in enumerate(specs):
+        if _table(spec) in [_table(other) for other in specs[:position]]:
+            raise ConfigError(
+                f"sinks names {spec!r} twice: each event would be written twice; leave one out."
+            )
     return [_make(spec, folder) for spec in specs]
 
 
+def _table(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": spec} if isinstance(spec, str) else dict(spec)
+
+
 def _make(spec: str | Mapping[str, Any], folder: Path) -> Sink:
-    table = {"name": spec} if isinstance(spec, str) else dict(spec)
+    table = _table(spec)
     name = table.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError(f"sinks: {spec!r} needs a `name`, such as 'csv'.")
     factory = resolve("sink", name, SINKS)
+    wrong = unknown_option(factory, table, first=1)
+    if wrong:
+        raise ConfigError(f"The sink {name!r} cannot be made: {wrong}.")
     try:
         sink: object = factory(folder, **table)
     except FedSafeError:
         raise
-    except Exception as error:  # the factory is the user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # the factory is the user's code, which may raise anything
         raise ConfigError(f"The sink {name!r} cannot be made: {one_line(error)}.") from error
     if not isinstance(sink, Sink):
         lacking = [member for member in ("write", "close") if not hasattr(sink, member)]

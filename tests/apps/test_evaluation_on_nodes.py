@@ -1,6 +1,7 @@
 """Evaluation by clients that are Flower nodes: the scores of ``fedsafe run``, each charged and answered once."""
 
 import json
+import math
 import sys
 from collections import Counter
 
@@ -17,9 +18,13 @@ CLIENTS = 4
 @pytest.fixture(scope="module")
 def text() -> str:
     """With so little noise that a score is not at an end of its range, where two noises look alike."""
-    evaluation = {"every": 2, "epsilon": 10.0}
-    more = {"privacy__record__epsilon": 20.0, "privacy__client__epsilon": 20.0}
-    return toml(**evaluated(federation__evaluation=evaluation, **more))
+    return toml(
+        **evaluated(
+            federation__evaluation={"every": 2, "epsilon": 3.0},
+            privacy__record__epsilon=3.0,
+            privacy__client__epsilon=math.inf,
+        )
+    )
 
 
 def lines(run: Run) -> list[dict]:

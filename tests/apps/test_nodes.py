@@ -9,6 +9,7 @@ from flwr.app import Message
 from tiny_federation import play
 
 import fedsafe
+from fedsafe.apps.code import code_digest
 from fedsafe.apps.nodes import EXPERIMENT, NodeGrid, collect, connect, wait_until_connected
 from fedsafe.engine import ClientApps
 from fedsafe.errors import EngineError, PlanViolation
@@ -115,6 +116,32 @@ def test_another_version_of_fedsafe_at_a_node_is_refused(run):
         pytest.raises(EngineError, match=r"client 0 runs fedsafe .*, the server 0\.0\.0"),
     ):
         joined(run[1])
+
+
+def test_other_code_of_the_same_version_at_a_node_is_refused(run):
+    grid = nodes(0, 1)
+    joined = connect(grid, run[0], wait_for_nodes=0.01, wait_for_replies=1.0)
+    with (
+        mock.patch("fedsafe.apps.nodes.code_digest", return_value="another"),
+        pytest.raises(EngineError, match="client 0 runs other code than the server, though both are fedsafe"),
+    ):
+        joined(run[1])
+
+
+def test_code_is_told_apart_by_names_and_lines(tmp_path):
+    def digest(**files: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, text in files.items():
+            path = folder / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+        (folder / "notes.txt").write_text(str(folder))
+        return code_digest(folder)
+
+    first = digest(a="x = 1\n", b__c="y = 2\n")
+    assert digest(b__c="y = 2\r\n", a="x = 1\r\n") == first, "line endings of a system are no difference"
+    others = [digest(a="x = 2\n", b__c="y = 2\n"), digest(a="x = 1\n", b__d="y = 2\n"), digest(a="x = 1\n")]
+    assert len({first, *others}) == 4
 
 
 def test_a_node_that_never_answers_is_named(run):

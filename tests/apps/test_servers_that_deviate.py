@@ -19,8 +19,9 @@ def text() -> str:
 
 
 def ruled_by(name: str) -> str:
-    """An experiment with an aggregator that has no claim at the client level."""
-    return toml(server__aggregator=name, privacy__client__epsilon=math.inf)
+    """An experiment with an aggregator that has no claim at the client level, and at the record level none either."""
+    none = {"privacy__client__epsilon": math.inf, "privacy__record__epsilon": math.inf}
+    return toml(server__aggregator=name, **none)
 
 
 class Steady(RowRule):

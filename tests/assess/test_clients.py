@@ -152,7 +152,12 @@ def test_local_models_drown_in_noise_that_an_average_would_not():
     assert found["mean_score", "local"].value < 0.75
     budget = found["gain", "local"].detail["epsilon_of_these_steps"]
     assert budget == epsilon(SampledGaussian(rate=0.5, noise=50.0, count=4), 1e-5, COARSE)
-    assert own_budget(replace(personal(noisy).federation, delta=None), 1)["epsilon_of_these_steps"] is None
+    for which, on_top in (("local", False), ("fine_tuned", True)):
+        said = found["gain", which].detail["budget"]
+        assert "with secret noise; the noise here is public" in said
+        assert ("on top of the run's epsilon" in said) == on_top
+    bare = own_budget(replace(personal(noisy).federation, delta=None), 1, fine_tuned=False)
+    assert bare["epsilon_of_these_steps"] is None
 
 
 def test_a_model_trained_alone_is_that_of_gradient_descent_on_the_clients_records():

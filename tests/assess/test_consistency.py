@@ -11,7 +11,7 @@ from torch import nn
 
 from fedsafe.assess.consistency import Consistency, importance_consistency, strengths
 from fedsafe.assess.ranks import kendall, spearman
-from fedsafe.errors import ConfigError
+from fedsafe.errors import ConfigError, ModelError
 
 
 class Weighted(nn.Module):
@@ -104,3 +104,14 @@ def test_a_users_explainer_that_fails_is_named(monkeypatch):
     assert all("no reason" in f.reason for f in found.values())
     with pytest.raises(ConfigError, match="explainer 'nothing'"):
         Consistency(explainer="nothing")
+
+
+class Root(nn.Module):
+    def forward(self, x):
+        return (0.0 * x[:, :1]).sqrt() + x[:, 1:2]
+
+
+def test_attributions_that_are_not_finite_have_no_order():
+    subject = make_subject("binary", Root(), make_task("binary", 600))
+    with pytest.raises(ModelError, match="attributions are not finite"):
+        Consistency()(subject, rng=np.random.default_rng(0), tier="cheap")

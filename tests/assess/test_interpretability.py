@@ -131,3 +131,27 @@ def test_full_tier_in_batches_equals_one_batch(perceptron, inputs, judged, monke
     parts = explain(subject, x, np.zeros(6, np.float32), 64)
     assert parts.attribution == pytest.approx(whole.attribution, abs=1e-5)
     assert isinstance(whole.local, torch.Tensor)
+
+
+class Root(nn.Module):
+    """Finite outputs, and an infinite gradient where the first feature is 0."""
+
+    def forward(self, x):
+        return x[:, :1].clamp(min=0).sqrt() + x[:, 1:2]
+
+
+def not_a_number(forward, x, baseline, target, **options):
+    return torch.full_like(x, torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("model", "explainer"), [(Root(), "integrated_gradients"), (None, f"{__name__}:not_a_number")]
+)
+def test_attributions_that_are_not_finite_fail_with_a_reason(linear, inputs, judged, model, explainer):
+    x = inputs(300)
+    x[:, 0] = 0.0
+    subject = judged(model or linear(WEIGHT, 0.2), x, np.ones(300, dtype=np.int64))
+    found = run(subject, explainers=(explainer,))
+    assert {finding.status for finding in found.values()} == {"failed"}
+    assert len(found) == 8
+    assert "not finite for 256 of 256 examples" in found["top_feature_share", "zero"].reason

@@ -7,6 +7,7 @@ from sklearn import metrics
 from torch import nn
 
 from fedsafe.assess.calibration import reliability
+from fedsafe.assess.classification import classification
 from fedsafe.assess.performance import Performance
 from fedsafe.assess.ranking import auc
 
@@ -176,3 +177,12 @@ def test_a_single_example_gives_no_interval_of_a_mean(judged):
     x, y = honest(1)
     finding = run(judged(Echo(), x, y))["nll"]
     assert (finding.status, finding.interval) == ("measured", None)
+
+
+def test_a_vocabulary_of_classes_needs_no_square_of_memory():
+    classes, y = 100_001, np.arange(20) * 7
+    logits = np.zeros((20, classes))
+    logits[np.arange(20), y] = np.log(classes - 1)  # the true class has probability 1/2
+    found = classification(logits, y, classes, np.random.default_rng(0), {})
+    brier = next(finding for finding in found if finding.metric == "performance.brier")
+    assert brier.value == pytest.approx(0.25 + 0.25 / (classes - 1))

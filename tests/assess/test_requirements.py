@@ -146,6 +146,13 @@ def test_json_form_has_the_keys_of_the_run_folder():
         ({"metric": ACCURACY, "op": ">=", "threshold": 1, "severity": "may"}, "severity 'may'"),
         ({"metric": ACCURACY, "op": ">=", "threshold": 1, "where": {"a": [1]}}, "where"),
         ("accuracy > 1", "not a table"),
+        ({"metric": ACCURACY, "op": ">=", "threshold": 90}, ">= 90 would never pass; a share of 90 % is 0.9"),
+        ({"metric": ACCURACY, "op": "<=", "threshold": 90}, "<= 90 would always pass"),
+        ({"metric": ACCURACY, "op": ">=", "threshold": -0.1}, "would always pass"),
+        (
+            {"metric": "performance.nll", "op": "<", "threshold": -2},
+            "between 0 and inf: < -2 would never pass",
+        ),
     ],
 )
 def test_a_wrong_requirement_is_refused_by_position_and_name(table, words):
@@ -154,3 +161,8 @@ def test_a_wrong_requirement_is_refused_by_position_and_name(table, words):
     with pytest.raises(ConfigError, match="requirement 2") as error:
         parse_requirements([good, table])
     assert words in str(error.value)
+
+
+def test_a_threshold_at_the_end_of_the_range_is_a_requirement():
+    for metric, threshold in ((ACCURACY, 0.0), (ACCURACY, 1.0), (GAP, 0.0), ("privacy.epsilon", 1e6)):
+        assert require(metric, ">=", threshold).threshold == threshold

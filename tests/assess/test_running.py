@@ -11,8 +11,9 @@ from torch import nn
 
 from fedsafe.assess import ASSESSORS, DEFAULT, Cost, find_assessor, run_assessors
 from fedsafe.errors import ConfigError, DataError, ModelError
-from fedsafe.findings import proportion
+from fedsafe.findings import Metric, proportion, register_metric
 
+MINE = register_metric(Metric(name="made.share", unit="share", direction="higher", description="Made.")).name
 CLAIMS = (
     {"unit": "record", "epsilon": 3.0, "delta": 1e-5, "adversary": "server", "group_epsilon": 7.5},
     {"unit": "client", "epsilon": None},
@@ -41,7 +42,7 @@ class Made:
 
 
 def good(subject, rng):
-    return [proportion("performance.accuracy", int(rng.integers(0, 1000)), 1000)]
+    return [proportion(MINE, int(rng.integers(0, 1000)), 1000)]
 
 
 def test_what_a_complete_subject_lacks_is_listed():
@@ -82,6 +83,43 @@ def test_a_wrong_return_type_is_refused_by_name(subject, returned, words):
     assert words in finding.reason
 
 
+@pytest.mark.parametrize("error", [SystemExit(5), MemoryError()])
+def test_an_assessor_cannot_end_the_process(subject, error):
+    def leave(subject, rng):
+        raise error
+
+    found = run_assessors(subject, [Made("leaver", leave), Made("good", good)], rng_seed=0, tier="cheap")
+    assert f"'leaver' failed: {type(error).__name__}" in found["leaver"][0].reason
+    assert found["good"][0].status == "measured"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (["performance.accuracy"], "'performance.accuracy' is a metric of FedSafe's own assessors"),
+        (["assess.completed"], "register_metric"),
+        ([MINE, MINE], f"two findings of '{MINE}' with the same where"),
+    ],
+)
+def test_no_assessor_can_answer_for_another_or_twice(subject, metrics, words):
+    def call(subject, rng):
+        return [proportion(metric, 1, 1, where={"a": 1}) for metric in metrics]
+
+    # Nor by the name of the built-in one.
+    (finding,) = run_assessors(subject, [Made("performance", call)], rng_seed=0, tier="cheap")["performance"]
+    assert (finding.metric, finding.status) == ("assess.completed", "failed")
+    assert words in finding.reason
+    assert "'performance' failed" in finding.reason
+
+
+def test_slices_of_one_metric_are_no_repetition(subject):
+    def call(subject, rng):
+        return [proportion(MINE, 1, 2, where={"a": number}) for number in range(3)]
+
+    found = run_assessors(subject, [Made("made", call)], rng_seed=0, tier="cheap")["made"]
+    assert [finding.where["a"] for finding in found] == [0, 1, 2]
+
+
 def test_adding_an_assessor_does_not_change_another(subject):
     alone = run_assessors(subject, [Made("b", good)], rng_seed=0, tier="cheap")
     both = run_assessors(subject, [Made("a", good), Made("b", good)], rng_seed=0, tier="cheap")
@@ -96,7 +134,7 @@ def test_an_assessor_cannot_damage_the_model_nor_global_randomness(subject):
         with torch.no_grad():
             for parameter in subject.model.parameters():
                 parameter.zero_()
-        return [proportion("performance.accuracy", int(torch.randint(0, 1000, ())), 1000)]
+        return [proportion(MINE, int(torch.randint(0, 1000, ())), 1000)]
 
     before, state = copy.deepcopy(subject.model.state_dict()), torch.get_rng_state()
     first = run_assessors(subject, [Made("vandal", vandal)], rng_seed=0, tier="cheap")
@@ -139,6 +177,14 @@ def test_names_are_found_or_refused_with_the_nearest(subject):
     ):
         with pytest.raises(ConfigError, match=words):
             find_assessor(spec)
+    for options, words in (
+        ({"atacks": ["fgsm"]}, "did you mean 'attacks'"),
+        ({"zzz": 1}, "its options are .*radii"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            find_assessor({"name": "robustness", **options})
+    with pytest.raises(ConfigError, match="it has no options"):
+        find_assessor({"name": "performance", "zzz": 1})
     with pytest.raises(ConfigError, match="two assessors are named 'privacy'"):
         run_assessors(subject, ["privacy", "privacy"], rng_seed=0, tier="cheap")
     with pytest.raises(ConfigError, match="tier 'quick'"):

@@ -143,6 +143,25 @@ def test_a_fixed_part_without_a_row_for_each_record_is_refused():
         precompute(FixedFeatures(Sums(), nn.Linear(1, 3)), data()[0])
 
 
+@pytest.mark.parametrize("part", ["fixed", "head"])
+def test_a_part_that_is_no_module_is_refused(part):
+    parts = {"fixed": nn.Flatten(), "head": nn.Linear(64, 3)} | {part: lambda x: x}
+    with pytest.raises(ModelError, match=f"needs an nn.Module as its {part} part"):
+        FixedFeatures(**parts)
+
+
+def test_a_fixed_part_that_changes_its_input_is_refused_and_changes_no_record():
+    class Zeroes(nn.Module):
+        def forward(self, x):
+            return x.mul_(0).flatten(1)
+
+    x, _ = data()
+    before = x.clone()
+    with pytest.raises(ModelError, match=r"changes its input in place.*x\.clone\(\)"):
+        precompute(FixedFeatures(Zeroes(), nn.Linear(64, 3)), x)
+    assert torch.equal(x, before)
+
+
 def test_other_models_come_back_as_they_are_and_so_do_features():
     x, _ = data()
     plain = nn.Linear(3, 3)

@@ -122,9 +122,58 @@ def test_what_the_mixing_is_planted_in_is_accepted(inputs):
     assert choose_trainer(Planted(TWO_CLASSES[inputs]), cross_entropy, TWO_CLASSES[inputs]) == "stacked"
 
 
-def test_dropout_is_refused_with_the_remedy():
-    model = Planted(table(), before=nn.Dropout(0.5))
-    with pytest.raises(ModelError, match=r"random numbers in forward.*set the\s+probability to 0"):
+class Grows(nn.Module):
+    """Has a state that is no buffer."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Dropout(0.5), Grows, lambda: Does(lambda x: x.mul_(2.0))])
+def test_a_forward_that_gives_other_values_when_it_is_run_again_is_refused(make):
+    with pytest.raises(
+        ModelError, match=r"when it is run again \(dropout, or .* its input or its own state\): set"
+    ):
+        choose_trainer(Planted(table(), before=make()), cross_entropy, table())
+
+
+def test_losses_that_are_not_finite_are_called_so():
+    def rooted(model, x, y):
+        return model(x)[:, 0].sqrt()
+
+    with pytest.raises(ModelError, match=r"losses that are not finite \(\d of 5 random examples give nan\)"):
+        choose_trainer(nn.Linear(6, 2), rooted, table())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Linear(6, 2).double(), r"weight is of type torch.float64.*call \.float\(\)"),
+        (nn.Linear(6, 2).half(), r"weight is of type torch.float16.*call \.float\(\)"),
+        (nn.Sequential(nn.LazyLinear(2)), r"0.weight has no shape yet.*run the model once on one record"),
+    ],
+)
+def test_other_parameters_are_refused_with_the_remedy(model, message):
+    with pytest.raises(ModelError, match=message):
+        choose_trainer(model, cross_entropy, table())
+
+
+def leaves_when(condition):
+    def forward(x):
+        if condition(x):
+            raise SystemExit(3)
+        return x
+
+    return forward
+
+
+@pytest.mark.parametrize("condition", [lambda x: True, lambda x: len(x) > 10])
+def test_a_model_that_leaves_the_process_says_so(condition):
+    model = Planted(table(), before=Does(leaves_when(condition)))
+    with pytest.raises(ModelError, match=r"cannot run on .*SystemExit: 3"):
         choose_trainer(model, cross_entropy, table())
 
 

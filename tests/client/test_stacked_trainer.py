@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from stacked_models import CASES
 from training_problems import FOR_OPACUS, TRAINERS, compare_packings, make_jobs, make_problem
 
-from fedsafe.client import ClientJob
-from fedsafe.client.stacked import packing
+from fedsafe.client import ClientJob, LocalTraining
+from fedsafe.client.objectives import cross_entropy
+from fedsafe.client.stacked import StackedTrainer, packing
 from fedsafe.client.stacked.layers import conv
+from fedsafe.client.stacked.packing import pack
 
 
 @pytest.mark.parametrize("name", FOR_OPACUS)
@@ -66,3 +69,24 @@ def test_a_batch_that_fills_the_memory_is_treated_in_parts(monkeypatch, name):
     monkeypatch.setattr(conv, "_PATCH_VALUES", 1)
     in_parts = build("stacked", training=training).train(start, make_jobs(parts, range(3)))
     np.testing.assert_allclose(in_parts, whole, rtol=2e-5, atol=2e-6)
+
+
+def test_a_large_batch_is_cut_where_single_precision_would_pass_the_margin_and_added_in_double():
+    """Records whose gradients all point one way make the longest sum; one more moves it by no more than the clip."""
+    count, clip = 20_000, 1.0
+    x, y = torch.full((count, 1), 3.0), torch.zeros(count, dtype=torch.int64)
+    model = torch.nn.Linear(1, 1, bias=False)
+    by = LocalTraining(learning_rate=1.0, steps=1, rate=1.0, clip=clip, noise=0.0)
+    trainer = StackedTrainer(model, cross_entropy, x, y, by)
+    seen = []
+    trainer._sum = lambda *arguments: seen.append(StackedTrainer._sum(trainer, *arguments)) or seen[-1]
+    sums = []
+    for records in (count, count - 1):
+        seen.clear()
+        (packed,) = pack([make_jobs([np.arange(records)], [0])[0]], by, 2)
+        assert packed.size == 1
+        assert max(rows.shape[1] for part in packed.steps for rows, _ in part) <= 4096
+        trainer.train(np.full(1, 5.0, np.float32), make_jobs([np.arange(records)], [0]))
+        assert len(seen) == 5
+        sums.append(sum(part.double().item() for part in seen))
+    assert 0.99 * clip < abs(sums[0] - sums[1]) <= clip

@@ -178,10 +178,12 @@ def test_validation_is_taken_before_the_clients_are_cut_and_the_default_leaves_t
 
 
 def test_one_record_of_a_client_always_remains_for_training():
-    cut = made(clients=400, client_validation=0.5)
-    assert not any(map(len, cut.validation))
-    with pytest.raises(DataError, match="No client has two records"):
-        made(clients=400, client_validation=0.5, evaluation="client_validation")
+    cut = made(clients=250, client_validation=0.9)
+    assert min(map(len, cut.records)) == 1
+    assert {len(held) for held in cut.validation} == {0, 1}
+    for evaluation in ("test", "client_validation"):
+        with pytest.raises(DataError, match=r"No client has two records.*client_validation = 0\.5 to 0"):
+            made(clients=400, client_validation=0.5, evaluation=evaluation)
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,14 @@ def test_the_options_and_the_seed_reach_the_partitioner():
     [
         ({"name": "flwr:DirichletPartitoner"}, ConfigError, "Did you mean 'DirichletPartitioner'"),
         ({"name": "flwr:VerticalEvenPartitioner"}, ConfigError, "has no such partitioner"),
-        ({"name": "flwr:DirichletPartitioner"}, DataError, "failed: TypeError: .*'alpha'"),
-        ({"name": "flwr:IidPartitioner", "alpha": 1}, DataError, "unexpected keyword argument 'alpha'"),
+        ({"name": "flwr:DirichletPartitioner"}, ConfigError, "needs the option 'alpha': set it"),
+        ({"name": "flwr:DirichletPartitioner", "alhpa": 1}, ConfigError, "'alhpa'. Did you mean 'alpha'"),
+        (
+            {"name": "flwr:IidPartitioner", "alpha": 1},
+            ConfigError,
+            r"\(flwr:Iid.* has the unknown option 'alpha'",
+        ),
+        ({"name": "flwr:DirichletPartitioner", "alpha": "x"}, DataError, "failed: "),
         ({"name": "flwr:SizePartitioner", "partition_sizes": [100, 500]}, DataError, "must give 8 non-empty"),
     ],
 )

@@ -73,15 +73,16 @@ def test_the_kind_is_read_from_the_targets_and_can_be_said(y, more, kind, output
 
 def test_a_regression_is_encoded_by_its_public_bounds():
     y = np.linspace(0, 10, 40)
-    task = as_task((X, y), evaluation=(X, y), **BOUNDS, target=(2, 6))
-    np.testing.assert_allclose(task.target.decode(task.train.y), np.clip(y, 2, 6), atol=1e-6)
+    task = as_task((X, y), evaluation=(X, y), **BOUNDS, target=(0.1, 9.9))
+    np.testing.assert_allclose(task.target.decode(task.train.y), np.clip(y, 0.1, 9.9), atol=1e-6)
+    assert task.train.y.max() == 1.0
 
 
 def test_inputs_are_clamped_to_the_public_range_and_never_scaled():
-    task = as_task((X, Y), evaluation=(X, Y), low=0.2, high=0.6)
-    np.testing.assert_array_equal(
-        task.train.x, np.clip(X.astype(np.float32), np.float32(0.2), np.float32(0.6))
-    )
+    low, high = np.float32(0.02), np.float32(0.99)
+    task = as_task((X, Y), evaluation=(X, Y), low=0.02, high=0.99)
+    np.testing.assert_array_equal(task.train.x, np.clip(X.astype(np.float32), low, high))
+    assert (task.train.x != X.astype(np.float32)).any()
     images = as_task((RNG.integers(0, 256, (40, 1, 4, 4), dtype=np.uint8), Y), low=0, high=255)
     assert images.train.x.dtype == np.float32
     assert images.signature.inputs == (1, 4, 4)
@@ -196,14 +197,18 @@ def test_what_is_not_said_or_does_not_fit_is_refused_with_a_remedy(data, options
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        ((X, Y[:-1]), BOUNDS, "needs x of shape"),
-        ((X[:0], Y[:0]), BOUNDS, "with records"),
-        ((X, np.array(["a"] * 40)), BOUNDS, "y of the data holds <U1, not numbers"),
+        ((X, Y[:-1]), BOUNDS, "need x of shape"),
+        ((X[:0], Y[:0]), BOUNDS, "n at least 1"),
+        ((X, np.array(["a"] * 40)), BOUNDS, "y of the data holds <U1, not real numbers"),
         ((X, Y + 0.5), {**BOUNDS, "kind": "binary"}, "whole numbers, from 0"),
         ((X, Y - 1), {**BOUNDS, "classes": 2}, r"lies outside 0\.\.1"),
         ((np.full((40, 2), np.nan), Y), BOUNDS, "not finite"),
         (fails, {**BOUNDS, "clients": 2}, "data of client 0 could not be made: RuntimeError: no disk 0"),
-        (lambda client: (X[:, : 1 + client], Y), {**BOUNDS, "clients": 2}, "Client 1 has records of shape"),
+        (
+            lambda client: (X[:, : 1 + client], Y),
+            {**BOUNDS, "clients": 2},
+            r"Client 1 has x and y .* = \(2,\) and \(\), client 0 \(1,\)",
+        ),
         ([(X[0], 1), (X[1, :2], 0), (X[0], 1)], BOUNDS, "cannot be read as"),
     ],
 )

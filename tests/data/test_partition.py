@@ -1,5 +1,6 @@
 """A partition gives every record to one client, with the sizes and label mixes that were asked for."""
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -246,9 +247,47 @@ def test_a_custom_partition_is_checked(tmp_path, monkeypatch):
     labels = np.zeros(9, np.int64)
     parts = partition(labels, 3, {"name": "custom_partition:slices"}, 0)
     assert [part.tolist() for part in parts] == [[6, 7, 8], [3, 4, 5], [0, 1, 2]]
-    with pytest.raises(DataError, match=r"3 non-empty index arrays that hold each of 0\.\.8 exactly once"):
+    with pytest.raises(DataError, match=r"3 non-empty .* that hold each of 0\.\.8 exactly once"):
         partition(labels, 3, {"name": "custom_partition:slices", "drop": 1}, 0)
     with pytest.raises(ConfigError, match="cannot be imported"):
         partition(labels, 3, {"name": "custom_partition:absent"}, 0)
     with pytest.raises(DataError, match="'custom_partition:broken' failed: RuntimeError: no shards"):
         partition(labels, 3, {"name": "custom_partition:broken"}, 0)
+
+
+def rewrites(labels, clients, seed):
+    labels[:] = 0
+    return np.array_split(np.arange(len(labels)), clients)
+
+
+def gives(parts, labels, clients, seed):
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("parts", "got"),
+    [
+        (None, "got NoneType"),
+        ("abc", "got str"),
+        ({0: [0], 1: [1]}, "got dict"),
+        (["ab", "c"], "client 0 got <U2 of shape ()"),
+        ([[0, 1], np.array([2.0, 3.0])], "client 1 got float64"),
+        ([np.array([0.4, 1.4]), [2, 3]], "client 0 got float64"),
+        ([np.array([True, True]), [2, 3]], "client 0 got bool"),
+        ([[[0, 1]], [[2, 3]]], "client 0 got int64 of shape (1, 2)"),
+        ([[0, 1], [[2], [3, 4]]], "client 1 cannot be read: ValueError"),
+        ([[0, 1, 2, 3], []], "got 2 arrays with 4 indices in all, 1 empty"),
+    ],
+)
+def test_what_a_custom_partition_gives_is_never_converted(parts, got):
+    spec = {"name": "test_partition:gives", "parts": parts}
+    with pytest.raises(DataError, match=f"'test_partition:gives' must give 2 non-empty .*{re.escape(got)}"):
+        partition(np.arange(4) % 2, 2, spec, 0)
+
+
+def test_a_custom_partition_cannot_rewrite_the_labels():
+    labels = np.arange(6) % 2
+    with pytest.raises(DataError, match="read-only"):
+        partition(labels, 2, {"name": "test_partition:rewrites"}, 0)
+    assert labels.tolist() == [0, 1, 0, 1, 0, 1]
+    labels += 1  # and the caller's array can still be written

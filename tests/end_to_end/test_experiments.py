@@ -45,7 +45,7 @@ def test_an_experiment_runs_on_its_own_data(name, tmp_path):
     values["assess"]["require"] = []
     finished = run(make_config(values), out=tmp_path / "run")
     findings = finished.findings()
-    assert not (findings["status"] == "failed").any(), findings["reason"].dropna().tolist()
+    assert not (findings["status"] == "failed").any(), findings["detail"].tolist()
     assert (findings[findings["assessor"] == "performance"]["status"] == "measured").any()
     for claim in finished.claims:
         target = values["privacy"][claim["unit"]]["epsilon"]

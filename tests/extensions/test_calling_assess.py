@@ -14,7 +14,18 @@ from torch import nn
 import fedsafe as package
 from fedsafe.assess import ASSESSORS, Subject
 from fedsafe.errors import ConfigError, DataError, FedSafeError, ModelError
-from fedsafe.findings import proportion
+from fedsafe.findings import Metric, proportion, register_metric
+
+POSITIVE = register_metric(
+    Metric(
+        name="labels.positive",
+        unit="share",
+        low=0.0,
+        high=1.0,
+        direction="higher",
+        description="Positive labels.",
+    )
+)
 
 
 class Labels:
@@ -26,7 +37,7 @@ class Labels:
 
     def __call__(self, subject, *, rng, tier):
         y = subject.evaluation.y
-        return [proportion("performance.accuracy", int(y.sum()), len(y), data=tier)]
+        return [proportion(POSITIVE.name, int(y.sum()), len(y), data=tier)]
 
 
 class Broken(Labels):

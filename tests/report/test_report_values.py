@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from fixture_findings import EXAMPLES
 from fixture_run import FixtureRun
 
 from fedsafe.findings import wilson
-from fedsafe.report import closing_table, formats, plots, read_run
+from fedsafe.report import closing_table, formats, plots, read_run, render
+from fedsafe.report.card import render_card
 from fedsafe.report.cells import finding_cell, latest_findings, scorecard
 from fedsafe.report.tables import headline
 from fedsafe.store import RunFolder
@@ -193,3 +195,79 @@ def test_a_metric_that_was_never_measured_is_a_row_with_its_reason(tmp_path):
     row = next(row for row in closing_table(path) if row.section == "finding")
     assert (row.value, row.status) == (formats.ABSENT, "unreliable")
     assert "PGD missed" in row.detail
+
+
+def emptied(value, names, key=""):
+    """A copy whose numbers under any of these keys are None; with no keys, all numbers."""
+    if isinstance(value, dict):
+        return {name: emptied(entry, names, name) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [emptied(entry, names, key) for entry in value]
+    number = isinstance(value, int | float) and key != "round"
+    return None if number and (not names or key in names) else value
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        ("value",),
+        ("interval",),
+        ("mean_abs",),
+        ("low", "high"),
+        ("quantiles",),
+        ("clean", "chance"),
+        ("n",),
+    ],
+)
+def test_report_card_and_closing_table_survive_numbers_that_are_none(full, names):
+    reading = read_run(full)
+    lines = [emptied(dict(line), names) for line in reading.findings]
+    assert lines != list(reading.findings)
+    with_none = replace(reading, findings=tuple(lines))
+    assert "Scorecard" in render(with_none)
+    assert "## Evaluation" in render_card(with_none)
+
+
+def test_a_run_whose_findings_have_no_value_at_all_closes_with_a_table(tmp_path):
+    path = FixtureRun(rounds=10).build(tmp_path / "run")
+    run = RunFolder.open(path)
+    lines = [emptied(line, ()) for line in run.read("findings.jsonl")]
+    run.truncate_after("findings.jsonl", lambda line: False)
+    for line in lines:
+        run.append("findings.jsonl", line)
+    shown = [row.value for row in closing_table(path) if row.section == "finding"]
+    assert shown
+    assert set(shown) == {formats.ABSENT}
+
+
+def test_an_error_in_the_targets_own_unit_names_that_unit(full):
+    finding = {
+        "assessor": "performance",
+        "metric": "performance.mae",
+        "status": "measured",
+        "round": 40,
+        "value": 4.25,
+        "interval": [4.0, 4.5],
+        "anchors": {"predicting_the_median": 9.5},
+        "detail": {"target": "pressure", "unit": "mmHg"},
+    }
+    cell = finding_cell(finding)
+    assert (cell.value, cell.interval) == ("4.25 mmHg", "[4, 4.5] mmHg")
+    assert cell.note == "predicting the median: 9.5 mmHg"
+    reading = replace(read_run(full), findings=(finding,))
+    assert "4.25 mmHg" in render(reading)
+    assert "4.25 mmHg" in render_card(reading)
+    missing = finding_cell({**finding, "status": "failed", "value": None, "interval": None})
+    assert (missing.value, missing.interval) == (formats.ABSENT, "")
+    unnamed = finding_cell({**finding, "detail": {"unit": ""}})
+    assert unnamed.value == "4.25"
+
+
+def test_the_loss_of_a_regression_is_in_encoded_units(full):
+    reading = read_run(full)
+    assert "encoded units (the target" not in render(reading)
+    numbers = replace(
+        reading, start=replace(reading.start, task={**reading.start.task, "kind": "regression"})
+    )
+    assert "Mean loss, in encoded units (the target" in render(numbers)

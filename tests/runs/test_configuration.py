@@ -84,3 +84,18 @@ def test_later_overrides_win():
 def test_a_value_is_never_converted_to_fit(wrong):
     with pytest.raises(ConfigError, match="configuration"):
         make_config(wrong)
+
+
+def test_a_section_that_may_be_left_out_says_its_keys_and_how_to_leave_it_out():
+    for value in (True, "yes", 3):
+        with pytest.raises(ConfigError, match="keys every, noised, epsilon; leave it out to have none"):
+            make_config({"federation": {"evaluation": value}})
+    with pytest.raises(ConfigError, match=r"did you mean 'federation\.evaluation\.noised'"):
+        make_config({"federation": {"evaluation": {"noise": True}}})
+    with pytest.raises(ConfigError, match=r"keys name, rate$"):
+        make_config({"federation": {"cohort": 0.3}})
+
+
+def test_another_optimizer_is_suggested_with_its_own_learning_rate():
+    with pytest.raises(ConfigError, match=r'server\.optimizer = \{ name = "adam", lr = 0\.1 \}'):
+        read_config(None, ["server.optimizer.name=adam"])

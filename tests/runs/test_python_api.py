@@ -159,3 +159,23 @@ def test_evaluation_on_validation_records_keeps_them_out_of_training(tmp_path):
     assert start.task["train_records"] == 180
     assert start.task["evaluation_records"] == 60
     assert "private" in start.task["evaluation"]
+
+
+@pytest.mark.parametrize("about", [["low", 0], {"data": 3, "low": 0, "high": 1}])
+def test_what_is_said_about_data_is_a_mapping_without_the_data(about, tmp_path):
+    with pytest.raises(ConfigError, match="`about` is"):
+        fedsafe_package.run(
+            config(), data=(np.zeros((4, 2)), np.arange(4) % 2), about=about, out=tmp_path / "out"
+        )
+
+
+def test_other_public_bounds_are_other_data_to_a_resumed_run(tmp_path):
+    rng = np.random.default_rng(0)
+    data = rng.random((240, 3)), rng.integers(0, 2, 240)
+    values, out = config(assess__assessors=["performance"]), tmp_path / "run"
+    fedsafe_package.run(values, data=data, about={"low": 0, "high": 1}, out=out)
+    lines = (out / "record.jsonl").read_text().splitlines(keepends=True)
+    (out / "record.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(FedSafeError, match="data"):
+        fedsafe_package.resume(out, data=data, about={"low": -1, "high": 1})
+    assert fedsafe_package.resume(out, data=data, about={"low": 0, "high": 1}).end is not None

@@ -10,6 +10,7 @@ from tiny_federation import config
 
 from fedsafe.errors import ConfigError
 from fedsafe.runs import run
+from fedsafe.runs.callbacks import require_callbacks
 from fedsafe.runs.config import make_config
 from fedsafe.runs.file_sinks import CsvSink
 from fedsafe.runs.resume import resume
@@ -179,11 +180,16 @@ def broken(folder):
     [
         (["cvs"], "sink 'cvs' is not known: did you mean 'csv'"),
         ([{"path": "a.csv"}], "needs a `name`"),
-        ([{"name": "csv", "pth": "a.csv"}], "sink 'csv' cannot be made: TypeError: .*'pth'"),
+        (
+            [{"name": "csv", "pth": "a.csv"}],
+            "sink 'csv' cannot be made: the option 'pth' is not known: did you mean 'path'",
+        ),
         ([f"{__name__}:nothing"], r"sink .*:nothing' is a SimpleNamespace without close\."),
         ([f"{__name__}:broken"], r"sink .*:broken' cannot be made: RuntimeError: no luck\."),
         ([{"name": "jsonl", "path": "record.jsonl"}], "'record.jsonl', which belongs to the run"),
         ([{"name": "csv", "path": "x/../private/a"}], "belongs to the run"),
+        (["csv", {"name": "csv"}], "twice"),
+        ([{"name": "mlflow", "run": "a"}], "its options are experiment, tracking_uri"),
     ],
 )
 def test_a_sink_that_cannot_be_used_is_refused_before_a_folder_is_made(tmp_path, sinks, said):
@@ -343,3 +349,30 @@ def test_the_command_says_in_one_line_that_a_sink_was_dropped(fedsafe, tiny_toml
     assert command.code == 0, command.err
     assert command.err == "the sink Own failed, and the run goes on without it: OSError: no space\n"
     assert (tmp_path / "out" / "metrics.csv").is_file()
+
+
+class Deaf:
+    def on_start(self, path, start, first_round): ...
+
+    def on_end(self, end): ...
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([SinkCallback(), Deaf()], r"callbacks\[1\], a Deaf, has no method on_round and no on_assessment"),
+        ([SinkCallback], r"callbacks\[0\] is the class SinkCallback: give an instance"),
+        (SinkCallback(), "callbacks is SinkCallback"),
+        ("csv", "callbacks is str: 'csv'"),
+        (None, "callbacks is NoneType"),
+    ],
+)
+def test_callbacks_that_cannot_be_told_are_refused_by_name(given, said):
+    with pytest.raises(ConfigError, match=said):
+        require_callbacks(given)
+
+
+def test_callbacks_are_kept_in_order():
+    one, two = SinkCallback(), SinkCallback()
+    assert require_callbacks([one, two]) == (one, two)
+    assert require_callbacks(()) == ()

@@ -1,9 +1,16 @@
 """One step of DP-SGD for a whole stack of clients.
 
 Guarantees:
-    The sum that noise is added to moves by at most ``clip`` when one example is zeroed out, for batches of up to
-    30,000 examples (beyond, single-precision rounding of the sum itself can exceed the margin), and no client's
-    bits depend on another client.
+    The sum that noise is added to moves by at most ``clip`` when one example is zeroed out, and no client's bits
+    depend on another client.
+
+    The first holds in exact arithmetic. In single precision an example also moves how the sums of the others round,
+    by about one unit (2^-23) of the longest partial sum, which is as many clips long as there are examples. And terms
+    of one example that cancel each other make partial sums longer: they are kept to 64 clips together, so n such
+    examples on different parameters add up to about 64 sqrt(n) units. The clip's margin of 2^-10 covers both for
+    batches of up to 4,096 examples: a trainer cuts a larger one into such parts and adds their sums in double precision
+    (``packing.py``). This is an argument about rounding that was tried on adversarial batches, and no proof for every
+    order in which a library may add.
 
     ==========================  ================================================
     example                     contribution to its client's sum
@@ -24,6 +31,11 @@ from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.alignment import aligned_rows
 from fedsafe.client.stacked.model import StackedModel, calls_by_layer
 from fedsafe.privacy.clipping import MARGIN
+
+# Terms of one example that cancel pass through the sum that all share, and round it to the unit of their own size: so
+# they may be this many clips long together, where what remains of them is at most one. An ordinary example's terms are
+# shorter, and its bits are those of its norm.
+_CANCELLING = 64
 
 
 def clipped_sum(
@@ -62,9 +74,12 @@ def clipped_sum(
         squares = squares + contribution.squares
         slack = slack + contribution.slack
     norms = squares.sqrt()
-    finite = torch.isfinite(norms) & torch.isfinite(losses.detach().view(clients, batch))
-    keep = mask & finite
     longest = norms + slack
+    for _, contribution in contributions:
+        if isinstance(contribution.mass, Tensor):
+            longest = torch.maximum(longest, contribution.mass / _CANCELLING)
+    finite = torch.isfinite(longest) & torch.isfinite(losses.detach().view(clients, batch))
+    keep = mask & finite
     factors = (clip * MARGIN / longest).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
     # A denormal factor has too few digits to bound anything: such an example is dropped.
     keep = keep & (factors >= torch.finfo(model.parameters.dtype).tiny)

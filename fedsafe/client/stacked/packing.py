@@ -24,6 +24,9 @@ _STACK_VALUES = 2**20
 # Values that they may keep for a client that is alone, so that a large batch does not fill the memory.
 _PART_VALUES = 2**25
 
+# Records whose gradients are summed in single precision: with more, the sum's rounding could pass the clip's margin.
+_PART_ROWS = 4096
+
 # Records and which of them count, both ``(size, rows)``.
 Part = tuple[NDArray[np.int64], NDArray[np.bool_]]
 
@@ -72,6 +75,8 @@ def pack(jobs: Sequence[ClientJob], training: LocalTraining, values: int) -> Ite
 
 def _most(capacity: int, values: int) -> int:
     """How many clients of a capacity share a stack at most: one, or a number that leaves no remainder."""
+    if capacity > _PART_ROWS:
+        return 1
     multiple = _multiple(capacity)
     fit = _STACK_VALUES // (capacity * values)
     return 1 if fit < 2 * multiple else fit // multiple * multiple
@@ -92,11 +97,11 @@ def _stack_size(clients: int, capacity: int) -> int:
 
 
 def _alone(job: ClientJob, batches: Sequence[NDArray[np.int64]], values: int) -> list[list[Part]]:
-    """A stack of one, each step as large as its batch and in parts if it is huge.
+    """A stack of one, each step as large as its batch and in parts if it is large.
 
     An empty batch has one record that does not count.
     """
-    most = max(1, _PART_VALUES // values)
+    most = max(1, min(_PART_ROWS, _PART_VALUES // values))
     steps = []
     for batch in batches:
         rows, count = (batch, True) if len(batch) else (job.records[:1], False)

@@ -68,6 +68,9 @@ class StackedTrainer:
         corrections = _corrections(jobs, start)
         for parts in packed.steps:
             change = self._sum(model, parts[0])
+            if len(parts) > 1:
+                # In double precision: what is rounded is the noised sum.
+                change = change.double()
             for part in parts[1:]:
                 change.add_(self._sum(model, part))
             if training.noise > 0.0:

@@ -147,6 +147,13 @@ class Contribution(Protocol):
     def slack(self) -> Tensor | float:
         """``(clients, batch)``: how much longer than its norm rounding can make what is summed."""
 
+    @property
+    def mass(self) -> Tensor | float:
+        """``(clients, batch)``: length of what passes through the sum if terms of an example cancel there.
+
+        The sum over its terms of their norms; zero where an example's gradient is written out before it is summed.
+        """
+
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """``(clients, ...)`` sum over examples, one tensor for each of the layer's parameters.
 

@@ -17,6 +17,7 @@ class Instantiated:
     """
 
     slack = 0.0
+    mass = 0.0
 
     def __init__(self, *gradients: Tensor) -> None:
         self._gradients = gradients
@@ -37,6 +38,8 @@ class Instantiated:
 
 def _written_out(rows: Tensor) -> Tensor:
     """Squared norms over the last dimension: in single precision where that neither overflows nor matters."""
+    if rows.shape[-1] > _WIDE:
+        return squared(rows)
     norms = torch.linalg.vector_norm(rows, dim=-1).double()
     extreme = ~(norms < _LARGE)
     if extreme.any():
@@ -48,6 +51,14 @@ def _written_out(rows: Tensor) -> Tensor:
 # The square of a larger value may overflow single precision; that of a smaller one than 1e-19 is lost, and adds
 # nothing that a clip could see.
 _LARGE = 1e15
+
+# Single precision loses what is smaller than half a unit of the sum so far, and over more values than this, that can
+# be more than the margin of the clip.
+_WIDE = 2**14
+
+# Rounding in the denormal range is off by up to 1e-45 whatever the value, which inputs shorter than the root of this
+# leave far below any clip.
+_LONG_INPUTS = 1e60
 
 
 class OuterProducts:
@@ -68,11 +79,17 @@ class OuterProducts:
         self._inputs, self._gradients, self._biases = inputs, gradients, biases
         self._positions = inputs.shape[1] // batch
         self.slack: Tensor | float = 0.0
+        self.mass: Tensor | float = 0.0
+        self._lengths = squared(inputs)
+        squares = squared(gradients) * (self._lengths + biases)
         if self._positions == 1:
-            self.squares = squared(gradients) * (squared(inputs) + biases)
+            self.squares = squares
         else:
             self.squares = self._ghost(batch)
-            self.slack = self._rounding(batch)
+            self.mass = squares.sqrt().view(len(squares), batch, -1).sum(2)
+            # The terms of a gradient may cancel, and what is left of them in the sum is rounding: at most as many
+            # units of it on each term as there are terms.
+            self.slack = self.mass * (self._positions * torch.finfo(gradients.dtype).eps)
 
     def _ghost(self, batch: int) -> Tensor:
         clients = len(self._inputs)
@@ -82,15 +99,6 @@ class OuterProducts:
         # The sum of a Gram matrix is not negative; its rounding may be.
         return pairs.sum((1, 2)).clamp(min=0.0).view(clients, batch)
 
-    def _rounding(self, batch: int) -> Tensor:
-        """The terms of a gradient may cancel, and what is left of them in the sum is rounding.
-
-        At most ``positions`` units of it on each product of norms.
-        """
-        products = (squared(self._gradients) * (squared(self._inputs) + self._biases)).sqrt()
-        slack: Tensor = products.view(len(products), batch, -1).sum(2)
-        return slack * (self._positions * torch.finfo(self._gradients.dtype).eps)
-
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`: the weight's sum, then each bias's."""
         inputs, gradients = self._inputs, self._gradients
@@ -98,6 +106,9 @@ class OuterProducts:
             factors = factors.repeat_interleave(self._positions, 1)
             keep = keep.repeat_interleave(self._positions, 1)
         scaled = gradients * factors.unsqueeze(2)
+        # Also where the maximum is NaN, which hides the others.
+        if not float(self._lengths.max()) <= _LONG_INPUTS:
+            scaled = torch.where(self._denormal(scaled).unsqueeze(2), 0.0, scaled)
         if not clean:
             # A dropped example's zero gradient meets its inputs, which is only zero if these are finite.
             scaled = torch.where(keep.unsqueeze(2), scaled, 0.0)
@@ -108,6 +119,17 @@ class OuterProducts:
             return (weight,)
         ones = inputs.new_ones(len(inputs), inputs.shape[1], 1)
         return (weight, *[aligned_product(transposed, ones)[:, :, 0]] * self._biases)
+
+    def _denormal(self, scaled: Tensor) -> Tensor:
+        """``(clients, batch * positions)``: examples to leave out, since a long input meets a denormal gradient.
+
+        Scaling rounded that gradient to few digits, and the input makes the error as large as the clip. The whole
+        example goes: its other positions may need this one to cancel.
+        """
+        tiny = torch.finfo(scaled.dtype).tiny
+        rows = (self._lengths > _LONG_INPUTS) & ((scaled != 0.0) & (scaled.abs() < tiny)).any(2)
+        examples = rows.view(len(rows), -1, self._positions).any(2)
+        return examples.repeat_interleave(self._positions, 1)
 
 
 def joined(calls: Sequence[Call], batch: int) -> tuple[Tensor, Tensor]:

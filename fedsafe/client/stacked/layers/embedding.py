@@ -57,6 +57,7 @@ class _Rows:
     """
 
     slack = 0.0
+    mass = 0.0
 
     def __init__(
         self, tokens: Tensor, gradients: Tensor, batch: int, vocabulary: int, padding: int | None
