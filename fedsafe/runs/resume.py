@@ -16,7 +16,7 @@ from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
-from fedsafe.runs.callbacks import Callback
+from fedsafe.runs.callbacks import Callback, require_callbacks
 from fedsafe.runs.compose import Parts, aggregator_of, compose, program_digest
 from fedsafe.runs.config import Config, make_config, parse_config
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
@@ -53,6 +53,7 @@ def resume(
         RecordError: The folder is not a run, is in use, or is damaged.
     """
     torch.set_num_threads(1)
+    callbacks = require_callbacks(callbacks)
     folder = RunFolder.open(path)
     with ExitStack() as stack:
         stack.enter_context(folder.lock())

@@ -31,7 +31,7 @@ from fedsafe.params import Vector
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Start
-from fedsafe.runs.callbacks import Callback
+from fedsafe.runs.callbacks import Callback, require_callbacks
 from fedsafe.runs.commit import Commit
 from fedsafe.runs.compose import (
     Parts,
@@ -86,6 +86,7 @@ def run(
     # A result must not depend on how many threads a machine has.
     torch.set_num_threads(1)
     began = time.perf_counter()
+    callbacks = require_callbacks(callbacks)
     resolved = _resolve(config)
     if resolved.engine.name == "flower" and connect is None:
         raise ConfigError(

@@ -179,3 +179,10 @@ def test_other_public_bounds_are_other_data_to_a_resumed_run(tmp_path):
     with pytest.raises(FedSafeError, match="data"):
         fedsafe_package.resume(out, data=data, about={"low": -1, "high": 1})
     assert fedsafe_package.resume(out, data=data, about={"low": 0, "high": 1}).end is not None
+
+
+@pytest.mark.parametrize("callbacks", [[object()], Diary(), [Diary]])
+def test_what_is_no_callback_is_refused_before_a_folder_exists(callbacks, tmp_path):
+    with pytest.raises(ConfigError, match="callback"):
+        run(config(), out=tmp_path / "run", callbacks=callbacks)
+    assert not (tmp_path / "run").exists()
