@@ -22,6 +22,7 @@ _FIDELITY, _KAPPA, _GAIN = "surrogate.fidelity", "surrogate.kappa", "surrogate.g
 _RULES = "surrogate.rules"
 _FEWEST = 100  # examples, half of them to fit the tree
 _RESAMPLES = 1000
+_MOST_CLASSES = 100  # that a model decides for: every resample holds the square of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +86,22 @@ class Surrogate:
         rng: np.random.Generator,
     ) -> list[Finding]:
         fit, held = halves
-        x, decided = examples.x, subject.predict(examples.x)
-        classes, context = len(subject.task.classes), subject.provenance
-        majority = int(np.bincount(decided[fit], minlength=classes).argmax())
+        x, decided, context = examples.x, subject.predict(examples.x), subject.provenance
+        # A class that the model never decides for adds nothing: a vocabulary of classes needs no square of its size.
+        known, codes = np.unique(decided, return_inverse=True)
+        classes = len(known)
+        if classes > _MOST_CLASSES:
+            reason = f"the model decides for {classes} classes, too many for the rules of a small tree"
+            metrics = (_FIDELITY, _KAPPA, _GAIN, _RULES)
+            return [not_measured(m, reason, status="not_applicable", **context) for m in metrics]
+        majority = int(np.bincount(codes[fit], minlength=classes).argmax())
         tree = self._fitted(DecisionTreeClassifier, x[fit], decided[fit])
         imitated = tree.predict(x[held])
-        cells = _confusion(decided[held], imitated, classes)
+        cells = _confusion(codes[held], np.searchsorted(known, imitated), classes)
         shuffled = rng.permutation(decided)
         control = self._fitted(DecisionTreeClassifier, x[fit], shuffled[fit])
-        chance = _confusion(shuffled[held], control.predict(x[held]), classes)
+        guessed = np.searchsorted(known, control.predict(x[held]))
+        chance = _confusion(np.searchsorted(known, shuffled[held]), guessed, classes)
         n, agreed = int(cells.sum()), int(np.trace(cells))
         fidelity = proportion(
             _FIDELITY,
@@ -113,7 +121,7 @@ class Surrogate:
         rules = self._rules(
             subject, tree, lambda value: subject.task.classes[int(tree.classes_[value.argmax()])]
         )
-        if len(np.unique(decided)) < 2:
+        if classes < 2:
             reason = "the model decides the same for every example: any rule agrees"
             missing = [not_measured(m, reason, status="not_applicable", **context) for m in (_KAPPA, _GAIN)]
             return [fidelity, *missing, rules]

@@ -1,5 +1,7 @@
 """A tree imitates a tree, and nothing else is mistaken for agreement."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -165,3 +167,28 @@ def test_few_examples_are_insufficient():
     subject = make_subject("binary", Rules(), make_task("binary", 99))
     found = Surrogate()(subject, rng=np.random.default_rng(0), tier="cheap")
     assert {finding.status for finding in found} == {"insufficient"}
+
+
+class Vocabulary(nn.Module):
+    """Decides for classes spread over a hundred thousand, by the first feature."""
+
+    def __init__(self, decided, classes):
+        super().__init__()
+        self.decided, self.classes = decided, classes
+
+    def forward(self, x):
+        outputs = torch.zeros(len(x), self.classes)
+        bins = ((x[:, 0] + 1) / 2 * self.decided).long().clamp(0, self.decided - 1)
+        outputs[torch.arange(len(x)), bins * (self.classes // self.decided)] = 1.0
+        return outputs
+
+
+def test_a_vocabulary_of_classes_needs_no_square_of_memory():
+    classes = 100_001
+    like = make_task("binary", 400)
+    task = replace(like, kind="multiclass", classes=tuple(map(str, range(classes))))
+    for decided, status in ((3, "measured"), (200, "not_applicable")):
+        subject = make_subject("multiclass", Vocabulary(decided, classes), task)
+        findings = Surrogate()(subject, rng=np.random.default_rng(0), tier="cheap")
+        assert {finding.status for finding in findings} == {status}
+        assert findings[0].value is None or findings[0].value > 0.9
