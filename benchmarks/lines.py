@@ -27,7 +27,7 @@ class Lines:
 
     def add(self, line: str, command: str, value: str, *, met: bool) -> None:
         command, value = (text.replace(str(self.folder), "TMP") for text in (command, value))
-        self.rows.append({"line": line, "command": command, "value": value, "met": met})
+        self.rows.append({"line": line, "command": command, "value": value, "met": met, "commit": _commit()})
         print(
             f"{'met      ' if met else 'FELL SHORT'} {line}\n           {command}\n           {value}",
             flush=True,
@@ -43,10 +43,9 @@ class Lines:
 
     def write(self, name: str, **more: Any) -> int:
         """Write ``results/NAME.json``; the exit code that goes with it."""
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
         result = {
             "name": name,
-            "commit": head.stdout.strip(),
+            "commit": _commit(),
             "machine": {
                 "processor": _processor(),
                 "cores": os.cpu_count(),
@@ -86,6 +85,11 @@ def train(experiment: str, out: Path, *arguments: str) -> tuple[dict[str, Any], 
     if done.returncode not in (0, 3):
         raise RuntimeError(f"fedsafe run failed with {done.returncode}: {done.stderr.strip()}")
     return json.loads(done.stdout), seconds
+
+
+def _commit() -> str:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return head.stdout.strip()
 
 
 def _processor() -> str:

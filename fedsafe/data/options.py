@@ -33,7 +33,8 @@ def known(spec: Any, keys: Mapping[str, Sequence[str]], where: str) -> str:
         if key not in keys[name]:
             hint = nearest(key, keys[name])
             raise ConfigError(
-                f"{where} ({name}) has the unknown key {key!r}.{hint} Keys: {', '.join(keys[name])}."
+                f"{where} ({name}) has the unknown key {key!r}.{hint} Keys: {', '.join(keys[name])}. To replace a "
+                f'table, set the whole of it: {where} = {{ name = "{name}" }}.'
             )
     return name
 

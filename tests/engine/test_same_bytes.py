@@ -1,12 +1,16 @@
 """The same key gives the same bytes, however clients are packed and wherever they run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_federation
 from tiny_federation import apps, parts, plan, play
 
 from fedsafe.engine import ClientApps, InlineGrid
+from fedsafe.engine.ray_grid import RayGrid
 from fedsafe.params import fingerprint
+from fedsafe.privacy.plan import EvaluationPlan
 
 
 @pytest.fixture(scope="module", params=[1.0, 0.0], ids=["private", "plain FedAvg"])
@@ -91,3 +95,25 @@ def test_another_key_gives_other_bytes_and_no_other_thing_does(federation, tmp_p
         folder.mkdir()
         results.append(final(federation, inline(federation, key=key), folder, key))
     assert results[0] == results[1] != results[2]
+
+
+def test_ray_and_inline_give_the_same_scores_of_the_clients(ray_of_two, tmp_path):
+    of = parts(federation__client_validation=0.3, federation__cohort__rate=0.7)
+    by = replace(
+        plan(of),
+        evaluation=EvaluationPlan(
+            every=1, noised=True, epsilon=1.0, rate=0.7, noise_record=0.1, noise_client=0.1
+        ),
+    )
+    ray = RayGrid(clients=tiny_federation.CLIENTS, make_apps=apps(of, by), workers=2)
+    grids = {"inline": InlineGrid(clients=tiny_federation.CLIENTS, apps=apps(of, by)()), "ray": ray}
+    try:
+        scores = {
+            name: [outcome.evaluation for outcome in play(of, by, grid, tmp_path / name)]
+            for name, grid in grids.items()
+        }
+    finally:
+        ray.close()
+    assert scores["inline"] == scores["ray"]
+    assert None not in scores["ray"]
+    assert len(set(scores["ray"])) == 3
