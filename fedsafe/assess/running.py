@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from fedsafe.assess.base import Assessor, Subject, Tier
-from fedsafe.assess.options import unknown_option
 from fedsafe.data import Task
 from fedsafe.errors import ConfigError
-from fedsafe.extensions import one_line, resolve
+from fedsafe.extensions import one_line, resolve, unknown_option
 from fedsafe.findings import BUILT_IN_METRICS, Finding, not_measured
 from fedsafe.rng import public_generator
 

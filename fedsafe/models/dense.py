@@ -12,22 +12,8 @@ from fedsafe.models.options import known, numbers
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-def linear(*, inputs: tuple[int, ...], outputs: int, vocabulary: int | None = None) -> nn.Module:
-    """One linear layer: linear regression where the task is one, and the same as :func:`logistic` elsewhere.
-
-    Args:
-        inputs: Shape of a record; one of several dimensions is flattened.
-        outputs: Outputs.
-        vocabulary: Must be None.
-
-    Raises:
-        ConfigError: If the inputs are tokens.
-    """
-    return logistic(inputs=inputs, outputs=outputs, vocabulary=vocabulary)
-
-
 def logistic(*, inputs: tuple[int, ...], outputs: int, vocabulary: int | None = None) -> nn.Module:
-    """Multinomial (or, with one output, binary) logistic regression: one linear layer.
+    """One linear layer: linear regression, or logistic regression (multinomial, or binary with one output).
 
     Args:
         inputs: Shape of a record; one of several dimensions is flattened.

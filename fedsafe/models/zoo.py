@@ -14,7 +14,7 @@ from torch import nn
 
 from fedsafe.errors import ConfigError, ModelError
 from fedsafe.extensions import one_line, resolve
-from fedsafe.models.dense import linear, logistic, mlp
+from fedsafe.models.dense import logistic, mlp
 from fedsafe.models.hog import hog_linear
 from fedsafe.models.images import cnn, resnet
 from fedsafe.models.options import known
@@ -38,7 +38,7 @@ class Sizes(Protocol):
 
 
 ZOO: Mapping[str, Callable[..., nn.Module]] = {
-    "linear": linear,
+    "linear": logistic,  # the same layer, by the name that regression calls it
     "logistic": logistic,
     "mlp": mlp,
     "cnn": cnn,

@@ -14,6 +14,7 @@ from torch import nn
 
 from fedsafe.assess import (
     DEFAULT,
+    Assessor,
     ClientRecords,
     Federation,
     Requirement,
@@ -68,13 +69,7 @@ class Judge:
         self._parts = parts
         self._plan = plan
         self._claims = tuple(claims)
-        config = parts.config.assess
-        self._assessors = [find_assessor(name) for name in assessor_names(config)]
-        names = [assessor.name for assessor in self._assessors]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ConfigError(f"assess.assessors names {repeated[0]!r} twice: leave one out")
-        self._requirements = read_requirements(config)
+        self._assessors, self._requirements = read_assessment(parts.config.assess)
         objective = build_objective(parts.config.client.objective, parts.task.kind)
         self._metrics = RoundMetrics(parts.module, parts.task, objective)
         self._model = copy.deepcopy(parts.module).eval()
@@ -144,6 +139,20 @@ class Judge:
     def _with(self, parameters: Vector) -> nn.Module:
         nn.utils.vector_to_parameters(torch.from_numpy(parameters.copy()), self._trainable)
         return self._model
+
+
+def read_assessment(config: AssessConfig) -> tuple[list[Assessor], tuple[Requirement, ...]]:
+    """The assessors and the requirements that are configured.
+
+    Raises:
+        ConfigError: An assessor is not known or named twice, or a requirement is not valid.
+    """
+    assessors = [find_assessor(name) for name in assessor_names(config)]
+    names = [assessor.name for assessor in assessors]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"assess.assessors names {repeated[0]!r} twice: leave one out")
+    return assessors, read_requirements(config)
 
 
 def assessor_names(config: AssessConfig) -> list[str | dict[str, Any]]:

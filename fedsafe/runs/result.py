@@ -59,7 +59,8 @@ class Run:
     def rounds(self) -> "pd.DataFrame":
         """One row for each complete round.
 
-        Columns: ``round``, the metrics (``loss``, and ``accuracy``, or ``r2`` and ``mae`` for regression),
+        Columns: ``round``, the metrics (``loss``, and ``accuracy``, or ``r2`` and ``mae`` for regression; where the
+        clients evaluated a round, ``federated_score`` and perhaps ``federated_score_deviation``),
         ``epsilon_record``, ``epsilon_client``.
         """
         import pandas as pd

@@ -42,7 +42,7 @@ from fedsafe.runs.compose import (
     server_optimizer_of,
 )
 from fedsafe.runs.config import Config, make_config, read_config
-from fedsafe.runs.judge import Judge
+from fedsafe.runs.judge import Judge, read_assessment
 from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
 from fedsafe.runs.planning import plan_and_claims
 from fedsafe.runs.result import Run
@@ -99,7 +99,7 @@ def run(
     path = Path(out) if out is not None else _new_path(resolved, data)
     _require_free(path)
     parts = compose(resolved, model=model, data=data)
-    Judge(parts, ())  # a wrong assessor or requirement is reported before anything slow
+    read_assessment(resolved.assess)  # a wrong assessor or requirement is reported before anything slow
     callbacks = [*callbacks, SinkCallback(*make_sinks(resolved.sinks, path))]
     seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
     planning = _Background(lambda: plan_and_claims(parts, key_from_seed=seed is not None))

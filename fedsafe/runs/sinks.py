@@ -19,9 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
-from fedsafe.assess.options import unknown_option
 from fedsafe.errors import ConfigError, FedSafeError
-from fedsafe.extensions import one_line, resolve
+from fedsafe.extensions import one_line, resolve, unknown_option
 from fedsafe.records import End, Json, Round, Start, dumps
 from fedsafe.runs.judge import Assessment
 from fedsafe.store import RunFolder
