@@ -17,6 +17,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message
 
 from fedsafe.engine.grid import ClientApps, LocalGrid, deliver, identify, new_context
+from fedsafe.engine.interrupts import interrupts_kept
 from fedsafe.errors import EngineError
 from fedsafe.extensions import search, searched
 
@@ -41,13 +42,19 @@ def start_ray(workers: int) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Named, so that RAY_ADDRESS of the environment does not send private records to some cluster.
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        with interrupts_kept():
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except KeyboardInterrupt:
+        if ray.is_initialized():
+            ray.shutdown()
+        raise
     return True
 
 
