@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from fedsafe.client.features import precompute
+from fedsafe.client.functional_trainer import FunctionalTrainer
 from fedsafe.client.objectives import Objective, build_objective
 from fedsafe.client.probe import (
     PROBE_BATCH,
@@ -16,7 +17,7 @@ from fedsafe.client.probe import (
     refuse_wrong_gradients,
     stacks_faithfully,
 )
-from fedsafe.client.stacked import StackedTrainer, layout_of, missing_rule
+from fedsafe.client.stacked import StackedTrainer, layout_of
 from fedsafe.client.trainer import ClientJob, LocalTraining, Trainer
 from fedsafe.data import Signature
 from fedsafe.errors import ModelError
@@ -35,7 +36,7 @@ __all__ = [
 
 
 def choose_trainer(module: nn.Module, objective: Objective, signature: Signature) -> str:
-    """``"stacked"`` where every layer has a rule and the stack is faithful, else ``"opacus"``.
+    """The fastest trainer that is faithful to a model: ``"stacked"``, then ``"vmap"``, then ``"opacus"``.
 
     Args:
         module: The model.
@@ -52,15 +53,21 @@ def choose_trainer(module: nn.Module, objective: Objective, signature: Signature
     # What is trained is the head alone: what comes before it stays as it is, whatever rules its layers have.
     x, y = probe_data(signature, PROBE_CLIENTS * PROBE_BATCH)
     module, x = precompute(module, x)
-    if missing_rule(module) is None and stacks_faithfully(module, objective, x, y):
+    if stacks_faithfully(module, objective, (x, y)):
         return "stacked"
-    from fedsafe.client.opacus_trainer import OpacusTrainer
-
     x, y = x[:6], y[:6]
     probing = LocalTraining(learning_rate=1.0, steps=1, rate=1.0, clip=PROBE_CLIP, noise=0.0)
-    trainer = OpacusTrainer(module, objective, x, y, probing)
-    refuse_wrong_gradients(module, objective, x, y, trainer.clipped_sum)
-    return "opacus"
+    functional = FunctionalTrainer(module, objective, (x, y), probing)
+    try:
+        refuse_wrong_gradients(module, objective, (x, y), functional.clipped_sum)
+        return "vmap"
+    except ModelError:
+        # Opacus knows layers that vmap cannot enter, such as recurrent ones.
+        from fedsafe.client.opacus_trainer import OpacusTrainer
+
+        trainer = OpacusTrainer(module, objective, (x, y), probing)
+        refuse_wrong_gradients(module, objective, (x, y), trainer.clipped_sum)
+        return "opacus"
 
 
 def build_trainer(
@@ -70,24 +77,35 @@ def build_trainer(
     x: torch.Tensor,
     y: torch.Tensor,
     training: LocalTraining,
+    *,
+    device: str = "cpu",
+    precision: torch.dtype | None = None,
+    stack: int | None = None,
 ) -> Trainer:
     """The trainer of that name, over the records of all clients.
 
     Args:
         name: What :func:`choose_trainer` gave for the module.
         module: The model, or what :func:`precompute` gave for it.
-        objective: Gives one loss per example.
+        objective: Gives one loss per example of ``(x, y)``.
         x: ``(records, ...)`` inputs of all clients, of that module.
         y: ``(records, ...)`` targets.
         training: How every client trains.
+        device: ``"cpu"`` or ``"cuda"``.
+        precision: Of the stacked trainer's forward and backward passes, if not the parameters'.
+        stack: How many clients it stacks at most; it changes no result.
 
     Raises:
         ModelError: The module cannot be differentiated per example.
     """
     module, x = precompute(module, x)
     if name == "stacked":
-        return StackedTrainer(module, objective, x, y, training)
+        return StackedTrainer(
+            module, objective, (x, y), training, device=device, precision=precision, stack=stack
+        )
+    if name == "vmap":
+        return FunctionalTrainer(module, objective, (x, y), training, device=device)
     # Opacus costs a second to import, and few models need it.
     from fedsafe.client.opacus_trainer import OpacusTrainer
 
-    return OpacusTrainer(module, objective, x, y, training)
+    return OpacusTrainer(module, objective, (x, y), training, device=device)

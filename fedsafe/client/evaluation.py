@@ -47,7 +47,7 @@ def per_record(
             # A user's objective may run the model as it likes; ours only need what it gave.
             ours = objective in OBJECTIVES.values()
             model, inputs = (nn.Identity(), outputs) if ours else (module, x[some])
-            losses[first : first + len(some)] = objective(model, inputs, targets).double().numpy()
+            losses[first : first + len(some)] = objective(model, (inputs, targets)).double().numpy()
     finally:
         for part, training in modes.items():
             part.training = training

@@ -1,4 +1,7 @@
-"""Objectives: one loss per example, so that per-example gradients are defined."""
+"""Objectives: one loss per example, so that per-example gradients are defined.
+
+An objective takes a model and a batch, a tree of tensors with one row per example. Here it is ``(inputs, targets)``.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,25 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsafe.client.batches import Batch, examples
 from fedsafe.data import Kind
 from fedsafe.errors import ConfigError, ModelError
 from fedsafe.extensions import one_line, resolve
 
-Objective = Callable[[torch.nn.Module, Tensor, Tensor], Tensor]
+Objective = Callable[[torch.nn.Module, Batch], Tensor]
 
 
-def cross_entropy(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(model: torch.nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy of each example; for sequences, its mean over the positions.
 
     Args:
         model: Gives logits ``(examples, classes)``, ``(examples, 1)`` for a binary task, or
             ``(examples, positions, tokens)``.
-        x: ``(examples, ...)``.
-        y: ``(examples,)`` class numbers, or ``(examples, positions)`` tokens.
+        batch: Inputs ``(examples, ...)``, and class numbers ``(examples,)`` or tokens ``(examples, positions)``.
 
     Returns:
         ``(examples,)`` losses in nats.
     """
+    x, y = batch
     logits = model(x)
     if y.ndim == 2:
         losses: Tensor = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
@@ -35,17 +39,17 @@ def cross_entropy(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def squared_error(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def squared_error(model: torch.nn.Module, batch: Batch) -> Tensor:
     """Squared error of each example, without a factor of one half: the mean is the mean squared error.
 
     Args:
         model: Gives predictions ``(examples, 1)``.
-        x: ``(examples, ...)``.
-        y: ``(examples,)`` values in encoded units.
+        batch: Inputs ``(examples, ...)``, and values ``(examples,)`` in encoded units.
 
     Returns:
         ``(examples,)`` losses in squared encoded units.
     """
+    x, y = batch
     error: Tensor = model(x)[:, 0] - y
     return error * error
 
@@ -63,31 +67,32 @@ class UserObjective:
 
     Args:
         name: Its import path, or what a package offers it as.
-        function: Takes a model, inputs and targets, and gives one loss per example.
+        function: Takes a model and a batch, and gives one loss per example.
     """
 
     name: str
     function: Callable[..., object]
 
-    def __call__(self, model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> Tensor:
         """``(examples,)`` losses.
 
         Raises:
             ModelError: It raised, or gave something else than one floating loss per example.
         """
         try:
-            losses = self.function(model, x, y)
+            losses = self.function(model, batch)
         except Exception as error:
             raise ModelError(f"the objective {self.name!r} failed: {one_line(error)}") from error
-        if not isinstance(losses, Tensor) or not losses.is_floating_point() or losses.shape != y.shape[:1]:
+        count = examples(batch)
+        if not isinstance(losses, Tensor) or not losses.is_floating_point() or losses.shape != (count,):
             found = (
                 f"{losses.dtype} {tuple(losses.shape)}"
                 if isinstance(losses, Tensor)
                 else type(losses).__name__
             )
             raise ModelError(
-                f"the objective {self.name!r} gave {found} for {len(y)} examples: return a float tensor of shape "
-                f"({len(y)},), one loss per example"
+                f"the objective {self.name!r} gave {found} for {count} examples: return a float tensor of shape "
+                f"({count},), one loss per example"
             )
         return losses
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fedsafe.client.batches import Batch, chosen, examples
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.engine import clipped_sum
-from fedsafe.client.stacked.model import StackedModel, measure
+from fedsafe.client.stacked.model import measure
 from fedsafe.data import Signature
 from fedsafe.errors import ModelError
 
@@ -177,7 +178,7 @@ def _refuse_mixing_of(model: nn.Module, objective: Objective, signature: Signatu
             )
 
 
-def stacks_faithfully(module: nn.Module, objective: Objective, x: Tensor, y: Tensor) -> bool:
+def stacks_faithfully(module: nn.Module, objective: Objective, data: Batch) -> bool:
     """Whether the stacked engine gives each client what a loop over its examples would.
 
     A ``forward`` that reshapes across its first dimension can keep examples apart and still mix the clients of a
@@ -187,48 +188,43 @@ def stacks_faithfully(module: nn.Module, objective: Objective, x: Tensor, y: Ten
     Args:
         module: The model.
         objective: Gives one loss per example.
-        x: ``(PROBE_CLIENTS * PROBE_BATCH, ...)`` inputs from :func:`probe_data`, or features of them.
-        y: Targets.
+        data: ``PROBE_CLIENTS * PROBE_BATCH`` examples from :func:`probe_data`, or features of them.
     """
     # A client that is alone takes other kernels.
-    return all(_stacks(module, objective, x, y, clients) for clients in (1, PROBE_CLIENTS))
+    return all(_stacks(module, objective, data, clients) for clients in (1, PROBE_CLIENTS))
 
 
-def _stacks(module: nn.Module, objective: Objective, x: Tensor, y: Tensor, clients: int) -> bool:
+def _stacks(module: nn.Module, objective: Objective, data: Batch, clients: int) -> bool:
     batch = PROBE_BATCH
-    x, y = x[: clients * batch], y[: clients * batch]
+    data = chosen(data, slice(clients * batch))
     parameters = torch.stack(list(_parameter_vectors(module))[-clients:])
     mask = torch.ones(clients, batch, dtype=torch.bool)
     try:
-        channels_last = measure(module, objective, x, y).channels_last
-        model = StackedModel(module, parameters.clone(), channels_last=channels_last)
-        sums, _ = clipped_sum(model, objective, x, y, mask, PROBE_CLIP)
+        model = measure(module, objective, data).stack(module, parameters.clone())
+        sums, _ = clipped_sum(model, objective, data, mask, PROBE_CLIP)
     except (Exception, SystemExit):  # whatever the model's own code raises
         return False
     alone = [
-        _loop_over_examples(module, objective, vector, own_x, own_y)
-        for vector, own_x, own_y in zip(parameters, x.split(batch), y.split(batch), strict=True)  # type: ignore[no-untyped-call]
+        _loop_over_examples(module, objective, vector, chosen(data, slice(row * batch, (row + 1) * batch)))
+        for row, vector in enumerate(parameters)
     ]
     return all(_agree(found, expected) for found, expected in zip(sums, alone, strict=True))
 
 
-def refuse_wrong_gradients(
-    module: nn.Module, objective: Objective, x: Tensor, y: Tensor, clipped: ClippedSum
-) -> None:
+def refuse_wrong_gradients(module: nn.Module, objective: Objective, data: Batch, clipped: ClippedSum) -> None:
     """Raise if a trainer's clipped sum is not the one of a loop over examples.
 
     Args:
         module: The model.
         objective: Gives one loss per example.
-        x: Inputs from :func:`probe_data`.
-        y: Labels.
-        clipped: The trainer's clipped sum over rows of ``x``, at a clip of ``PROBE_CLIP``.
+        data: Examples from :func:`probe_data`.
+        clipped: The trainer's clipped sum over rows of the data, at a clip of ``PROBE_CLIP``.
 
     Raises:
         ModelError: The trainer would clip something else than the gradient of one record.
     """
     for vector in _parameter_vectors(module):
-        for count in (1, len(x)):
+        for count in (1, examples(data)):
             rows = torch.arange(count)
             try:
                 found = clipped(vector.clone(), rows)
@@ -238,7 +234,7 @@ def refuse_wrong_gradients(
                 raise ModelError(
                     f"the model cannot be differentiated per example: {_named(error)}"
                 ) from error
-            if not _agree(found, _loop_over_examples(module, objective, vector, x[rows], y[rows])):
+            if not _agree(found, _loop_over_examples(module, objective, vector, chosen(data, rows))):
                 raise ModelError(
                     "the gradient of one record cannot be told apart in this model (in-place operations, a weight "
                     "used outside its layer, or examples along another dimension than the first?): write it with "
@@ -246,17 +242,15 @@ def refuse_wrong_gradients(
                 )
 
 
-def _loop_over_examples(
-    module: nn.Module, objective: Objective, vector: Tensor, x: Tensor, y: Tensor
-) -> Tensor:
+def _loop_over_examples(module: nn.Module, objective: Objective, vector: Tensor, data: Batch) -> Tensor:
     """The clipped sum, one example and one backward pass at a time."""
     model = copy.deepcopy(module).train()
     _load(model, vector)
     trainable = [p for p in model.parameters() if p.requires_grad]
     total = torch.zeros_like(vector)
     with torch.enable_grad():
-        for example in range(len(x)):
-            loss = objective(model, x[example : example + 1], y[example : example + 1]).sum()
+        for example in range(examples(data)):
+            loss = objective(model, chosen(data, slice(example, example + 1))).sum()
             parts = torch.autograd.grad(loss, trainable, allow_unused=True)
             gradient = torch.cat(
                 [
@@ -287,7 +281,7 @@ def _losses(model: nn.Module, objective: Objective, x: Tensor, y: Tensor, seed: 
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return objective(model, x, y).detach()
+            return objective(model, (x, y)).detach()
     except ModelError:
         raise
     except (Exception, SystemExit) as error:

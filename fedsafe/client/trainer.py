@@ -1,12 +1,13 @@
-"""What a trainer is: many clients' local DP-SGD from one set of parameters."""
+"""What a trainer is: many clients' local DP-SGD from one set of parameters, or from one of each client's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.client.optimizers import SGD, LocalOptimizer, Schedule
 from fedsafe.params import Layout, Vector
 from fedsafe.privacy.sampling import poisson_batches
 from fedsafe.rng import Stream
@@ -14,16 +15,19 @@ from fedsafe.rng import Stream
 
 @dataclass(frozen=True, kw_only=True)
 class LocalTraining:
-    """How every client trains.
+    """How a client trains.
 
     Args:
-        learning_rate: Of plain SGD.
+        learning_rate: Of the optimiser, before its schedule.
         steps: Steps in a round.
         rate: Poisson rate of records in a step.
         clip: Bound on one example's gradient; infinity removes it.
         noise: Noise multiplier; the noise on a step's sum has standard deviation ``noise * clip``.
         proximal: Pull of each step towards the broadcast parameters, mu of FedProx (Li et al. 2020): its gradient
             ``mu * (w - w_broadcast)`` joins the step after clipping and noise, so it costs no privacy.
+        optimizer: What a step does with the noised gradient. Its state starts from nothing in each round.
+        schedule: Of the learning rate, over the steps of all rounds.
+        rounds: How many rounds there are, for the schedule.
     """
 
     learning_rate: float
@@ -32,10 +36,28 @@ class LocalTraining:
     clip: float
     noise: float
     proximal: float = 0.0
+    optimizer: LocalOptimizer = field(default_factory=SGD)
+    schedule: Schedule = field(default_factory=Schedule)
+    rounds: int = 1
+
+    def divisor(self, records: int) -> float:
+        """The public divisor of a step's sum: the expected batch, at least one record."""
+        return max(1.0, self.rate * records)
 
     def step_size(self, records: int) -> float:
-        """Learning rate over the public divisor, the expected batch (at least one record)."""
-        return self.learning_rate / max(1.0, self.rate * records)
+        """Learning rate, before its schedule, over the divisor."""
+        return self.learning_rate / self.divisor(records)
+
+    def learning_rate_at(self, round: int, step: int) -> float:
+        """Learning rate of a step.
+
+        Args:
+            round: From 1.
+            step: From 0, within the round.
+        """
+        in_all = self.rounds * self.steps
+        done = (round - 1) * self.steps + step
+        return self.learning_rate * self.schedule.factor(done / in_all, 1.0 / in_all)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +69,29 @@ class ClientJob:
         records: ``(n_k,)`` rows of the data that are this client's.
         batches: Stream of its Poisson batches.
         noise: Stream of its noise.
+        round: The round, from 1.
         correction: ``(parameters,)`` added to the gradient of each step after noise and divisor: SCAFFOLD's
             ``c - c_k`` (Karimireddy et al. 2020), made of released values only. None for none.
+        training: How this client trains, if not as the trainer's others do.
+        start: ``(parameters,)`` where this client starts, if not from the broadcast parameters: another run's model,
+            or one with parameters that stay at the client.
     """
 
     client: int
     records: NDArray[np.int64]
     batches: Stream
     noise: Stream
+    round: int = 1
     correction: NDArray[np.float32] | None = None
+    training: LocalTraining | None = None
+    start: Vector | None = None
 
     def sample(self, training: LocalTraining) -> list[NDArray[np.int64]]:
-        """The rows of each step's batch, ``steps`` arrays."""
+        """The rows of each step's batch, ``steps`` arrays.
+
+        Args:
+            training: How this client trains.
+        """
         chosen = poisson_batches(self.batches, len(self.records), training.rate, training.steps)
         return [self.records[mask] for mask in chosen]
 
@@ -67,8 +100,8 @@ class Trainer(Protocol):
     """Trains clients.
 
     Guarantees:
-        A client's result depends on the broadcast parameters and its own job alone: not on which other clients
-        are in the call, nor on their order, to the last bit.
+        A client's result depends on its own job and, where it has no start of its own, on the broadcast parameters:
+        not on which other clients are in the call, nor on their order, to the last bit.
     """
 
     name: str

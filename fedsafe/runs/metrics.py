@@ -47,9 +47,9 @@ class RoundMetrics:
     def _losses(self, outputs: Tensor) -> Tensor:
         """One loss per record; ours need the outputs alone, a user's may run the model as it likes."""
         if self._objective in OBJECTIVES.values():
-            return self._objective(nn.Identity(), outputs, self._y)
+            return self._objective(nn.Identity(), (outputs, self._y))
         parts = zip(self._x.split(_ROWS), self._y.split(_ROWS), strict=True)  # type: ignore[no-untyped-call]
-        return torch.cat([self._objective(self._model, x, y) for x, y in parts])
+        return torch.cat([self._objective(self._model, (x, y)) for x, y in parts])
 
     def _quality(self, outputs: Tensor) -> dict[str, float]:
         if self._task.target is not None:

@@ -172,7 +172,7 @@ def test_a_model_trained_alone_is_that_of_gradient_descent_on_the_clients_record
         part = subject.training.examples.take(subject.training.rows[client])
         x, y = torch.tensor(part.x), torch.tensor(part.y)
         for _ in range(3 * 2):
-            loss = subject.federation.objective(model, x, y).mean()
+            loss = subject.federation.objective(model, (x, y)).mean()
             gradients = torch.autograd.grad(loss, list(model.parameters()))
             with torch.no_grad():
                 for parameter, gradient in zip(model.parameters(), gradients, strict=True):

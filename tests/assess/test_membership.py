@@ -146,7 +146,7 @@ def test_training_to_memorise_is_found_for_every_kind(kind):
         optimizer = torch.optim.Adam(model.parameters(), 0.02)
         for _ in range(200):
             optimizer.zero_grad()
-            subject.federation.objective(model, x[held], y[held]).mean().backward()
+            subject.federation.objective(model, (x[held], y[held])).mean().backward()
             optimizer.step()
     training = ClientRecords(examples=train, rows=(held.numpy(),))
     memory = replace(subject, model=model.eval(), training=training, federation=None)

@@ -166,6 +166,117 @@ class ImagesTwice(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Reads(nn.Module):
+    """A recurrent network over embedded tokens, read twice: the second reading starts where the first has ended."""
+
+    def __init__(self, kind, *, twice=False, hidden=6, batch_first=True, **options):
+        super().__init__()
+        self.twice, self.batch_first = twice, batch_first
+        self.embedding = nn.Embedding(7, 5)
+        self.reader = kind(5, hidden, batch_first=batch_first, **options)
+        self.head = nn.Linear(hidden * (2 if options.get("bidirectional") else 1), 7)
+
+    def forward(self, x):
+        x = self.embedding(x)
+        x = x if self.batch_first else x.transpose(0, 1)
+        hidden, state = self.reader(x)
+        if self.twice:
+            again, state = self.reader(x.flip(1), state)
+            hidden = hidden + again
+        last = state[0] + state[1] if isinstance(state, tuple) else state
+        hidden = hidden + last[-1, :, :1].unsqueeze(1 if self.batch_first else 0)
+        return self.head(hidden if self.batch_first else hidden.transpose(0, 1))
+
+
+class Attention(nn.Module):
+    """``nn.MultiheadAttention`` in every way of calling it."""
+
+    def __init__(self, mode, **options):
+        super().__init__()
+        self.mode, self.batch_first = mode, options.get("batch_first", False)
+        self.tokens, self.places = nn.Embedding(7, 8), nn.Embedding(9, 8)
+        self.narrow, self.wide = nn.Linear(8, options.get("kdim", 8)), nn.Linear(8, options.get("vdim", 8))
+        self.attention = nn.MultiheadAttention(8, 2, **options)
+        self.head = nn.Linear(8, 7)
+
+    def forward(self, x):
+        h = self.tokens(x) + self.places(torch.arange(x.shape[1]).expand(x.shape))
+        later = torch.ones(9, 9, dtype=torch.bool).triu(1)
+        unread = (x == 2) & (torch.arange(9) > 0)
+        turned = h if self.batch_first else h.transpose(0, 1)
+        if self.mode == "self":
+            mixed, _ = self.attention(
+                turned, turned, turned, attn_mask=later, need_weights=False, is_causal=True
+            )
+        elif self.mode == "weights":
+            mixed, weights = self.attention(turned, turned, turned, unread, attn_mask=later)
+            mixed = (
+                mixed
+                + (weights.square().sum(2) if self.batch_first else weights.square().sum(2).T)[..., None]
+            )
+        elif self.mode == "cross":
+            slopes = torch.arange(9.0, dtype=h.dtype).sub(torch.arange(9).unsqueeze(1)).abs()
+            slopes = slopes.mul(-0.1).expand(len(x) * 2, 9, 9)
+            mixed, weights = self.attention(
+                turned,
+                self.narrow(turned.roll(1, 2)),
+                self.wide(turned),
+                attn_mask=slopes,
+                average_attn_weights=False,
+            )
+            mixed = mixed * weights[..., 0].sum(1).view(len(x), 9, 1)
+        else:
+            memory = self.narrow(turned[:, :4])
+            mixed, _ = self.attention(turned, turned, turned, unread, need_weights=False)
+            mixed, _ = self.attention(mixed, memory, memory, need_weights=False)
+        return self.head(mixed if self.batch_first else mixed.transpose(0, 1))
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder layers as torch ships them."""
+
+    def __init__(self, *, norm_first, decodes=False):
+        super().__init__()
+        self.tokens = nn.Embedding(7, 8)
+        options = {"dropout": 0.0, "batch_first": True, "norm_first": norm_first}
+        layer = nn.TransformerEncoderLayer(8, 2, 12, activation="gelu" if norm_first else "relu", **options)
+        self.encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(8), enable_nested_tensor=not norm_first)
+        self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 12, **options), 1)
+        self.decodes = decodes
+        if not decodes:
+            del self.decoder
+        self.head = nn.Linear(8, 7)
+
+    def forward(self, x):
+        h = self.tokens(x)
+        mask = nn.Transformer.generate_square_subsequent_mask(9, dtype=h.dtype)
+        if self.decodes:
+            unread = (x == 2) & (torch.arange(9) > 0)
+            memory = self.encoder(h, src_key_padding_mask=unread)
+            return self.head(self.decoder(h.flip(1), memory, mask, memory_key_padding_mask=unread))
+        return self.head(self.encoder(h, mask, is_causal=True))
+
+
+class OwnTransformer(nn.Module):
+    """A block as people write it: one projection for queries, keys and values, RMS norms, a gated layer."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.tokens = nn.Embedding(7, width)
+        self.one, self.two = nn.RMSNorm(width), nn.RMSNorm(width, eps=1e-5)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
+        self.gate, self.up, self.down = nn.Linear(width, 12), nn.Linear(width, 12), nn.Linear(12, width)
+        self.head = nn.Linear(width, 7)
+
+    def forward(self, x):
+        h = self.tokens(x)
+        q, k, v = (part.unflatten(2, (2, -1)).transpose(1, 2) for part in self.qkv(self.one(h)).chunk(3, 2))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        h = h + self.out(mixed.transpose(1, 2).flatten(2))
+        n = self.two(h)
+        return self.head(h + self.down(nn.functional.silu(self.gate(n)) * self.up(n)))
+
+
 @dataclass(frozen=True)
 class Case:
     """A model and what it is for."""
@@ -253,6 +364,26 @@ CASES = {
     "changed in place": Case(ChangedInPlace, _table(3)),
     "sequences twice": Case(SequencesTwice, _tokens()),
     "images twice": Case(ImagesTwice, _images(2, 6)),
+    "bidirectional lstm": Case(
+        lambda: Reads(nn.LSTM, bidirectional=True, num_layers=2, twice=True), _tokens()
+    ),
+    "gru": Case(lambda: Reads(nn.GRU), _tokens()),
+    "deep gru": Case(
+        lambda: Reads(nn.GRU, num_layers=2, bidirectional=True, batch_first=False, bias=False), _tokens()
+    ),
+    "wide gru": Case(lambda: Reads(nn.GRU, hidden=40), _tokens()),
+    "gru twice": Case(lambda: Reads(nn.GRU, twice=True, num_layers=2), _tokens()),
+    "rnn": Case(lambda: Reads(nn.RNN, twice=True, bidirectional=True), _tokens()),
+    "deep relu rnn": Case(
+        lambda: Reads(nn.RNN, nonlinearity="relu", num_layers=2, batch_first=False, bias=False), _tokens()
+    ),
+    "self attention": Case(lambda: Attention("self"), _tokens()),
+    "attention weights": Case(lambda: Attention("weights", batch_first=True, bias=False), _tokens()),
+    "cross attention": Case(lambda: Attention("cross", batch_first=True, kdim=5, vdim=6), _tokens()),
+    "attention twice": Case(lambda: Attention("twice", batch_first=True), _tokens()),
+    "transformer": Case(lambda: Transformer(norm_first=False), _tokens()),
+    "encoder and decoder": Case(lambda: Transformer(norm_first=True, decodes=True), _tokens()),
+    "own transformer": Case(OwnTransformer, _tokens()),
     "shipped logistic": _shipped("logistic", _images(2, 3)),
     "shipped mlp": _shipped({"name": "mlp", "hidden": [9]}, _images(1, 4)),
     "shipped cnn": _shipped("cnn", _images(1, 14)),
@@ -270,4 +401,17 @@ NOT_FOR_OPACUS = (
     "bag of words",
     "changed in place",
     "sequences twice",
+    "bidirectional lstm",
+    "gru",
+    "deep gru",
+    "wide gru",
+    "gru twice",
+    "rnn",
+    "deep relu rnn",
+    "self attention",
+    "attention weights",
+    "cross attention",
+    "attention twice",
+    "transformer",
+    "encoder and decoder",
 )

@@ -82,8 +82,8 @@ def test_training_on_features_gives_the_parameters_of_training_the_whole(trainer
     model, (x, y) = histograms(), data()
     head, features = precompute(model, x)
     start = start_of(model)
-    whole = trainer(model, cross_entropy, x, y, TRAINING).train(start, make_jobs(PARTS, range(3)))
-    apart = trainer(head, cross_entropy, features, y, TRAINING).train(start, make_jobs(PARTS, range(3)))
+    whole = trainer(model, cross_entropy, (x, y), TRAINING).train(start, make_jobs(PARTS, range(3)))
+    apart = trainer(head, cross_entropy, (features, y), TRAINING).train(start, make_jobs(PARTS, range(3)))
     np.testing.assert_allclose(apart, whole, rtol=1e-5, atol=1e-6)
     assert (np.abs(apart - start).max(1) > 0.01).all()
 

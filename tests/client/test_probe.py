@@ -85,7 +85,8 @@ def does(before=None, after=None):
     return lambda signature: Planted(signature, before and Does(before), after and Does(after))
 
 
-def contrastive(model, x, y):
+def contrastive(model, batch):
+    x, _ = batch
     z = model(x)
     return nn.functional.cross_entropy(z @ z.T, torch.arange(len(x)), reduction="none")
 
@@ -141,7 +142,8 @@ def test_a_forward_that_gives_other_values_when_it_is_run_again_is_refused(make)
 
 
 def test_losses_that_are_not_finite_are_called_so():
-    def rooted(model, x, y):
+    def rooted(model, batch):
+        x, _ = batch
         return model(x)[:, 0].sqrt()
 
     with pytest.raises(ModelError, match=r"losses that are not finite \(\d of 5 random examples give nan\)"):

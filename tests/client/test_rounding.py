@@ -23,14 +23,14 @@ class Outer(nn.Module):
         return (self.layer(x[..., : self.width]) * x[..., self.width :]).flatten(1).sum(1)
 
 
-def outputs(model, x, y):
-    return model(x)
+def outputs(model, batch):
+    return model(batch[0])
 
 
 def sums_of(x, mask, clip, *, clients=1):
     width = x.shape[-1] // 2
     model = StackedModel(Outer(width), torch.zeros(clients, width * width))
-    return clipped_sum(model, outputs, x, torch.zeros(len(x)), mask, clip)
+    return clipped_sum(model, outputs, (x, torch.zeros(len(x))), mask, clip)
 
 
 def square(width, side, height):
@@ -78,12 +78,12 @@ def test_the_bound_on_what_cancels_leaves_ordinary_examples_their_bits(name, mon
     x, y = case.data(16, torch.float32, 1.0)
     parameters = 0.5 * torch.randn(2, layout_of(module).total)
     mask = torch.ones(2, 8, dtype=torch.bool)
-    channels_last = measure(module, objective, x, y).channels_last
+    shape = measure(module, objective, (x, y))
     found = []
     for most in (engine._CANCELLING, math.inf):
         monkeypatch.setattr(engine, "_CANCELLING", most)
-        model = StackedModel(module, parameters, channels_last=channels_last)
-        found.append(clipped_sum(model, objective, x, y, mask, 0.3)[0])
+        model = shape.stack(module, parameters)
+        found.append(clipped_sum(model, objective, (x, y), mask, 0.3)[0])
     assert torch.equal(*found)
 
 
@@ -103,7 +103,7 @@ def test_small_values_beside_large_ones_are_measured_in_wide_rows(width):
     slopes[:8] = 1.0
     x = torch.cat([signs, 16.0 * slopes]).unsqueeze(0)
     model = StackedModel(Normalised(), torch.ones(1, 2 * width))
-    sums, norms = clipped_sum(model, outputs, x, torch.zeros(1), torch.ones(1, 1, dtype=torch.bool), 1.0)
+    sums, norms = clipped_sum(model, outputs, (x, torch.zeros(1)), torch.ones(1, 1, dtype=torch.bool), 1.0)
     expected = 16.0 * math.sqrt(2.0) * float(slopes.double().norm())
     assert float(norms) == pytest.approx(expected, rel=1e-5)
     assert float(sums.double().norm()) <= 1.0

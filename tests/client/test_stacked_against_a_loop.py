@@ -13,7 +13,7 @@ from stacked_models import CASES, NOT_FOR_OPACUS, Positions
 from torch import nn
 
 from fedsafe.client.objectives import build_objective, cross_entropy
-from fedsafe.client.stacked import StackedModel, clipped_sum, layout_of, measure
+from fedsafe.client.stacked import clipped_sum, layout_of, measure
 from fedsafe.privacy.clipping import MARGIN
 
 
@@ -28,8 +28,7 @@ def _problem(name, dtype, *, clients=3, batch=8, scale=1.0, seed=0):
 
 
 def _stack(module, parameters, objective, x, y):
-    channels_last = measure(module, objective, x, y).channels_last
-    return StackedModel(module, parameters.clone(), channels_last=channels_last)
+    return measure(module, objective, (x, y)).stack(module, parameters.clone())
 
 
 def _loop(module, parameters, x, y, mask, objective, clip):
@@ -44,7 +43,7 @@ def _loop(module, parameters, x, y, mask, objective, clip):
         for example in range(batch):
             row = client * batch + example
             model.zero_grad()
-            objective(model, x[row : row + 1], y[row : row + 1]).sum().backward()
+            objective(model, (x[row : row + 1], y[row : row + 1])).sum().backward()
             gradient = nn.utils.parameters_to_vector(
                 [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
             )
@@ -66,7 +65,7 @@ def test_norms_and_clipped_sums_equal_a_loop(name, dtype, tolerance, clients):
     module, parameters, x, y, mask, objective = _problem(name, dtype, clients=clients, batch=6)
     stack = _stack(module, parameters, objective, x, y)
     for clip in (0.3, 1e6):
-        sums, norms = clipped_sum(stack, objective, x, y, mask, clip)
+        sums, norms = clipped_sum(stack, objective, (x, y), mask, clip)
         expected_sums, expected_norms = _loop(module, parameters, x, y, mask, objective, clip)
         assert _relative(norms, expected_norms) < tolerance
         assert _relative(sums, expected_sums) < tolerance
@@ -81,7 +80,9 @@ def test_padding_that_is_wider_on_one_side_equals_a_loop(clients):
     x, y = torch.randn(clients * 4, 1, 4, 5, dtype=torch.float64), torch.arange(clients * 4) % 2
     parameters = 0.5 * torch.randn(clients, layout_of(module).total, dtype=torch.float64)
     mask = torch.ones(clients, 4, dtype=torch.bool)
-    sums, norms = clipped_sum(_stack(module, parameters, cross_entropy, x, y), cross_entropy, x, y, mask, 0.3)
+    sums, norms = clipped_sum(
+        _stack(module, parameters, cross_entropy, x, y), cross_entropy, (x, y), mask, 0.3
+    )
     expected_sums, expected_norms = _loop(module, parameters, x, y, mask, cross_entropy, 0.3)
     assert _relative(norms, expected_norms) < 1e-9
     assert _relative(sums, expected_sums) < 1e-9
@@ -95,7 +96,7 @@ def test_the_clipped_sum_agrees_with_stock_opacus(name):
     """Opacus clips to C / (norm + 1e-6), the engine to C (1 - 2^-10): they differ by design, by 1e-3."""
     module, parameters, x, y, mask, objective = _problem(name, torch.float32, clients=1)
     mask[:] = True
-    sums, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, x, y, mask, 0.5)
+    sums, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, (x, y), mask, 0.5)
     names = layout_of(module).names
     nn.utils.vector_to_parameters(parameters[0], module.parameters())
     if hasattr(module, "lstm"):
@@ -112,7 +113,7 @@ def test_the_clipped_sum_agrees_with_stock_opacus(name):
         expected_batch_size=len(y),
         loss_reduction="sum",
     )
-    objective(model, x, y).sum().backward()
+    objective(model, (x, y)).sum().backward()
     optimizer.clip_and_accumulate()
     named = dict(module.named_parameters())
     opacus = torch.cat([named[name].summed_grad.flatten() for name in names])
@@ -128,7 +129,7 @@ def test_no_example_adds_more_than_the_clip(name):
     for example in range(8):
         mask[:] = False
         mask[:, example] = True
-        sums, norms = clipped_sum(_stack(module, parameters, objective, x, y), objective, x, y, mask, clip)
+        sums, norms = clipped_sum(_stack(module, parameters, objective, x, y), objective, (x, y), mask, clip)
         lengths = torch.linalg.vector_norm(sums.double(), dim=1)
         assert (lengths <= clip).all()
         long = norms[:, example] > clip
@@ -148,7 +149,7 @@ def test_terms_that_cancel_do_not_hide_rounding_beyond_the_clip(scale):
     for example in range(8):
         mask = torch.zeros(1, 8, dtype=torch.bool)
         mask[0, example] = True
-        sums, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, x, y, mask, 1.0)
+        sums, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, (x, y), mask, 1.0)
         assert float(sums.double().norm()) <= 1.0
 
 
@@ -156,16 +157,16 @@ def test_an_example_whose_scale_would_be_denormal_is_dropped():
     module, parameters, x, y, mask, objective = _problem("logistic", torch.float32)
     mask[:] = True
     x[3] = 1e35
-    sums, norms = clipped_sum(_stack(module, parameters, objective, x, y), objective, x, y, mask, 1e-5)
+    sums, norms = clipped_sum(_stack(module, parameters, objective, x, y), objective, (x, y), mask, 1e-5)
     mask[0, 3] = False
-    without, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, x, y, mask, 1e-5)
+    without, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, (x, y), mask, 1e-5)
     assert float(norms[0, 3]) > 1e34
     assert torch.equal(sums, without)
 
 
 def test_an_infinite_clip_leaves_gradients_as_they_are():
     module, parameters, x, y, mask, objective = _problem("mlp", torch.float64)
-    sums, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, x, y, mask, math.inf)
+    sums, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, (x, y), mask, math.inf)
     expected, _ = _loop(module, parameters, x, y, mask, objective, 1e12)
     assert _relative(sums, expected) < 1e-9
 
@@ -175,10 +176,10 @@ def test_an_infinite_clip_leaves_gradients_as_they_are():
 def test_a_bad_example_leaves_every_other_client_bit_identical(name, bad):
     module, parameters, x, y, mask, objective = _problem(name, torch.float32)
     mask[:] = True
-    clean, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, x, y, mask, 1.0)
+    clean, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, (x, y), mask, 1.0)
     poisoned = x.clone()
     poisoned[8 + 3] = bad  # client 1, example 3
-    sums, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, poisoned, y, mask, 1.0)
+    sums, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, (poisoned, y), mask, 1.0)
     assert torch.equal(sums[[0, 2]], clean[[0, 2]])
     assert torch.isfinite(sums).all()
     # And its own client loses at most that example: the rest moves by no more than one clip each way.
@@ -186,15 +187,17 @@ def test_a_bad_example_leaves_every_other_client_bit_identical(name, bad):
     if math.isnan(bad) or math.isinf(bad):
         without = mask.clone()
         without[1, 3] = False
-        expected, _ = clipped_sum(_stack(module, parameters, objective, x, y), objective, x, y, without, 1.0)
+        expected, _ = clipped_sum(
+            _stack(module, parameters, objective, x, y), objective, (x, y), without, 1.0
+        )
         np.testing.assert_allclose(sums[1], expected[1], rtol=1e-6, atol=1e-7)
 
 
 def _spoiled(objective, rows, bad):
     """The objective, but for the losses and gradients of some rows."""
 
-    def spoiled(model, x, y):
-        losses = objective(model, x, y)
+    def spoiled(model, batch):
+        losses = objective(model, batch)
         scale = torch.ones_like(losses)
         scale[rows] = bad
         return losses * scale
@@ -212,14 +215,14 @@ def test_a_bad_loss_leaves_every_other_client_bit_identical(name, bad):
         _stack(module, parameters, objective, x, y),
         _spoiled(objective, slice(8 + 3, 8 + 4), bad),
     )
-    clean, _ = clipped_sum(stack, objective, x, y, mask, 1.0)
-    sums, _ = clipped_sum(stack, spoiled, x, y, mask, 1.0)
+    clean, _ = clipped_sum(stack, objective, (x, y), mask, 1.0)
+    sums, _ = clipped_sum(stack, spoiled, (x, y), mask, 1.0)
     assert torch.equal(sums[[0, 2]], clean[[0, 2]])
     assert torch.isfinite(sums).all()
     assert float((sums[1] - clean[1]).double().norm()) <= 2.0
     if bad != 1e30:  # that one is clipped, and stays
         mask[1, 3] = False
-        expected, _ = clipped_sum(stack, objective, x, y, mask, 1.0)
+        expected, _ = clipped_sum(stack, objective, (x, y), mask, 1.0)
         np.testing.assert_allclose(sums[1], expected[1], rtol=1e-6, atol=1e-7)
 
 
@@ -229,19 +232,19 @@ def test_padding_that_points_to_a_bad_record_adds_nothing(name):
     mask[:] = True
     mask[1, 5:] = False
     stack = _stack(module, parameters, objective, x, y)
-    clean, _ = clipped_sum(stack, objective, x, y, mask, 1.0)
+    clean, _ = clipped_sum(stack, objective, (x, y), mask, 1.0)
     if x.is_floating_point():
         x[8 + 5 : 16] = math.nan
     spoiled = _spoiled(objective, slice(8 + 5, 16), math.nan)
-    sums, _ = clipped_sum(stack, spoiled, x, y, mask, 1.0)
+    sums, _ = clipped_sum(stack, spoiled, (x, y), mask, 1.0)
     assert torch.equal(sums, clean)
 
 
 def test_an_objective_without_one_loss_per_example_is_refused():
     module, parameters, x, y, mask, _ = _problem("mlp", torch.float32)
 
-    def mean(model, x, y):
-        return cross_entropy(model, x, y).mean()
+    def mean(model, batch):
+        return cross_entropy(model, batch).mean()
 
     with pytest.raises(ValueError, match="losses of shape"):
-        clipped_sum(_stack(module, parameters, cross_entropy, x, y), mean, x, y, mask, 1.0)
+        clipped_sum(_stack(module, parameters, cross_entropy, x, y), mean, (x, y), mask, 1.0)

@@ -39,7 +39,7 @@ def by_hand(build, training, job, batches, start):
         for row in batch:
             nn.utils.vector_to_parameters(weights, module.parameters())
             module.zero_grad()
-            build.keywords["objective"](module, x[[row]], y[[row]]).sum().backward()
+            build.keywords["objective"](module, (x[[row]], y[[row]])).sum().backward()
             gradient = nn.utils.parameters_to_vector([p.grad for p in module.parameters()])
             total += gradient * min(1.0, training.clip * MARGIN / float(gradient.norm()))
         step = total / max(1.0, training.rate * len(job.records)) + training.proximal * (weights - first)

@@ -12,7 +12,7 @@ from fedsafe.client import ClientJob, LocalTraining, build_objective, build_trai
 from fedsafe.data import Signature
 from fedsafe.rng import Stream, StreamId
 
-TRAINERS = ["stacked", "opacus"]
+TRAINERS = ["stacked", "vmap", "opacus"]
 KEY = bytes(range(32))
 
 

@@ -22,14 +22,16 @@ Guarantees:
     ==========================  ================================================
 """
 
-import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from fedsafe.client.batches import Batch
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.alignment import aligned_rows
-from fedsafe.client.stacked.model import StackedModel, calls_by_layer
+from fedsafe.client.stacked.joining import Part, parts_of
+from fedsafe.client.stacked.model import StackedModel
 from fedsafe.privacy.clipping import MARGIN
 
 # Terms of one example that cancel pass through the sum that all share, and round it to the unit of their own size: so
@@ -39,54 +41,79 @@ _CANCELLING = 64
 
 
 def clipped_sum(
-    model: StackedModel, objective: Objective, x: Tensor, y: Tensor, mask: Tensor, clip: float
+    model: StackedModel, objective: Objective, batch: Batch, mask: Tensor, clip: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sum of clipped per-example gradients of each client.
 
     Args:
         model: The stack.
         objective: Gives one loss per example.
-        x: ``(clients * batch, ...)`` inputs.
-        y: ``(clients * batch, ...)`` targets.
+        batch: Of ``clients * batch`` examples, client-major.
         mask: ``(clients, batch)``, False for padding.
         clip: Bound on one example's gradient, all tensors together; infinity leaves finite gradients as they are.
+            One for all, or ``(clients, 1)`` in double precision.
 
     Returns:
         Sums ``(clients, parameters)`` and norms before clipping ``(clients, batch)`` in double precision.
     """
-    clients, batch = mask.shape
-    model.taps.clear()
-    with torch.enable_grad():
-        losses = objective(model.module, x, y)
-        if losses.shape != y.shape[:1]:
-            raise ValueError(
-                f"the objective gave losses of shape {tuple(losses.shape)}, not {tuple(y.shape[:1])}"
-            )
-        handles = [tap.handle for tap in model.taps]
-        gradients = torch.autograd.grad(losses.sum(), handles, allow_unused=True)
-    calls = calls_by_layer(model.taps, gradients)
-    model.taps.clear()
+    losses, calls = model.differentiate(objective, batch)
+    parts = list(parts_of(calls, mask.shape[1]))
+    return _clipped(model, losses.view(mask.shape), parts, mask, clip)
 
-    contributions = [(layer, layer.contribution(own, batch)) for layer, own in calls.items()]
-    squares = mask.new_zeros((clients, batch), dtype=torch.float64)
+
+def plain_sum(model: StackedModel, objective: Objective, batch: Batch, mask: Tensor) -> Tensor:
+    """``(clients, parameters)`` sums of per-example gradients without clipping, faster than with an infinite clip.
+
+    Arguments as for :func:`clipped_sum`. Examples whose loss or gradient is not finite are dropped here too: a client
+    that has one is summed once more with norms.
+    """
+    losses, calls = model.differentiate(objective, batch, mask)
+    factors = mask.to(model.parameters.dtype)
+    sums = _zeros(model)
+    for part in parts_of(calls, mask.shape[1], norms=False):
+        _add(part, part.contribution.summed(factors, mask, True), sums)
+    losses = losses.view(mask.shape)
+    dirty = ~torch.isfinite(sums).all(1) | ~torch.isfinite(torch.where(mask, losses, 0.0)).all(1)
+    if dirty.any():
+        again, _ = _clipped(model, losses, list(parts_of(calls, mask.shape[1])), mask, torch.inf)
+        sums[dirty] = again[dirty]
+    return sums
+
+
+def _clipped(
+    model: StackedModel, losses: Tensor, parts: list[Part], mask: Tensor, clip: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    squares = mask.new_zeros(mask.shape, dtype=torch.float64)
     slack: Tensor | float = 0.0
-    for _, contribution in contributions:
-        squares = squares + contribution.squares
-        slack = slack + contribution.slack
+    for part in parts:
+        squares = squares + part.contribution.squares
+        slack = slack + part.contribution.slack
     norms = squares.sqrt()
     longest = norms + slack
-    for _, contribution in contributions:
-        if isinstance(contribution.mass, Tensor):
-            longest = torch.maximum(longest, contribution.mass / _CANCELLING)
-    finite = torch.isfinite(longest) & torch.isfinite(losses.detach().view(clients, batch))
+    for part in parts:
+        if isinstance(part.contribution.mass, Tensor):
+            longest = torch.maximum(longest, part.contribution.mass / _CANCELLING)
+    finite = torch.isfinite(longest) & torch.isfinite(losses)
     keep = mask & finite
-    factors = (clip * MARGIN / longest).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
+    # An infinite clip over a norm of zero, or over an infinite one, is a number too.
+    factors = torch.nan_to_num(clip * MARGIN / longest, nan=1.0).clamp(max=1.0)
     # A denormal factor has too few digits to bound anything: such an example is dropped.
     keep = keep & (factors >= torch.finfo(model.parameters.dtype).tiny)
     factors = torch.where(keep, factors, 0.0).to(model.parameters.dtype)
 
     clean = bool(finite.all())
-    sums = aligned_rows(clients, model.parameters.shape[1], model.parameters.dtype).zero_()
-    for layer, contribution in contributions:
-        layer.write(contribution.summed(factors, keep, clean), sums)
+    sums = _zeros(model)
+    for part in parts:
+        _add(part, part.contribution.summed(factors, keep, clean), sums)
     return sums, norms
+
+
+def _zeros(model: StackedModel) -> Tensor:
+    parameters = model.parameters
+    return aligned_rows(*parameters.shape, parameters.dtype, parameters.device).zero_()
+
+
+def _add(part: Part, summed: Iterable[Tensor], sums: Tensor) -> None:
+    # Each place is written once, unless norms were not wanted and a parameter belongs to several layers.
+    for place, values in part.placed(tuple(summed)):
+        sums[:, place].view(values.shape).add_(values)

@@ -1,75 +1,64 @@
 """Stacking: an ordinary module, run for many clients at once with each client's own parameters."""
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from fedsafe.client.batches import Batch, chosen, examples, floating, mapped
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.alignment import aligned_rows
-from fedsafe.client.stacked.layers import RULES, Call, Slots, Tap, Tapped
-from fedsafe.errors import ModelError
+from fedsafe.client.stacked.exposed import ExposedParameter, losses_example_by_example
+from fedsafe.client.stacked.layers import Call, Tap, Tapped, Taps, UnreadableParameter
+from fedsafe.client.stacked.swapping import swap
 from fedsafe.params import Layout
+
+Calls = dict[Tapped, list[Call]]
 
 
 def layout_of(module: nn.Module) -> Layout:
-    """Names and shapes of the parameters that are trained, in the module's order."""
+    """Names and shapes of the parameters that are trained, in the module's order; a tied one has its first name."""
     named = [(name, tuple(p.shape)) for name, p in module.named_parameters() if p.requires_grad]
     return Layout(names=tuple(name for name, _ in named), shapes=tuple(shape for _, shape in named))
-
-
-def missing_rule(module: nn.Module) -> str | None:
-    """Why a module cannot be stacked, or None.
-
-    Parametric layers need a rule, and parameters that are frozen in part or shared between layers have none.
-    """
-    seen: dict[int, str] = {}
-    for name, layer in module.named_modules():
-        own = list(layer.named_parameters(recurse=False))
-        if own and (reason := _no_rule(layer)):
-            return f"layer {name or 'the model itself'} ({type(layer).__name__}) has no stacked rule{reason}"
-        for parameter_name, parameter in own:
-            if not parameter.requires_grad:
-                return f"parameter {name}.{parameter_name} is frozen"
-            if id(parameter) in seen:
-                return f"parameter {name}.{parameter_name} is shared with {seen[id(parameter)]}"
-            seen[id(parameter)] = f"{name}.{parameter_name}"
-    return None
-
-
-def _no_rule(layer: nn.Module) -> str | None:
-    rule = RULES.get(type(layer))
-    if rule is None:
-        return " at all"
-    reason = rule.unsupported(layer)
-    return f" for {reason}" if reason else None
 
 
 class StackedModel:
     """A module whose parametric layers hold one set of weights per client.
 
-    Every other operation, and the module's own ``forward``, runs unchanged on ``(clients * batch, ...)``.
+    Every other operation, and the module's own ``forward``, runs unchanged on ``(clients * batch, ...)``. Where that
+    code reads parameters itself, it runs as if for one example at a time (``exposed.py``).
 
     Args:
-        module: The template; it is copied.
+        module: The template; it is copied. Its frozen parameters are shared by all clients.
         parameters: ``(clients, parameters)``, in the order of :func:`layout_of`. The model reads this very
             tensor: training writes to it in place.
         channels_last: Whether layers may give images with channels innermost in memory.
-
-    Raises:
-        ModelError: A layer has no rule.
+        exposed: Names of parameters of layers with a rule that the model's code reads too.
+        precision: Of the forward and backward pass. With another one than the parameters' the model reads a copy,
+            made at each pass; norms, sums and steps stay in the parameters' precision.
     """
 
-    def __init__(self, module: nn.Module, parameters: Tensor, *, channels_last: bool = True) -> None:
-        reason = missing_rule(module)
-        if reason is not None:
-            raise ModelError(f"the model cannot be stacked: {reason}")
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Tensor,
+        *,
+        channels_last: bool = True,
+        exposed: Sequence[str] = (),
+        precision: torch.dtype | None = None,
+    ) -> None:
         self.parameters = parameters
-        slots = Slots(parameters, _columns(layout_of(module)), [], channels_last)
-        self.taps = slots.taps
-        self.module = _swap(copy.deepcopy(module), slots)
+        self._read = parameters
+        if precision not in (None, parameters.dtype):
+            self._read = aligned_rows(*parameters.shape, precision, parameters.device)
+        self.taps = Taps()
+        template = copy.deepcopy(module).to(parameters.device)
+        # Of frozen parameters and buffers; what is trained is read from the stack.
+        template = template.to(self._read.dtype) if self._read is not parameters else template
+        self.module, self._exposed = swap(template, self._read, self.taps, channels_last, exposed)
         self.module.train()
 
     @property
@@ -77,10 +66,82 @@ class StackedModel:
         """How many clients are stacked."""
         return self.parameters.shape[0]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """``(clients * batch, ...)`` inputs to outputs, client-major."""
-        output: Tensor = self.module(x)
-        return output
+    def losses(self, objective: Objective, batch: Batch) -> Tensor:
+        """``(clients * batch,)`` losses of a batch of as many examples, client-major, without gradients."""
+        with torch.no_grad():
+            return self._losses(objective, batch)[0]
+
+    def input_gradients(self, objective: Objective, batch: Batch) -> list[Tensor]:
+        """Gradients of each example's loss by its own floating inputs, for attacks; nothing is clipped.
+
+        Returns:
+            One for each floating tensor of the batch, in the order of the tree, with its shape.
+        """
+        copies = mapped(
+            lambda part: part.detach().clone().requires_grad_() if part.is_floating_point() else part, batch
+        )
+        with self._without_taps(), torch.enable_grad():
+            total = self._losses(objective, copies)[0].sum()
+            wanted = floating(copies)
+            found = torch.autograd.grad(total, wanted, allow_unused=True)
+        return [
+            torch.zeros_like(part) if gradient is None else gradient
+            for part, gradient in zip(wanted, found, strict=True)
+        ]
+
+    def differentiate(
+        self, objective: Objective, batch: Batch, mask: Tensor | None = None
+    ) -> tuple[Tensor, Calls]:
+        """One forward pass, and one backward pass to what the layers left behind.
+
+        Args:
+            objective: Gives one loss per example.
+            batch: Of ``clients * batch`` examples, client-major.
+            mask: ``(clients, batch)``, False where an example's gradient shall be zero; None for none.
+
+        Returns:
+            Losses ``(clients * batch,)``, and the calls of each layer that they depend on, both in the precision of
+            the parameters.
+        """
+        self.taps.clear()
+        with torch.enable_grad():
+            losses, exposed = self._losses(objective, batch)
+            counted = losses if mask is None else torch.where(mask.flatten(), losses, 0.0)
+            handles = [tap.handle for tap in self.taps] + [copies for _, copies in exposed]
+            gradients = torch.autograd.grad(counted.sum(), handles, allow_unused=True)
+        dtype = self.parameters.dtype
+        calls = calls_by_layer(self.taps, gradients[: len(self.taps)], dtype)
+        for (parameter, copies), gradient in zip(exposed, gradients[len(self.taps) :], strict=True):
+            if gradient is not None:
+                calls[parameter] = [Call(copies.detach(), gradient.to(dtype))]
+        self.taps.clear()
+        return losses.detach().to(dtype), calls
+
+    def _losses(
+        self, objective: Objective, batch: Batch
+    ) -> tuple[Tensor, list[tuple[ExposedParameter, Tensor]]]:
+        count = examples(batch)
+        if self._read is not self.parameters:
+            self._read.copy_(self.parameters)
+            batch = mapped(
+                lambda part: part.to(self._read.dtype) if part.is_floating_point() else part, batch
+            )
+        if not self._exposed:
+            losses = objective(self.module, batch)
+            if losses.shape != (count,):
+                raise ValueError(f"the objective gave losses of shape {tuple(losses.shape)}, not {(count,)}")
+            return losses, []
+        copies = [parameter.copies(count // self.clients) for parameter in self._exposed]
+        losses = losses_example_by_example(self.module, objective, batch, self._exposed, copies)
+        return losses, list(zip(self._exposed, copies, strict=True))
+
+    @contextmanager
+    def _without_taps(self) -> Iterator[None]:
+        self.taps.open = False
+        try:
+            yield
+        finally:
+            self.taps.open = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,76 +152,70 @@ class StackShape:
         channels_last: Whether the model's own code takes images with channels innermost in memory.
         values: How many values its layers keep for one example.
         dtype: Of its parameters.
+        exposed: Names of parameters of layers with a rule that the model's code reads too.
     """
 
     channels_last: bool
     values: int
     dtype: torch.dtype
+    exposed: tuple[str, ...] = ()
+
+    def stack(
+        self, module: nn.Module, parameters: Tensor, *, precision: torch.dtype | None = None
+    ) -> StackedModel:
+        """The module, stacked this way over parameters ``(clients, parameters)``."""
+        return StackedModel(
+            module,
+            parameters,
+            channels_last=self.channels_last,
+            exposed=self.exposed,
+            precision=precision,
+        )
 
 
-def measure(module: nn.Module, objective: Objective, x: Tensor, y: Tensor) -> StackShape:
+def measure(module: nn.Module, objective: Objective, batch: Batch) -> StackShape:
     """Try a stack of two clients on zeros of the shape of these records.
 
     Raises:
-        ModelError: A layer has no rule.
         Exception: Whatever the model's own code raises.
     """
-    dtype = next(module.parameters()).dtype
-    parameters = aligned_rows(2, layout_of(module).total, dtype)
-    initial = torch.cat([p.detach().flatten() for p in module.parameters()])
-    parameters[:] = initial
-    zeros = x.new_zeros(2, *x.shape[1:]), y.new_zeros(2, *y.shape[1:])
-    for channels_last in (True, False):
-        model = StackedModel(module, parameters, channels_last=channels_last)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    parameters = aligned_rows(2, layout_of(module).total, trained[0].dtype, trained[0].device)
+    parameters[:] = torch.cat([p.detach().flatten() for p in trained])
+    zeros = mapped(lambda part: part.new_zeros(2, *part.shape[1:]), chosen(batch, slice(2)))
+    exposed: tuple[str, ...] = ()
+    channels_last = True
+    while True:
         try:
+            model = StackedModel(module, parameters, channels_last=channels_last, exposed=exposed)
             with torch.enable_grad():
-                objective(model.module, *zeros)
-        except (RuntimeError, ModelError):
+                _, copies = model._losses(objective, zeros)
+            break
+        except UnreadableParameter as error:
+            exposed += (error.parameter,)
+        except RuntimeError:
             # A `view` of channels-last memory, for one; anything else comes again.
             if not channels_last:
                 raise
-            continue
-        break
+            channels_last = False
     kept = sum(part.numel() for tap in model.taps for part in (tap.inputs, tap.handle))
-    return StackShape(channels_last=channels_last, values=max(1, kept // 2), dtype=dtype)
+    kept += sum(part.numel() for _, part in copies)
+    return StackShape(
+        channels_last=channels_last, values=max(1, kept // 2), dtype=parameters.dtype, exposed=exposed
+    )
 
 
-def _columns(layout: Layout) -> dict[str, slice]:
-    columns, start = {}, 0
-    for name, size in zip(layout.names, layout.sizes, strict=True):
-        columns[name] = slice(start, start + size)
-        start += size
-    return columns
-
-
-def _swap(module: nn.Module, slots: Slots) -> nn.Module:
-    # One stacked layer for each original, even if it is registered or called twice.
-    replaced: dict[int, nn.Module] = {}
-
-    def visit(layer: nn.Module, prefix: str) -> nn.Module:
-        if id(layer) in replaced:
-            return replaced[id(layer)]
-        names = [name for name, _ in layer.named_parameters(recurse=False)]
-        if names:
-            own = {name: slots.columns[f"{prefix}{name}"] for name in names}
-            replaced[id(layer)] = RULES[type(layer)](layer, replace(slots, columns=own))
-            return replaced[id(layer)]
-        for name, child in list(layer.named_children()):
-            setattr(layer, name, visit(child, f"{prefix}{name}."))
-        return layer
-
-    return visit(module, "")
-
-
-def calls_by_layer(taps: list[Tap], gradients: Sequence[Tensor | None]) -> dict[Tapped, list[Call]]:
+def calls_by_layer(taps: Sequence[Tap], gradients: Sequence[Tensor | None], dtype: torch.dtype) -> Calls:
     """The calls of each layer that the loss depends on.
 
     Args:
         taps: In the order of the forward pass.
         gradients: Of the loss by each tap's handle; None where the loss does not depend on it.
+        dtype: Of what follows, whatever the precision of the passes.
     """
-    calls: dict[Tapped, list[Call]] = {}
+    calls: Calls = {}
     for tap, gradient in zip(taps, gradients, strict=True):
         if gradient is not None:
-            calls.setdefault(tap.layer, []).append(Call(tap.inputs, gradient))
+            inputs = tap.inputs.to(dtype) if tap.inputs.is_floating_point() else tap.inputs
+            calls.setdefault(tap.layer, []).append(Call(inputs, gradient.to(dtype)))
     return calls

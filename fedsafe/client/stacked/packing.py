@@ -5,11 +5,14 @@ client fills the cache it trains alone, always, and without padding; where many 
 size avoid everything that would make a kernel treat a client by its place.
 """
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedsafe.client.trainer import ClientJob, LocalTraining
@@ -18,8 +21,9 @@ from fedsafe.privacy.sampling import batch_capacity
 # Elementwise kernels treat 32 values at a time and finish the rest one by one, where exp and log have other bits.
 _KERNEL_WIDTH = 32
 
-# Values that the layers of a stack may keep for one step: beyond, stacking saves nothing that the cache does not lose.
-_STACK_VALUES = 2**20
+# Values that the layers may keep for one step of the fewest clients that can share a stack. With more, each client is
+# alone: stacking saves nothing that the cache does not lose. Not a setting: the two ways round differently.
+_SHARED_VALUES = 2**20
 
 # Values that they may keep for a client that is alone, so that a large batch does not fill the memory.
 _PART_VALUES = 2**25
@@ -46,22 +50,31 @@ class Packed:
     steps: list[list[Part]]
 
 
-def pack(jobs: Sequence[ClientJob], training: LocalTraining, values: int) -> Iterator[Packed]:
+def pack(
+    jobs: Sequence[ClientJob],
+    training: LocalTraining,
+    values: int,
+    room: int = _SHARED_VALUES,
+    most: int | None = None,
+) -> Iterator[Packed]:
     """Stacks of clients.
 
     Args:
         jobs: Of the clients.
-        training: How they train.
+        training: How those train whose jobs do not say.
         values: How many values the model's layers keep for one example.
+        room: How many values they may keep for one step of a stack.
+        most: How many clients may share a stack. Neither changes any client's bits.
     """
-    batches = [job.sample(training) for job in jobs]
-    capacities: dict[int, list[int]] = {}
-    for position, (job, steps) in enumerate(zip(jobs, batches, strict=True)):
+    ways = [job.training or training for job in jobs]
+    batches = [job.sample(way) for job, way in zip(jobs, ways, strict=True)]
+    alike: dict[tuple[int, Hashable], list[int]] = {}
+    for position, (job, way, steps) in enumerate(zip(jobs, ways, batches, strict=True)):
         largest = max((len(step) for step in steps), default=0)
-        capacity = batch_capacity(len(job.records), training.rate, largest)
-        capacities.setdefault(capacity, []).append(position)
-    for capacity, positions in capacities.items():
-        limit = _most(capacity, values)
+        capacity = batch_capacity(len(job.records), way.rate, largest)
+        alike.setdefault((capacity, _kind(way)), []).append(position)
+    for (capacity, _), positions in alike.items():
+        limit = _most(capacity, values, room if most is None else most * capacity * values)
         for first in range(0, len(positions), limit):
             chosen = positions[first : first + limit]
             own = [jobs[position] for position in chosen]
@@ -73,13 +86,44 @@ def pack(jobs: Sequence[ClientJob], training: LocalTraining, values: int) -> Ite
                 yield Packed(positions=chosen, size=size, steps=_padded(own, chosen_batches, size, capacity))
 
 
-def _most(capacity: int, values: int) -> int:
+def _kind(training: LocalTraining) -> Hashable:
+    """What the rows of a stack have in common: which operations they take, not with which numbers."""
+    return (
+        training.steps,
+        training.clip == math.inf,
+        training.noise > 0.0,
+        training.proximal > 0.0,
+        type(training.optimizer),
+        training.optimizer.plain,
+    )
+
+
+def _most(capacity: int, values: int, room: int) -> int:
     """How many clients of a capacity share a stack at most: one, or a number that leaves no remainder."""
-    if capacity > _PART_ROWS:
-        return 1
     multiple = _multiple(capacity)
-    fit = _STACK_VALUES // (capacity * values)
-    return 1 if fit < 2 * multiple else fit // multiple * multiple
+    if capacity > _PART_ROWS or capacity * values * 2 * multiple > _SHARED_VALUES:
+        return 1
+    fit = room // (capacity * values)
+    return max(2 * multiple, fit // multiple * multiple)
+
+
+def room_of(device: torch.device) -> int:
+    """How many values the layers of a stack may keep for one step: what fits the cache, or some of a GPU's memory."""
+    if device.type != "cpu":
+        free, _ = torch.cuda.mem_get_info(device)
+        return max(_SHARED_VALUES, free // 64)
+    return max(_SHARED_VALUES // 4, _cache_bytes() // 4)
+
+
+@functools.cache
+def _cache_bytes() -> int:
+    """The largest cache that this machine tells of, up to 4 MiB: several workers share it."""
+    sizes = [4 * _SHARED_VALUES]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        if text.endswith("K") and text[:-1].isdigit():
+            sizes.append(1024 * int(text[:-1]))
+    return min(4 * _SHARED_VALUES, max(sizes[1:] or sizes))
 
 
 def _multiple(capacity: int) -> int:

@@ -7,8 +7,8 @@ gradients (Goodfellow 2015; Bu et al. 2023, "book-keeping").
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -44,47 +44,69 @@ class Call:
     gradients: Tensor
 
 
+class Taps(list[Tap]):
+    """What the calls of one forward pass left behind, in their order.
+
+    While ``open`` is false nothing is left: outputs and gradients by the inputs need no taps.
+    """
+
+    open = True
+
+
 @dataclass(frozen=True)
 class Slots:
     """Where a layer's parameters lie, and where its taps go.
 
     Args:
         parameters: ``(clients, parameters)``, every client's whole model.
-        columns: Where this layer's named parameters lie in it.
+        columns: Where this layer's trained parameters lie in it, by name.
         taps: The list that each call appends to.
         channels_last: Whether outputs of images may keep their channels innermost in memory, which is faster;
             a ``forward`` that calls ``view`` on them needs them contiguous.
+        frozen: This layer's parameters that are not trained, which all clients share.
+        names: What the layout calls this layer's trained parameters.
     """
 
     parameters: Tensor
     columns: dict[str, slice]
-    taps: list[Tap]
+    taps: Taps
     channels_last: bool
+    frozen: dict[str, Tensor] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def clients(self) -> int:
         """How many clients are stacked."""
         return self.parameters.shape[0]
 
+    def has(self, name: str) -> bool:
+        """Whether the layer has a parameter of that name, trained or not."""
+        return name in self.columns or name in self.frozen
+
     def view(self, name: str, *shape: int) -> Tensor:
-        """``(clients, *shape)`` view of a parameter of this layer."""
+        """``(clients, *shape)`` view of a parameter of this layer, trained or not."""
+        if name in self.frozen:
+            return self.frozen[name].view(shape).expand(self.clients, *shape)
         return self.parameters[:, self.columns[name]].view(self.clients, *shape)
 
-    def write(self, name: str, values: Tensor, sums: Tensor) -> None:
-        """Write ``(clients, ...)`` values to where the parameter lies in ``sums`` (clients, parameters)."""
-        sums[:, self.columns[name]].view(values.shape).copy_(values)
+    def only(self, *names: str) -> "Slots":
+        """The slots of some of the layer's parameters, for a part of it that has taps of its own."""
+        columns = {name: self.columns[name] for name in names if name in self.columns}
+        frozen = {name: self.frozen[name] for name in names if name in self.frozen}
+        full = {name: self.names[name] for name in names if name in self.names}
+        return replace(self, columns=columns, frozen=frozen, names=full)
 
-    def handle(self, like: Tensor, rows: int, outputs: int) -> Tensor | None:
-        """Something of shape ``(clients, rows, outputs)`` to get a gradient by, or None if none is wanted.
+    def handle(self, like: Tensor, rows: int, *outputs: int) -> Tensor | None:
+        """Something of shape ``(clients, rows, *outputs)`` to get a gradient by, or None if none is wanted.
 
         Args:
             like: Has the type of the values.
             rows: ``batch * positions``, or ``clients`` times as many.
-            outputs: Values in a row.
+            outputs: Shape of a row.
         """
-        if not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() and self.taps.open and self.columns):
             return None
-        return like.new_zeros(()).expand(self.clients, rows // self.clients, outputs).requires_grad_()
+        return like.new_zeros(()).expand(self.clients, rows // self.clients, *outputs).requires_grad_()
 
     def attach(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The output that the rest of the model shall use, and a handle on its gradient if one is wanted.
@@ -143,6 +165,10 @@ class Contribution(Protocol):
     def squares(self) -> Tensor:
         """``(clients, batch)`` squared norms, in double precision."""
 
+    def written_out(self) -> tuple[Tensor, ...]:
+        """``(clients, batch, ...)`` gradients of each example, one tensor for each of the layer's parameters."""
+        ...
+
     @property
     def slack(self) -> Tensor | float:
         """``(clients, batch)``: how much longer than its norm rounding can make what is summed."""
@@ -168,7 +194,11 @@ class Contribution(Protocol):
 class Tapped(Protocol):
     """What taps belong to: a layer, or one of several in a stack of recurrent ones."""
 
-    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
+    @property
+    def slots(self) -> Slots:
+        """Where its parameters lie."""
+
+    def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """What each example adds, in all calls together.
 
         The gradient of a weight that is used twice is the sum over its uses, and so must be its norm.
@@ -176,25 +206,73 @@ class Tapped(Protocol):
         Args:
             calls: All that the loss depends on, at least one.
             batch: Examples for each client.
+            norms: Whether norms are wanted. Without them only ``summed`` is called, and may take a shorter way.
         """
         ...
 
-    def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
-        """Write what a contribution summed to where it belongs in ``sums`` (clients, parameters)."""
+    def named(self, summed: Sequence[Tensor]) -> Iterable[tuple[str, Tensor]]:
+        """The layer's parameters, each with what a contribution gave for it.
+
+        Args:
+            summed: From ``Contribution.summed``, or from ``written_out`` with its first two dimensions made one.
+
+        Returns:
+            Names and values in the order of each parameter's own memory, whatever comes first kept. Names of
+            parameters that are not trained may be among them.
+        """
         ...
+
+
+class UnreadableParameter(AttributeError):
+    """The model's own code reads a parameter of a stacked layer, which has one for each client.
+
+    Args:
+        parameter: Its name in the layout.
+    """
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(f"parameter {parameter} of a stacked layer is read by the model's own code")
+        self.parameter = parameter
 
 
 class StackedLayer(nn.Module, ABC):
     """A layer with its own weights for each client, made from an ordinary one.
+
+    ``inside`` says what a layer sees in a model whose code runs as if for one example (``exposed.py``): a dimension of
+    all examples before what it was given ("before"), the same made one with the first dimension that it was given
+    ("joined"), or nothing, since it has no place there ("never").
 
     Args:
         template: The layer that is stacked.
         slots: Where its parameters lie.
     """
 
+    inside = "joined"
+
     def __init__(self, template: Any, slots: Slots) -> None:
         super().__init__()
         self.slots = slots
+        # Sizes and options, for code that asks the layer for them.
+        self._options = {
+            name: value
+            for name, value in vars(template).items()
+            if value is None or isinstance(value, bool | int | float | str | tuple)
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        """What the ordinary layer would give, but for parameters that are trained."""
+        own = self.__dict__
+        if "slots" in own and name in own["slots"].names:
+            raise UnreadableParameter(own["slots"].names[name])
+        if "slots" in own and name in own["slots"].frozen:
+            return own["slots"].frozen[name]
+        if name in own.get("_options", {}):
+            return own["_options"][name]
+        return super().__getattr__(name)
+
+    def named(self, summed: Sequence[Tensor]) -> Iterable[tuple[str, Tensor]]:
+        """See :class:`Tapped`; what most layers have."""
+        return zip(("weight", "bias"), summed, strict=False)
 
     @staticmethod
     @abstractmethod

@@ -25,6 +25,10 @@ class Instantiated:
             [_written_out(part).reshape(*part.shape[:2], -1).sum(2) for part in gradients]
         ).sum(0)
 
+    def written_out(self) -> tuple[Tensor, ...]:
+        """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
+        return self._gradients
+
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
         sums = []
@@ -73,13 +77,19 @@ class OuterProducts:
         gradients: ``(clients, batch * positions, outputs)``.
         batch: Examples for each client.
         biases: How many biases are added to the product, each with the same gradient.
+        norms: Whether norms are wanted, or the sums alone.
     """
 
-    def __init__(self, inputs: Tensor, gradients: Tensor, batch: int, biases: int) -> None:
+    def __init__(
+        self, inputs: Tensor, gradients: Tensor, batch: int, biases: int, *, norms: bool = True
+    ) -> None:
         self._inputs, self._gradients, self._biases = inputs, gradients, biases
         self._positions = inputs.shape[1] // batch
         self.slack: Tensor | float = 0.0
         self.mass: Tensor | float = 0.0
+        self._norms = norms
+        if not norms:
+            return
         self._lengths = squared(inputs)
         squares = squared(gradients) * (self._lengths + biases)
         if self._positions == 1:
@@ -99,6 +109,11 @@ class OuterProducts:
         # The sum of a Gram matrix is not negative; its rounding may be.
         return pairs.sum((1, 2)).clamp(min=0.0).view(clients, batch)
 
+    def written_out(self) -> tuple[Tensor, ...]:
+        """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
+        clients, batch = len(self._inputs), self._inputs.shape[1] // self._positions
+        return written_products(self._inputs, self._gradients, clients, batch, self._biases)
+
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`: the weight's sum, then each bias's."""
         inputs, gradients = self._inputs, self._gradients
@@ -107,7 +122,7 @@ class OuterProducts:
             keep = keep.repeat_interleave(self._positions, 1)
         scaled = gradients * factors.unsqueeze(2)
         # Also where the maximum is NaN, which hides the others.
-        if not float(self._lengths.max()) <= _LONG_INPUTS:
+        if self._norms and not float(self._lengths.max()) <= _LONG_INPUTS:
             scaled = torch.where(self._denormal(scaled).unsqueeze(2), 0.0, scaled)
         if not clean:
             # A dropped example's zero gradient meets its inputs, which is only zero if these are finite.
@@ -155,7 +170,9 @@ def instantiates(positions: int, width: int, outputs: int) -> bool:
     return positions > 1 and 2 * positions * (width + outputs) > width * outputs
 
 
-def matrix_product(inputs: Tensor, gradients: Tensor, batch: int, *, biases: int) -> Contribution:
+def matrix_product(
+    inputs: Tensor, gradients: Tensor, batch: int, *, biases: int, norms: bool = True
+) -> Contribution:
     """The contribution of ``outputs = inputs @ weight.T + bias``: whichever form is smaller, by shape alone.
 
     Args:
@@ -163,18 +180,26 @@ def matrix_product(inputs: Tensor, gradients: Tensor, batch: int, *, biases: int
         gradients: ``(clients, batch * positions, outputs)``.
         batch: Examples for each client.
         biases: How many biases are added, each with the same gradient.
+        norms: Whether norms are wanted: sums alone need no gradients written out.
 
     Returns:
         One whose sums are those of the weight ``(clients, outputs, inputs)``, then of each bias
         ``(clients, outputs)``.
     """
     clients, rows, width = inputs.shape
-    if not instantiates(rows // batch, width, gradients.shape[2]):
-        return OuterProducts(inputs, gradients, batch, biases)
-    a, g = (part.reshape(clients * batch, rows // batch, -1) for part in (inputs, gradients))
-    weight = torch.bmm(g.transpose(1, 2), a).view(clients, batch, -1, width)
+    if not norms or not instantiates(rows // batch, width, gradients.shape[2]):
+        return OuterProducts(inputs, gradients, batch, biases, norms=norms)
+    return Instantiated(*written_products(inputs, gradients, clients, batch, biases))
+
+
+def written_products(
+    inputs: Tensor, gradients: Tensor, clients: int, batch: int, biases: int
+) -> tuple[Tensor, ...]:
+    """``(clients, batch, outputs, inputs)`` gradients by the weight, then ``(clients, batch, outputs)`` by each bias."""
+    a, g = (part.reshape(clients * batch, -1, part.shape[2]) for part in (inputs, gradients))
+    weight = torch.bmm(g.transpose(1, 2), a).view(clients, batch, g.shape[2], a.shape[2])
     bias = [bias_gradients(g).reshape(clients, batch, -1)] * biases
-    return Instantiated(weight, *bias)
+    return (weight, *bias)
 
 
 def bias_gradients(gradients: Tensor) -> Tensor:

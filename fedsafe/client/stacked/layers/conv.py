@@ -1,225 +1,137 @@
-"""``nn.Conv2d``, stacked: a matrix product over patches.
+"""``nn.Conv1d``, ``nn.Conv2d`` and ``nn.Conv3d``, stacked: a matrix product over patches.
 
 Library convolutions choose their algorithm, and so their rounding, by the number of images. In a stack the patches of
-each image are written out instead (channels innermost, so that whole rows of a patch are copied at once), and each
-client's are multiplied by its own kernel. A client that is always alone has no neighbours to depend on: it takes the
-library's convolution, which is faster, and patches only for its gradients.
+each image are written out instead, and each client's are multiplied by its own kernel. A client that is always alone
+takes the library's convolution, which is faster (``conv_alone.py``). Groups of channels are as further clients.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsafe.client.stacked.alignment import aligned_copy
+from fedsafe.client.stacked.layers.arrangements import Arranged, Grouped
 from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
-from fedsafe.client.stacked.layers.contributions import (
-    Instantiated,
-    bias_gradients,
-    instantiates,
-    joined,
-    matrix_product,
-)
+from fedsafe.client.stacked.layers.contributions import instantiates, joined, matrix_product
+from fedsafe.client.stacked.layers.conv_alone import Convolution, Library
+from fedsafe.client.stacked.layers.conv_window import Patches, Window, innermost, padded
 from fedsafe.client.stacked.layers.linear import product
 
-# Values of patches that are multiplied at once: what stays in the cache is twice as fast.
-_PATCH_VALUES = 2**19
+# What the layers call their way of padding, and what the library calls it.
+_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+
+AnyConv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Window:
-    """How a kernel moves over an image; every pair is (down, across)."""
+class StackedConv(StackedLayer):
+    """A convolution of one, two or three dimensions with its own kernels for each client."""
 
-    size: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    before: tuple[int, int]
-    after: tuple[int, int]
-
-    def pad(self, images: Tensor) -> Tensor:
-        """Images with zeros around them."""
-        if not any(self.before + self.after):
-            return images
-        return F.pad(images, (self.before[1], self.after[1], self.before[0], self.after[0]))
-
-    def places(self, height: int, width: int) -> tuple[int, int]:
-        """How many places the kernel has on an image that is padded already."""
-        down, across = (
-            (length - dilation * (size - 1) - 1) // stride + 1
-            for length, size, stride, dilation in zip(
-                (height, width), self.size, self.stride, self.dilation, strict=True
-            )
-        )
-        return down, across
-
-    def patches(self, padded: Tensor) -> Tensor:
-        """``(n, channels, height, width)`` padded images to ``(n, places, size * size * channels)``."""
-        rows = padded.permute(0, 2, 3, 1).contiguous()
-        count, height, width, channels = rows.shape
-        n, y, x, c = rows.stride()
-        (down, across), (s, t), (d, e) = self.places(height, width), self.stride, self.dilation
-        patches = rows.as_strided(
-            (count, down, across, *self.size, channels), (n, y * s, x * t, y * d, x * e, c)
-        )
-        return patches.reshape(count, down * across, -1)
-
-
-def _window(template: nn.Conv2d) -> _Window:
-    size, dilation = _pair(template.kernel_size), _pair(template.dilation)
-    if template.padding == "same":
-        reach = [d * (s - 1) for d, s in zip(dilation, size, strict=True)]
-        before = (reach[0] // 2, reach[1] // 2)
-        after = (reach[0] - before[0], reach[1] - before[1])
-    else:
-        before = after = (0, 0) if template.padding == "valid" else _pair(template.padding)  # type: ignore[arg-type]
-    return _Window(size=size, stride=_pair(template.stride), dilation=dilation, before=before, after=after)
-
-
-def _pair(values: tuple[int, ...]) -> tuple[int, int]:
-    down, across = values
-    return down, across
-
-
-class StackedConv2d(StackedLayer):
-    """``nn.Conv2d`` without groups, with its own kernels for each client."""
-
-    def __init__(self, template: nn.Conv2d, slots: Slots) -> None:
+    def __init__(self, template: AnyConv, slots: Slots) -> None:
         super().__init__(template, slots)
-        self._window = _window(template)
-        symmetric = self._window.before == self._window.after
-        # The library pads both sides alike; anything else is padded before.
-        self._own = self._window if symmetric else replace(self._window, before=(0, 0), after=(0, 0))
-        self._kernel = slots.view("weight", *template.weight.shape)
-        self._bias = slots.view("bias", 1, template.out_channels) if "bias" in slots.columns else None
+        # A sequence is an image one row high.
+        self._raised = 1 if isinstance(template, nn.Conv1d) else 0
+        self._window = window_of(template)
+        self._groups = template.groups
+        self._mode = _MODES[template.padding_mode]
+        outputs, channels = template.weight.shape[:2]
+        self._kernel = slots.view("weight", outputs, channels, *self._window.size)
+        self._bias = slots.view("bias", self._groups, 1, outputs // self._groups) if slots.has("bias") else None
+        before, after = self._padding(template)
+        # The library pads with zeros, both sides alike; anything else is padded before.
+        inside = before if self._mode == "constant" and before == after else (0,) * len(before)
+        self._convolution = Convolution(window=self._window, padding=inside, groups=self._groups)
+        self._before, self._after = before, after
+
+    def _padding(self, template: AnyConv) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if template.padding == "same":
+            before = tuple((reach - 1) // 2 for reach in self._window.reach)
+            return before, tuple(r - 1 - b for r, b in zip(self._window.reach, before, strict=True))
+        own = (0,) * len(template.kernel_size) if template.padding == "valid" else template.padding
+        before = (*(0,) * self._raised, *cast(tuple[int, ...], own))
+        return before, before
 
     @staticmethod
-    def unsupported(template: nn.Conv2d) -> str | None:
-        """Groups, and padding with something else than zeros."""
-        if template.groups != 1:
-            return f"groups = {template.groups}"
-        return None if template.padding_mode == "zeros" else f"padding_mode = {template.padding_mode!r}"
+    def unsupported(template: AnyConv) -> str | None:
+        """Nothing."""
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(clients * batch, inputs, height, width)`` to ``(clients * batch, outputs, down, across)``."""
-        images = self._alone(x) if self.slots.clients == 1 else self._together(x)
-        return images if self.slots.channels_last else images.contiguous()
+        """``(clients * batch, inputs, *lengths)`` to ``(clients * batch, outputs, *places)``."""
+        images = x.unsqueeze(2) if self._raised else x
+        images = self._alone(images) if self.slots.clients == 1 else self._together(images)
+        if not self.slots.channels_last:
+            images = images.contiguous()
+        return images.squeeze(2) if self._raised else images
 
     def _together(self, x: Tensor) -> Tensor:
-        padded = self._window.pad(x)
-        patches: Tensor = _Patches.apply(padded, self._window)  # type: ignore[no-untyped-call]
-        inputs = patches.view(self.slots.clients, -1, patches.shape[2])
-        weight = aligned_copy(self._kernel.permute(0, 1, 3, 4, 2)).flatten(2)
-        output = self.slots.tap(self, inputs, product(inputs, weight, self._bias))
-        places = self._window.places(*padded.shape[2:])
-        return output.view(len(x), *places, -1).permute(0, 3, 1, 2)
+        clients, groups = self.slots.clients, self._groups
+        x = padded(x, self._before, self._after, self._mode)
+        inputs: Tensor = Patches.apply(x, self._window, clients, groups)  # type: ignore[no-untyped-call]
+        by_group = self._kernel.unflatten(1, (groups, -1)).movedim(3, -1)
+        weight = aligned_copy(by_group.flatten(0, 1)).flatten(2)
+        bias = None if self._bias is None else self._bias.reshape(clients * groups, 1, -1)
+        output = product(inputs, weight, bias)
+        if groups == 1:
+            output = self.slots.tap(self, inputs, output)
+        else:
+            output = self.slots.tap(self, inputs, output.view(clients, -1, output.shape[2]))
+            output = output.unflatten(1, (groups, -1)).transpose(1, 2).flatten(2)
+        places = self._window.places(x.shape[2:])
+        return output.reshape(len(x), *places, -1).movedim(-1, 1)
 
     def _alone(self, x: Tensor) -> Tensor:
-        if self._own is not self._window:
-            x = self._window.pad(x)
-        x = x.contiguous(memory_format=torch.channels_last)
-        down, across = self._own.places(
-            *(length + 2 * edge for length, edge in zip(x.shape[2:], self._own.before, strict=True))
-        )
-        handle = self.slots.handle(x, len(x) * down * across, self._kernel.shape[1])
-        bias = None if self._bias is None else self._bias[0, 0]
-        images: Tensor = _Library.apply(x, self._kernel[0], bias, handle, self._own)  # type: ignore[no-untyped-call]
+        convolution = self._convolution
+        if not any(convolution.padding):
+            x = padded(x, self._before, self._after, self._mode)
+        x = innermost(x)
+        kernel = innermost(self._kernel[0])
+        rows = len(x) * math.prod(convolution.places(x))
+        handle = self.slots.handle(x, rows, len(kernel))
+        bias = None if self._bias is None else self._bias[0].flatten()
+        images: Tensor = Library.apply(x, kernel, bias, handle, convolution)  # type: ignore[no-untyped-call]
         if handle is not None:
             self.slots.note(self, x, handle)
         return images
 
-    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
+    def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        biases = 0 if self._bias is None else 1
-        if self.slots.clients > 1:
-            return matrix_product(*joined(calls, batch), batch, biases=biases)
-        positions = sum(call.gradients.shape[1] for call in calls) // batch
-        outputs, width = self._kernel.shape[1], self._kernel[0, 0].numel()
-        if not instantiates(positions, width, outputs):
-            inputs, gradients = self._rows(calls, batch, slice(batch))
-            return matrix_product(
-                inputs.flatten(0, 1).unsqueeze(0), gradients.flatten(0, 1).unsqueeze(0), batch, biases=biases
-            )
-        most = max(1, _PATCH_VALUES // (positions * width))
-        weight = self._kernel.new_empty(batch, outputs, width)
-        bias = self._kernel.new_empty(batch, outputs)
-        for first in range(0, batch, most):
-            some = slice(first, first + most)
-            inputs, gradients = self._rows(calls, batch, some)
-            torch.bmm(gradients.transpose(1, 2), inputs, out=weight[some])
-            if biases:
-                bias[some] = bias_gradients(gradients)
-        return Instantiated(*[part.unsqueeze(0) for part in (weight, bias)[: 1 + biases]])
-
-    def _rows(self, calls: Sequence[Call], batch: int, some: slice) -> tuple[Tensor, Tensor]:
-        """Patches and gradients ``(examples, positions, values)`` of some examples of a client that is alone."""
-        pairs = [
-            (
-                self._own.patches(self._own.pad(call.inputs[some])),
-                call.gradients[0].view(batch, -1, call.gradients.shape[2])[some],
-            )
+        bias = self._bias is not None
+        if self.slots.clients == 1:
+            if not norms:
+                return self._convolution.summed_only(self._kernel[0], calls, bias)
+            positions = sum(call.gradients.shape[1] for call in calls) // batch
+            outputs, width = len(self._kernel[0]) // self._groups, self._kernel[0, 0].numel()
+            if instantiates(positions, width, outputs):
+                return self._convolution.written_out(calls, bias)
+            calls = [self._by_patch(call) for call in calls]
+        groups = self._groups
+        by_group = [
+            Call(call.inputs, call.gradients.reshape(len(call.inputs), -1, self._kernel.shape[1] // groups))
             for call in calls
         ]
-        if len(pairs) == 1:
-            return pairs[0]
-        inputs, gradients = (torch.cat(side, 1) for side in zip(*pairs, strict=True))
-        return inputs, gradients
+        measured = matrix_product(*joined(by_group, batch), batch, biases=int(bias), norms=norms)
+        return Arranged(Grouped(measured, groups) if groups > 1 else measured, self._arranged)
 
-    def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
-        """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        by_patch = summed[0].view(*summed[0].shape[:2], *self._window.size, -1)
-        kernel = by_patch.permute(0, 1, 4, 2, 3)
-        self.slots.write("weight", kernel, sums)
-        if self._bias is not None:
-            self.slots.write("bias", summed[1], sums)
+    def _by_patch(self, call: Call) -> Call:
+        """A call of a client that is alone, as those of a stack are: by group, in patches."""
+        edges, groups = self._convolution.padding, self._groups
+        images = padded(call.inputs, edges, edges)
+        patches = self._window.patches(images, self._window.places(images.shape[2:]), 1, groups)
+        rows = call.gradients[0].unflatten(1, (groups, -1)).transpose(0, 1)
+        return Call(patches, rows)
 
-
-class _Patches(torch.autograd.Function):
-    """Padded images to the patches of a window."""
-
-    @staticmethod
-    def forward(ctx: Any, padded: Tensor, window: _Window) -> Tensor:
-        ctx.window, ctx.shape = window, padded.shape
-        return window.patches(padded)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        window = ctx.window
-        count, channels, height, width = ctx.shape
-        (down, across), (s, t), (d, e) = window.places(height, width), window.stride, window.dilation
-        parts = gradient.reshape(count, down, across, *window.size, channels)
-        image = gradient.new_zeros(count, height, width, channels)
-        for i in range(window.size[0]):
-            for j in range(window.size[1]):
-                y, x = i * d, j * e
-                image[:, y : y + s * down : s, x : x + t * across : t].add_(parts[:, :, :, i, j])
-        return image.permute(0, 3, 1, 2), None
+    def _arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        weight, *bias = summed
+        return (weight.unflatten(2, (*self._window.size, -1)).movedim(-1, 2), *bias)
 
 
-class _Library(torch.autograd.Function):
-    """The library's convolution; the handle gets the gradient by place, channels innermost."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, images: Tensor, kernel: Tensor, bias: Tensor | None, handle: Tensor | None, window: _Window
-    ) -> Tensor:
-        ctx.window = window
-        # To change the images in place is an error from here on, not a wrong gradient.
-        ctx.save_for_backward(images, kernel)
-        outputs = torch.conv2d(images, kernel, bias, window.stride, window.before, window.dilation)
-        return outputs.contiguous(memory_format=torch.channels_last)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, None]:
-        images, kernel = ctx.saved_tensors
-        window, by_images = ctx.window, None
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        if ctx.needs_input_grad[0]:
-            settings = (window.stride, window.before, window.dilation, False, (0, 0), 1)
-            by_images, _, _ = torch.ops.aten.convolution_backward(
-                gradient, images, kernel, None, *settings, (True, False, False)
-            )
-        rows = gradient.permute(0, 2, 3, 1).reshape(1, -1, gradient.shape[1])
-        return by_images, None, None, rows, None
+def window_of(template: AnyConv | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> Window:
+    """How its kernel moves; one of a sequence is one row high."""
+    raised = (1,) if len(template.kernel_size) == 1 else ()
+    return Window(
+        size=(*raised, *template.kernel_size),
+        stride=(*raised, *template.stride),
+        dilation=(*raised, *template.dilation),
+    )

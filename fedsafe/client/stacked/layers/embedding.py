@@ -12,6 +12,8 @@ from fedsafe.client.stacked.layers.contributions import joined
 class StackedEmbedding(StackedLayer):
     """``nn.Embedding`` with its own vectors for each client."""
 
+    inside = "before"
+
     def __init__(self, template: nn.Embedding, slots: Slots) -> None:
         super().__init__(template, slots)
         self._padding = template.padding_idx
@@ -29,18 +31,14 @@ class StackedEmbedding(StackedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """``(clients * batch, ...)`` tokens to ``(clients * batch, ..., values)``."""
         tokens = x.reshape(self.slots.clients, -1)
-        client = torch.arange(self.slots.clients).unsqueeze(1)
+        client = torch.arange(self.slots.clients, device=x.device).unsqueeze(1)
         output = self.slots.tap(self, tokens.unsqueeze(2), self._vectors[client, tokens])
         return output.view(*x.shape, -1)
 
-    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
+    def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
         inputs, gradients = joined(calls, batch)
         return _Rows(inputs[:, :, 0], gradients, batch, self._vectors.shape[1], self._padding)
-
-    def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
-        """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        self.slots.write("weight", summed[0], sums)
 
 
 class _Rows:
@@ -76,6 +74,15 @@ class _Rows:
         self._parts = parts.view(clients, rows, width)
         self.squares = squared(parts.reshape(clients, batch, -1))
 
+    def written_out(self) -> tuple[Tensor, ...]:
+        """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
+        clients, rows, width = self._parts.shape
+        batch = self.squares.shape[1]
+        places = self._tokens.reshape(clients * batch, -1, 1).expand(-1, -1, width)
+        written = self._parts.new_zeros(clients * batch, self._vocabulary, width)
+        written.scatter_add_(1, places, self._parts.reshape(clients * batch, -1, width))
+        return (written.view(clients, batch, self._vocabulary, width),)
+
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
         clients, rows, width = self._parts.shape
@@ -84,6 +91,6 @@ class _Rows:
         if not clean:
             scaled = torch.where(keep.repeat_interleave(positions, 1).unsqueeze(2), scaled, 0.0)
         sums = scaled.new_zeros(clients * self._vocabulary, width)
-        places = self._tokens + self._vocabulary * torch.arange(clients).unsqueeze(1)
+        places = self._tokens + self._vocabulary * torch.arange(clients, device=scaled.device).unsqueeze(1)
         sums.index_add_(0, places.flatten(), scaled.flatten(0, 1))
         return (sums.view(clients, self._vocabulary, width),)

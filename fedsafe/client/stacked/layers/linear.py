@@ -12,10 +12,12 @@ from fedsafe.client.stacked.layers.contributions import joined, matrix_product
 class StackedLinear(StackedLayer):
     """``nn.Linear`` with its own weights for each client."""
 
+    inside = "before"
+
     def __init__(self, template: nn.Linear, slots: Slots) -> None:
         super().__init__(template, slots)
         self._weight = slots.view("weight", template.out_features, template.in_features)
-        self._bias = slots.view("bias", 1, template.out_features) if "bias" in slots.columns else None
+        self._bias = slots.view("bias", 1, template.out_features) if slots.has("bias") else None
 
     @staticmethod
     def unsupported(template: nn.Linear) -> str | None:
@@ -28,14 +30,10 @@ class StackedLinear(StackedLayer):
         output = product(inputs, self._weight, self._bias)
         return self.slots.tap(self, inputs, output).view(*x.shape[:-1], -1)
 
-    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
+    def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        return matrix_product(*joined(calls, batch), batch, biases=0 if self._bias is None else 1)
-
-    def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
-        """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        for name, values in zip(("weight", "bias"), summed, strict=False):
-            self.slots.write(name, values, sums)
+        biases = 0 if self._bias is None else 1
+        return matrix_product(*joined(calls, batch), batch, biases=biases, norms=norms)
 
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

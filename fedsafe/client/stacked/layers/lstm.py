@@ -6,143 +6,105 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
-from fedsafe.client.stacked.layers.contributions import joined, matrix_product
+from fedsafe.client.stacked.layers.base import Slots
 from fedsafe.client.stacked.layers.linear import product
+from fedsafe.client.stacked.layers.recurrence import StackedRecurrent, StepWeight, steps_outside
 
 
-class StackedLSTM(StackedLayer):
-    """``nn.LSTM`` in one direction, with its own weights for each client."""
+class StackedLSTM(StackedRecurrent):
+    """``nn.LSTM`` with its own weights for each client."""
 
-    def __init__(self, template: nn.LSTM, slots: Slots) -> None:
-        super().__init__(template, slots)
-        self._batch_first = template.batch_first
-        widths = [template.input_size] + [template.hidden_size] * (template.num_layers - 1)
-        self._layers = [_Recurrence(slots, n, width, template.hidden_size) for n, width in enumerate(widths)]
+    states = 2
 
-    @staticmethod
-    def unsupported(template: nn.LSTM) -> str | None:
-        """A second direction, projections, and dropout between layers."""
-        if template.bidirectional:
-            return "bidirectional"
-        if template.proj_size:
-            return f"proj_size = {template.proj_size}"
-        return f"dropout = {template.dropout}" if template.dropout else None
-
-    def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """What ``nn.LSTM`` gives, for ``clients * batch`` sequences."""
-        x = x if self._batch_first else x.transpose(0, 1)
-        finals = []
-        for number, layer in enumerate(self._layers):
-            start = None if state is None else (state[0][number], state[1][number])
-            x, final = layer(x, start)
-            finals.append(final)
-        hidden, cell = (torch.stack(parts) for parts in zip(*finals, strict=True))
-        return (x if self._batch_first else x.transpose(0, 1)), (hidden, cell)
+    def _direction(self, template: nn.LSTM, slots: Slots, suffix: str, inputs: int) -> "_Direction":
+        return _Direction(slots, suffix, inputs, template.hidden_size)
 
 
-class _Recurrence:
-    """One layer of a stacked LSTM (Hochreiter and Schmidhuber 1997; gates as PyTorch orders them: i, f, g, o)."""
+class _Direction:
+    """One layer and direction (Hochreiter and Schmidhuber 1997; gates as PyTorch orders them: i, f, g, o)."""
 
-    def __init__(self, slots: Slots, number: int, inputs: int, hidden: int) -> None:
+    def __init__(self, slots: Slots, suffix: str, inputs: int, hidden: int) -> None:
         self._slots = slots
-        self._hidden = hidden
-        self._names = [f"{name}_l{number}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        self._inputs_weight = slots.view(self._names[0], 4 * hidden, inputs)
-        self._hidden_weight = slots.view(self._names[1], 4 * hidden, hidden)
-        self._biases = [slots.view(n, 1, 4 * hidden) for n in self._names[2:] if n in slots.columns]
+        self._inputs = StepWeight(slots, f"weight_ih{suffix}", f"bias_ih{suffix}", 4 * hidden, inputs)
+        self._hidden = StepWeight(slots, f"weight_hh{suffix}", f"bias_hh{suffix}", 4 * hidden, hidden)
 
-    def __call__(
-        self, x: Tensor, start: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Outputs ``(clients * batch, steps, hidden)``, and the final hidden and cell states."""
-        clients, (examples, steps) = self._slots.clients, x.shape[:2]
-        if start is None:
-            start = (x.new_zeros(examples, self._hidden),) * 2
-        first, cell = (part.reshape(clients, -1, self._hidden) for part in start)
-        inputs = x.reshape(clients, -1, x.shape[2])
-        bias = self._biases[0] + self._biases[1] if self._biases else None
-        gates, handle = self._slots.attach(product(inputs, self._inputs_weight, bias))
-        gates = gates.view(clients, -1, steps, 4 * self._hidden)
-        outputs, cell = _Steps.apply(gates, self._hidden_weight, first, cell)  # type: ignore[no-untyped-call]
-        if handle is not None:
-            before = torch.cat([first.detach().unsqueeze(2), outputs.detach()[:, :, :-1]], 2).flatten(1, 2)
-            self._slots.note(self, torch.cat([inputs, before], 2), handle)
-        outputs = outputs.view(examples, steps, self._hidden)
-        return outputs, (outputs[:, -1], cell.reshape(examples, self._hidden))
-
-    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
-        """See :class:`~fedsafe.client.stacked.layers.base.Tapped`: both weights are one matrix side by side."""
-        return matrix_product(*joined(calls, batch), batch, biases=len(self._biases))
-
-    def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
-        """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        weight, *biases = summed
-        width = weight.shape[2] - self._hidden
-        values = (weight[:, :, :width], weight[:, :, width:], *biases)
-        for name, part in zip(self._names, values, strict=False):
-            self._slots.write(name, part, sums)
+    def __call__(self, x: Tensor, start: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See :class:`~fedsafe.client.stacked.layers.recurrence.Direction`."""
+        one, two = self._inputs, self._hidden
+        bias = None if one.bias is None or two.bias is None else one.bias + two.bias
+        handle = self._slots.handle(x, len(x) * x.shape[1], x.shape[2], one.weight.shape[1])
+        outputs, cell, before = _Steps.apply(x, handle, one.weight, two.weight, bias, *start)  # type: ignore[no-untyped-call]
+        # Both weights and both biases have the same gradient of the gates.
+        one.note(x, handle)
+        two.note(before, handle)
+        return outputs, (outputs[:, :, -1], cell)
 
 
 class _Steps(torch.autograd.Function):
     """The recurrence, with the gradient written by hand: what does not depend on later steps is taken at once.
 
-    ``gates (clients, batch, steps, 4 * hidden)`` hold the inputs' part. The weight is data here: its gradient comes
-    from the taps. Inside, steps come first, so that each has its own piece of memory.
+    Weights and bias are data here: their gradients come from the taps, whose handle ``(clients, batch, steps,
+    4 * hidden)`` gets the gradient of the gates. Inside, steps come before examples, so that each has its own piece of
+    memory.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        transposed, size = weight.transpose(1, 2), hidden.shape[2]
-        # A copy even where the order is right already: it is written over.
-        active = gates.permute(2, 0, 1, 3).clone(memory_format=torch.contiguous_format)
-        outputs, bent = (active.new_empty(len(active), *hidden.shape) for _ in range(2))
-        cells = torch.cat([cell.unsqueeze(0), torch.empty_like(outputs)])
-        # Written into place, by views that are made at once: operations cost more than what they compute.
-        places = zip(
-            *(part.unbind(0) for part in (active, active[:, :, :, : 2 * size], *active.chunk(4, 3))),
-            *(part.unbind(0) for part in (cells[1:], bent, outputs)),
-            strict=True,
-        )
+        ctx: Any,
+        x: Tensor,
+        handle: Tensor | None,
+        inputs_weight: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        hidden: Tensor,
+        cell: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        clients, batch, steps, _ = x.shape
+        size = hidden.shape[2]
+        gates = product(steps_outside(x), inputs_weight, bias).view(clients, steps, batch, 4 * size)
+        # Written over, into place, by views that are made at once: operations cost more than what they compute.
+        active = gates.transpose(0, 1).contiguous()
+        hiddens, cells = (active.new_empty(steps + 1, *hidden.shape) for _ in range(2))
+        bent = torch.empty_like(cells[1:])
+        hiddens[0], cells[0] = hidden, cell
+        transposed = weight.transpose(1, 2)
+        pieces = (active, active[..., : 2 * size], *active.chunk(4, 3))
+        places = zip(*(part.unbind(0) for part in (*pieces, cells[1:], bent, hiddens[1:])), strict=True)
+        hidden, cell = hiddens[0], cells[0]
         for all_four, both, i, f, g, o, next_cell, curved, next_hidden in places:
             all_four.baddbmm_(hidden, transposed)
             both.sigmoid_()
             cell = torch.mul(f, cell, out=next_cell).add_(i * g.tanh_())
             hidden = torch.mul(o.sigmoid_(), torch.tanh(cell, out=curved), out=next_hidden)
-        ctx.save_for_backward(active, cells, bent, weight)
-        return outputs.permute(1, 2, 0, 3).contiguous(), cell.clone()
+        ctx.save_for_backward(active, cells, bent, inputs_weight, weight)
+        by_example = hiddens.permute(1, 2, 0, 3)
+        outputs, before = by_example[:, :, 1:].contiguous(), by_example[:, :, :-1]
+        ctx.mark_non_differentiable(before)
+        return outputs, cell.clone(), before
 
     @staticmethod
-    def backward(ctx: Any, by_outputs: Tensor, by_cell: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-        active, cells, bent, weight = ctx.saved_tensors
-        by_outputs = by_outputs.permute(2, 0, 1, 3).contiguous()
+    def backward(
+        ctx: Any, by_outputs: Tensor, by_cell: Tensor, _: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None, Tensor, Tensor]:
+        active, cells, bent, inputs_weight, weight = ctx.saved_tensors
+        steps, clients, batch, size = bent.shape
         i, f, g, o = active.chunk(4, 3)
-        to_cell = o * (1.0 - bent * bent)
         # The slope of each gate, but for the gradient by the cell (i, f, g) or by the output (o).
-        slopes = torch.stack(
-            [g * i * (1.0 - i), cells[:-1] * f * (1.0 - f), i * (1.0 - g * g), bent * o * (1.0 - o)], 3
-        )
-        by_gates = torch.empty_like(slopes)
+        slopes = bent.new_empty(steps, clients, batch, 4, size)
+        torch.ops.aten.sigmoid_backward(g, i, grad_input=slopes[:, :, :, 0])
+        torch.ops.aten.sigmoid_backward(cells[:-1], f, grad_input=slopes[:, :, :, 1])
+        torch.ops.aten.tanh_backward(i, g, grad_input=slopes[:, :, :, 2])
+        torch.ops.aten.sigmoid_backward(bent, o, grad_input=slopes[:, :, :, 3])
+        to_cell = torch.ops.aten.tanh_backward(o, bent)
+        by_gates = bent.new_empty(clients, steps, batch, 4, size)
         by_hidden, by_cell = torch.zeros_like(by_cell), by_cell.clone()
         flat = by_gates.flatten(3)
         places = [
-            part.unbind(0)
-            for part in (
-                by_outputs,
-                to_cell,
-                slopes[:, :, :, :3],
-                slopes[:, :, :, 3],
-                f,
-                by_gates[:, :, :, :3],
-                by_gates[:, :, :, 3],
-                flat,
-            )
+            *(part.unbind(0) for part in (to_cell, slopes[:, :, :, :3], slopes[:, :, :, 3], f)),
+            *(part.unbind(1) for part in (by_gates[:, :, :, :3], by_gates[:, :, :, 3], flat)),
+            by_outputs.unbind(2),
         ]
-        for by_output, bend, from_cell, from_output, kept, three, last, four in zip(
+        for bend, from_cell, from_output, kept, three, last, four, by_output in zip(
             *map(reversed, places), strict=True
         ):
             by_hidden.add_(by_output)
@@ -151,4 +113,9 @@ class _Steps(torch.autograd.Function):
             torch.mul(by_hidden, from_output, out=last)
             torch.bmm(four, weight, out=by_hidden)
             by_cell.mul_(kept)
-        return flat.permute(1, 2, 0, 3).contiguous(), None, by_hidden, by_cell
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            by_x = torch.bmm(flat.flatten(1, 2), inputs_weight).view(clients, steps, batch, -1)
+            by_x = by_x.transpose(1, 2).contiguous()
+        by_handle = flat.transpose(1, 2) if ctx.needs_input_grad[1] else None
+        return by_x, by_handle, None, None, None, by_hidden, by_cell

@@ -1,4 +1,4 @@
-"""``nn.LayerNorm`` and ``nn.GroupNorm``, stacked: the normalisation is per example, the affine map per client."""
+"""Layer, RMS and group norms, stacked: the normalisation is per example, the affine map per client."""
 
 from collections.abc import Sequence
 from math import prod
@@ -13,11 +13,11 @@ from fedsafe.client.stacked.layers.contributions import Instantiated, joined
 class _Affine(StackedLayer):
     """``normal * weight + bias``, with a weight and a bias for each of the last dimension's values."""
 
-    def __init__(self, template: nn.LayerNorm | nn.GroupNorm, slots: Slots) -> None:
+    def __init__(self, template: nn.LayerNorm | nn.RMSNorm | nn.GroupNorm, slots: Slots) -> None:
         super().__init__(template, slots)
         width = template.weight.numel()
         self._weight = slots.view("weight", 1, width)
-        self._bias = slots.view("bias", 1, width) if "bias" in slots.columns else None
+        self._bias = slots.view("bias", 1, width) if slots.has("bias") else None
 
     @staticmethod
     def unsupported(template: nn.Module) -> str | None:
@@ -31,7 +31,12 @@ class _Affine(StackedLayer):
         output = output if self._bias is None else output + self._bias
         return self.slots.tap(self, normal, output)
 
-    def contribution(self, calls: Sequence[Call], batch: int) -> Contribution:
+    def _over_last(self, normal: Tensor, dimensions: int) -> Tensor:
+        """The map over so many last dimensions together."""
+        width = prod(normal.shape[normal.ndim - dimensions :])
+        return self._map(normal.reshape(self.slots.clients, -1, width)).view(normal.shape)
+
+    def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
         inputs, gradients = joined(calls, batch)
         shape = (len(inputs), batch, -1, inputs.shape[2])
@@ -40,14 +45,11 @@ class _Affine(StackedLayer):
             return Instantiated(weight)
         return Instantiated(weight, gradients.reshape(shape).sum(2))
 
-    def write(self, summed: Sequence[Tensor], sums: Tensor) -> None:
-        """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        for name, values in zip(("weight", "bias"), summed, strict=False):
-            self.slots.write(name, values, sums)
-
 
 class StackedLayerNorm(_Affine):
     """``nn.LayerNorm`` with its own weight and bias for each client."""
+
+    inside = "before"
 
     def __init__(self, template: nn.LayerNorm, slots: Slots) -> None:
         super().__init__(template, slots)
@@ -55,8 +57,21 @@ class StackedLayerNorm(_Affine):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(clients * batch, ..., *normalized_shape)`` to the same."""
-        normal = F.layer_norm(x, self._shape, eps=self._eps)
-        return self._map(normal.reshape(self.slots.clients, -1, prod(self._shape))).view(x.shape)
+        return self._over_last(F.layer_norm(x, self._shape, eps=self._eps), len(self._shape))
+
+
+class StackedRMSNorm(_Affine):
+    """``nn.RMSNorm`` (Zhang and Sennrich 2019) with its own weight for each client."""
+
+    inside = "before"
+
+    def __init__(self, template: nn.RMSNorm, slots: Slots) -> None:
+        super().__init__(template, slots)
+        self._shape, self._eps = template.normalized_shape, template.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(clients * batch, ..., *normalized_shape)`` to the same."""
+        return self._over_last(F.rms_norm(x, self._shape, eps=self._eps), len(self._shape))
 
 
 class StackedGroupNorm(_Affine):

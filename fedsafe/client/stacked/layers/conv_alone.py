@@ -1,0 +1,129 @@
+"""Convolutions of a client that is always alone: the library's.
+
+The library chooses its algorithm, and so its rounding, by the number of images: a client that is alone has no
+neighbours that this could let in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedsafe.client.stacked.layers.arrangements import Arranged, Unmeasured
+from fedsafe.client.stacked.layers.base import Call, Contribution
+from fedsafe.client.stacked.layers.contributions import Instantiated
+from fedsafe.client.stacked.layers.conv_window import Window, innermost, padded
+from fedsafe.client.stacked.layers.conv_written import ByPatch, way_to_write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """What the library needs to know, besides the numbers.
+
+    Args:
+        window: The kernel's.
+        padding: Zeros on both sides of each dimension.
+        groups: Of channels.
+    """
+
+    window: Window
+    padding: tuple[int, ...]
+    groups: int
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """In the library's order: a convolution that is not transposed, without padding of its output."""
+        w = self.window
+        return (w.stride, self.padding, w.dilation, False, (0,) * len(self.padding), self.groups)
+
+    def places(self, images: Tensor) -> tuple[int, ...]:
+        """How many places the kernel has on images ``(n, groups * channels, *lengths)``."""
+        return self.window.places([n + 2 * p for n, p in zip(images.shape[2:], self.padding, strict=True)])
+
+    def written_out(self, calls: Sequence[Call], bias: bool) -> Contribution:
+        """Gradients for each example.
+
+        Args:
+            calls: Inputs ``(n, groups * channels, *lengths)``, gradients ``(1, n * places, outputs)``.
+            bias: Whether there is one.
+
+        Returns:
+            One whose sums are those of the kernel ``(1, outputs, channels, *size)``, then of the bias
+            ``(1, outputs)`` if there is one.
+        """
+        channels = calls[0].inputs.shape[1] // self.groups
+        way = way_to_write(self.window, channels, self.groups, self.places(calls[0].inputs), bias)
+        if len(calls) > 1:
+            way = ByPatch(window=self.window, groups=self.groups, bias=bias)
+        parts = []
+        for call in calls:
+            images = padded(call.inputs, self.padding, self.padding)
+            by_output = call.gradients.view(len(images), -1, call.gradients.shape[2])
+            parts.append(way.gradients(images, by_output, self.window.places(images.shape[2:])))
+        total = parts[0]
+        for part in parts[1:]:
+            total.add_(part)
+        return Arranged(Instantiated(total.unsqueeze(0)), lambda summed: way.arranged(*summed))
+
+    def summed_only(self, kernel: Tensor, calls: Sequence[Call], bias: bool) -> Contribution:
+        """As :meth:`written_out`, by the library and without norms.
+
+        Args:
+            kernel: ``(outputs, channels, *size)``.
+            calls: As there.
+            bias: As there.
+        """
+
+        def sums(factors: Tensor) -> tuple[Tensor, ...]:
+            parts = [self._summed(kernel, call, bias, factors[0]) for call in calls]
+            return tuple(torch.stack(part).sum(0).unsqueeze(0) for part in zip(*parts, strict=True))
+
+        return Unmeasured(sums)
+
+    def _summed(self, kernel: Tensor, call: Call, bias: bool, factors: Tensor) -> list[Tensor]:
+        inputs, gradients = call.inputs, call.gradients.view(len(call.inputs), -1, call.gradients.shape[2])
+        used = factors != 0.0
+        if not bool(used.all()):
+            inputs, gradients, factors = inputs[used], gradients[used], factors[used]
+        if not bool((factors == 1.0).all()):
+            gradients = gradients * factors.view(-1, 1, 1)
+        images = gradients.view(len(inputs), *self.places(inputs), -1).movedim(-1, 1)
+        if not len(images):
+            return [torch.zeros_like(kernel), *[kernel.new_zeros(len(kernel))] * bias]
+        _, by_kernel, by_bias = torch.ops.aten.convolution_backward(
+            images, innermost(inputs), innermost(kernel), [len(kernel)], *self.settings, (False, True, bias)
+        )
+        return [by_kernel, by_bias] if bias else [by_kernel]
+
+
+class Library(torch.autograd.Function):
+    """The library's convolution; the handle gets the gradient by place, channels innermost."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        kernel: Tensor,
+        bias: Tensor | None,
+        handle: Tensor | None,
+        convolution: Convolution,
+    ) -> Tensor:
+        """``(n, outputs, *places)``, channels innermost."""
+        ctx.settings = convolution.settings
+        # To change the images in place is an error from here on, not a wrong gradient.
+        ctx.save_for_backward(images, kernel)
+        return innermost(torch.convolution(images, kernel, bias, *ctx.settings))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, None]:
+        """By the images, if anything needs that, and by the handle."""
+        images, kernel = ctx.saved_tensors
+        gradient, by_images = innermost(gradient), None
+        if ctx.needs_input_grad[0]:
+            by_images, _, _ = torch.ops.aten.convolution_backward(
+                gradient, images, kernel, None, *ctx.settings, (True, False, False)
+            )
+        rows = gradient.movedim(1, -1).reshape(1, -1, gradient.shape[1])
+        return by_images, None, None, rows, None
