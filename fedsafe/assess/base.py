@@ -1,7 +1,7 @@
 """What is judged (`Subject`), and who judges (`Assessor`)."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -61,7 +61,7 @@ class Subject:
     evaluation: Examples
     evaluation_name: str
     released: str | None = None
-    shards: tuple[NDArray[np.int64], ...] | None = None
+    shards: Sequence[NDArray[np.int64]] | None = None
     claims: tuple[Mapping[str, Any], ...] = ()
     round: int = 0
     training: ClientRecords | None = None

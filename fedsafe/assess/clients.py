@@ -1,12 +1,13 @@
 """What a simulation knows of its clients, and no real server does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.client import LocalTraining, Objective
-from fedsafe.data import Examples
+from fedsafe.data import ClientRows, Examples
 from fedsafe.errors import DataError
 from fedsafe.params import Vector
 
@@ -29,12 +30,12 @@ class ClientRecords:
     """
 
     examples: Examples
-    rows: tuple[Indices, ...]
+    rows: Sequence[Indices]
 
     def __post_init__(self) -> None:
-        if not self.rows:
+        if not len(self.rows):
             raise DataError("records of clients need at least one client")
-        last = max((int(rows.max()) for rows in self.rows if len(rows)), default=-1)
+        last = ClientRows.of(self.rows).last
         if last >= len(self.examples):
             raise DataError(f"a client holds record {last}, but there are {len(self.examples)}")
 
@@ -45,7 +46,7 @@ class ClientRecords:
     @property
     def held(self) -> Indices:
         """Rows that a client holds, client by client."""
-        return np.concatenate(self.rows)
+        return ClientRows.of(self.rows).together
 
 
 @dataclass(frozen=True, kw_only=True)

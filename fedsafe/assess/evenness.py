@@ -1,6 +1,7 @@
 """How evenly a model serves the clients: the worst tenth, the spread, and Jain's index."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from fedsafe.findings import Finding, Provenance, estimate, not_measured, percentile
 
 Array = NDArray[np.float64]
-Shards = tuple[NDArray[np.int64], ...]
+Shards = Sequence[NDArray[np.int64]]
 
 _SMALLEST_SHARD = 10  # records; below, a client's score is mostly chance
 _FEWEST_SHARDS = 20  # for a worst tenth of more than one client

@@ -1,5 +1,6 @@
 """Tasks, their public schemas, and how records are spread over clients."""
 
+from fedsafe.data.client_rows import ClientRows
 from fedsafe.data.columns import Categorical, Label, Numeric
 from fedsafe.data.dataset import Examples, Kind, Signature, Source, Target, Task
 from fedsafe.data.federate import Federated, federate
@@ -14,6 +15,7 @@ from fedsafe.data.tasks import load_task
 __all__ = [
     "ArraySchema",
     "Categorical",
+    "ClientRows",
     "Examples",
     "Federated",
     "InputSchema",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fedsafe.data.columns import nearest
 from fedsafe.data.dataset import Kind, Target, Texts
 from fedsafe.data.inputs import ArraySchema, InputSchema, TokenSchema
+from fedsafe.data.mapped import extremes
 from fedsafe.data.options import number, whole
 from fedsafe.errors import ConfigError
 
@@ -67,7 +68,7 @@ def count_classes(classes: Any, y: NDArray[Any]) -> int:
     """
     if classes is not None:
         return len(_named(classes, "classes"))
-    count = max(2, int(y.max()) + 1)
+    count = max(2, int(extremes(y)[1]) + 1)
     if count > _UNSAID_CLASSES and (present := len(np.unique(y))) < count:
         raise ConfigError(
             f"The largest label is {count - 1}, which makes {count:,} classes, but only {present:,} of them occur: "

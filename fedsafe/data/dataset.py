@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.data.inputs import InputSchema, public_facts
+from fedsafe.data.mapped import FileArray, blocks, extremes, file_array
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.rng import public_generator
 
@@ -30,6 +31,9 @@ class Examples:
         groups: Group column to ``(n,)`` group names, e.g. ``{"sex": ["Male", "Female", ...]}``.
         holders: Natural column to ``(n,)`` names of who holds each record, e.g. ``{"hospital": [...]}``: the
             clients of a natural partition.
+
+    Arrays of the right type that ``numpy.load(..., mmap_mode="r")`` gave stay in their files, also when the examples
+    are sent to another process: that process opens the same files.
 
     Raises:
         DataError: If lengths or shapes disagree, or a value is not finite.
@@ -64,6 +68,16 @@ class Examples:
         """Number of records."""
         return len(self.y)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent: of a mapped array, where it is."""
+        mapped = {name: file_array(getattr(self, name)) for name in ("x", "y")}
+        return vars(self) | {name: found for name, found in mapped.items() if found is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open what is in files."""
+        for name, value in state.items():
+            object.__setattr__(self, name, value.open() if isinstance(value, FileArray) else value)
+
     def take(self, indices: Indices) -> Self:
         """The records at ``indices``, in that order."""
         groups = {name: values[indices] for name, values in self.groups.items()}
@@ -81,13 +95,18 @@ def refuse_not_finite(values: NDArray[Any], what: str) -> None:
     Raises:
         DataError: Naming the first row that has one.
     """
-    if not np.isfinite(values).all():
-        row = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).argmax())
-        found = values[row][~np.isfinite(values[row])].flat[0]
-        raise DataError(
-            f"Row {row} (counted from 0) of {what} has {found}, which is not finite: remove the record, or put a "
-            f"public value in its place (in a table, by `fill` in the schema)."
-        )
+    if not np.issubdtype(values.dtype, np.inexact):
+        return
+    first = 0
+    for block in blocks(values):
+        if not np.isfinite(block).all():
+            row = int((~np.isfinite(block)).reshape(len(block), -1).any(axis=1).argmax())
+            found = block[row][~np.isfinite(block[row])].flat[0]
+            raise DataError(
+                f"Row {first + row} (counted from 0) of {what} has {found}, which is not finite: remove the record, or "
+                f"put a public value in its place (in a table, by `fill` in the schema)."
+            )
+        first += len(block)
 
 
 def _numbers(values: Any) -> NDArray[Any]:
@@ -226,7 +245,8 @@ class Task:
             )
         for part, examples in (("training", self.train), ("evaluation", self.evaluation)):
             self._check(part, examples)
-        if self.train.y.min() == self.train.y.max():
+        lowest, highest = extremes(self.train.y)
+        if lowest == highest:
             raise DataError(
                 f"Every training record of {self.name!r} has {self._only()}: nothing can be learned."
             )
@@ -253,7 +273,8 @@ class Task:
             raise DataError(f"The {part} targets of a {self.kind} task cannot be {examples.y.dtype}.")
         if (examples.y.ndim == 2) != (self.kind == "next_token"):
             raise DataError(f"The {part} targets of a {self.kind} task have the shape {examples.y.shape}.")
-        if whole and (examples.y.min() < 0 or examples.y.max() >= len(self.classes)):
+        lowest, highest = extremes(examples.y)
+        if whole and (lowest < 0 or highest >= len(self.classes)):
             article = "An" if part == "evaluation" else "A"
             raise DataError(f"{article} {part} label lies outside 0..{len(self.classes) - 1}.")
 

@@ -1,11 +1,12 @@
 """Cuts a task into a federation: who trains on what, who is held out, and what the model is judged on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from fedsafe.data.client_rows import ClientRows
 from fedsafe.data.dataset import Examples, Indices, Task
 from fedsafe.data.natural import by_holder, holder_column
 from fedsafe.data.options import one_of, share
@@ -34,9 +35,9 @@ class Federated:
     """
 
     task: Task
-    records: tuple[Indices, ...]
-    validation: tuple[Indices, ...]
-    shards: tuple[Indices, ...] | None
+    records: ClientRows
+    validation: ClientRows
+    shards: ClientRows | None
     unseen: Examples | None
     names: tuple[str, ...] | None
 
@@ -92,41 +93,43 @@ def federate(
     parts = _cut(task.train, clients, partition, seed)
     names = _names(task.train, partition)
     away = _held_out(len(parts), held_out, seed)
-    here = np.setdiff1d(np.arange(len(parts)), away)
+    here = np.delete(np.arange(len(parts)), away)
     shards = _evaluation_shards(task.evaluation, len(parts), partition, seed, names, here)
     unseen = None
     if len(away):
-        absent = [parts[client] for client in away]
-        unseen = task.train.take(np.concatenate(absent))
+        absent = parts.take(away)
+        unseen = task.train.take(absent.together)
         if evaluation == "held_out_clients":
-            shards = tuple(np.split(np.arange(len(unseen)), np.cumsum([*map(len, absent)])[:-1]))
+            shards = ClientRows.in_order(absent.sizes)
             said = f"records of {len(away)} of {len(parts)} clients, who take no part in training (private)"
             task = replace(task, evaluation=unseen, evaluation_name=said, evaluation_public=False)
-        task, parts = _without(task, [parts[client] for client in here])
+        task, parts = _without(task, parts.take(here))
         names = None if names is None else tuple(names[client] for client in here)
-    labels = [str(client) for client in here] if names is None else names
-    split = [
-        _own_validation(rows, client_validation, seed, label)
-        for rows, label in zip(parts, labels, strict=True)
-    ]
-    records, validation = tuple(kept for _, kept in split), tuple(held for held, _ in split)
-    if client_validation and not any(map(len, validation)):
-        raise DataError(
-            f"No client has two records, so none can keep one for its own validation: use fewer clients, or set "
-            f"federation.client_validation = {client_validation} to 0."
-        )
+    records, validation = parts, ClientRows.none(len(parts))
+    if client_validation:
+        labels = [str(client) for client in here] if names is None else names
+        split = [
+            _own_validation(rows, client_validation, seed, label)
+            for rows, label in zip(parts, labels, strict=True)
+        ]
+        validation, records = (ClientRows.of(side) for side in zip(*split, strict=True))
+        if not validation.sizes.any():
+            raise DataError(
+                f"No client has two records, so none can keep one for its own validation: use fewer clients, or set "
+                f"federation.client_validation = {client_validation} to 0."
+            )
     if evaluation == "client_validation":
-        union = np.concatenate(validation)
-        shards = tuple(np.split(np.arange(len(union)), np.cumsum([*map(len, validation)])[:-1]))
+        shards = ClientRows.in_order(validation.sizes)
         said = f"{client_validation:.0%} of each client's records, kept by it with seed {seed} (private)"
-        task = replace(task, evaluation=task.train.take(union), evaluation_name=said, evaluation_public=False)
+        judged = task.train.take(validation.together)
+        task = replace(task, evaluation=judged, evaluation_name=said, evaluation_public=False)
     return Federated(
         task=task, records=records, validation=validation, shards=shards, unseen=unseen, names=names
     )
 
 
-def _cut(examples: Examples, clients: int | None, spec: Mapping[str, Any], seed: int) -> list[Indices]:
-    return partition(examples.y, clients, spec, seed, holders=examples.holders)
+def _cut(examples: Examples, clients: int | None, spec: Mapping[str, Any], seed: int) -> ClientRows:
+    return ClientRows.of(partition(examples.y, clients, spec, seed, holders=examples.holders))
 
 
 def _names(examples: Examples, spec: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -150,29 +153,30 @@ def _evaluation_shards(
     seed: int,
     names: tuple[str, ...] | None,
     here: Indices,
-) -> tuple[Indices, ...] | None:
+) -> ClientRows | None:
     """Shards of the clients that train, or None."""
     if names is None:
         if len(evaluation) < clients:
             return None
         try:
-            shards = _cut(evaluation, clients, spec, seed)
+            return _cut(evaluation, clients, spec, seed).take(here)
         except (ConfigError, DataError):
             return None
-        return tuple(shards[client] for client in here)
     by = holder_column(spec, evaluation.holders) if evaluation.holders else None
     if by is None:
         return None
     owners, rows = by_holder(evaluation.holders[by])
     own = dict(zip(owners, rows, strict=True))
     present = [names[client] for client in here]
-    return tuple(own[name] for name in present) if own.keys() >= set(present) else tuple(rows)
+    return ClientRows.of([own[name] for name in present] if own.keys() >= set(present) else rows)
 
 
-def _without(task: Task, parts: Sequence[Indices]) -> tuple[Task, list[Indices]]:
+def _without(task: Task, parts: ClientRows) -> tuple[Task, ClientRows]:
     """The task with the training records of these clients alone, and their rows in it."""
-    kept = np.sort(np.concatenate(parts))
-    return replace(task, train=task.train.take(kept)), [np.searchsorted(kept, rows) for rows in parts]
+    rows = parts.together
+    kept = np.sort(rows)
+    here = ClientRows.cut(np.searchsorted(kept, rows), parts.sizes)
+    return replace(task, train=task.train.take(kept)), here
 
 
 def _own_validation(rows: Indices, fraction: float, seed: int, label: str) -> tuple[Indices, Indices]:

@@ -21,6 +21,7 @@ from fedsafe.data.about import (
 from fedsafe.data.arrays import Part, clients_part, part
 from fedsafe.data.dataset import Examples, Kind, Source, Target, Task, Texts, hold_out
 from fedsafe.data.inputs import ArraySchema, InputSchema
+from fedsafe.data.mapped import blocks, extremes, file_array
 from fedsafe.data.options import number, one_of, whole
 from fedsafe.data.schema import Schema
 from fedsafe.data.schema_file import read_schema
@@ -57,6 +58,10 @@ def as_task(
 
     Nothing about the inputs is estimated: their range is what ``low`` and ``high`` say, and values outside are clamped;
     more than 5 % outside are refused, since the range is then not theirs.
+
+    Records that are too many for the memory stay in their files: give ``x`` of float32 and ``y`` of int64 as
+    ``numpy.load("x.npy", mmap_mode="r")`` opens them, with evaluation records of their own and no value to clamp, and
+    use the partition ``contiguous``. Workers open the same files.
 
     Args:
         data: One of
@@ -266,31 +271,36 @@ def _encoded(given: Part, kind: Kind, inputs: InputSchema, target: Target | None
     x, y = given.x, given.y
     if isinstance(inputs, ArraySchema):
         with np.errstate(over="ignore"):  # what is too large for float32 is clamped like the rest
-            x = x.astype(np.float32)
+            x = x.astype(np.float32, copy=file_array(x) is None)
         low, high = np.float32(inputs.lowest), np.float32(inputs.highest)
-        _refuse_outside(x, low, high, f"x of {what}", "`low` and `high`")
-        x = np.clip(x, low, high)
-    elif x.size and not 0 <= x.min() <= x.max() < (inputs.vocabulary or 0):
+        outside = _refuse_outside(x, low, high, f"x of {what}", "`low` and `high`")
+        if outside or file_array(x) is None:
+            x = np.clip(x, low, high)
+    elif x.size and not 0 <= extremes(x)[0] <= extremes(x)[1] < (inputs.vocabulary or 0):
         raise DataError(f"A token lies outside 0..{(inputs.vocabulary or 0) - 1}.")
     if target is not None:
         # Compared in the values' own precision: 0.1 as float32 is above 0.1.
         own = y.dtype.type if np.issubdtype(y.dtype, np.floating) else float
         _refuse_outside(y, own(target.low), own(target.high), f"y of {what}", "`target`")
         y = target.encode(y)
-    elif not np.array_equal(y, np.round(y)):
+    elif not np.issubdtype(y.dtype, np.integer) and not np.array_equal(y, np.round(y)):
         row = int((y != np.round(y)).reshape(len(y), -1).any(axis=1).argmax())
         where, owners = f"row {row}", given.holders.get("client")
         if owners is not None:
             where = f"row {(owners[:row] == owners[row]).sum()} of client {owners[row]}"
         raise DataError(f"The targets of a {kind} task are whole numbers, from 0: {where} has {y[row]}.")
     else:
-        y = y.astype(np.int64)
+        y = y.astype(np.int64, copy=file_array(y) is None)
     return Examples(x=x, y=y, groups=given.groups, holders=given.holders)
 
 
-def _refuse_outside(values: NDArray[Any], low: Any, high: Any, what: str, said: str) -> None:
-    """Refuse values of which many would be clamped: a wrong unit or scale would otherwise pass unseen."""
-    outside = int(((values < low) | (values > high)).sum())
+def _refuse_outside(values: NDArray[Any], low: Any, high: Any, what: str, said: str) -> int:
+    """Refuse values of which many would be clamped: a wrong unit or scale would otherwise pass unseen.
+
+    Returns:
+        How many will be clamped.
+    """
+    outside = sum(int(((block < low) | (block > high)).sum()) for block in blocks(values))
     if outside > _OUTSIDE * values.size:
         at = np.clip(values, low, high).reshape(-1)
         one = f" All would count as {at[0]:g}, so nothing could be learned." if (at == at[0]).all() else ""
@@ -299,3 +309,4 @@ def _refuse_outside(values: NDArray[Any], low: Any, high: Any, what: str, said: 
             f"{said}, and would be clamped.{one} Give the bounds that such values have by their meaning and unit, or "
             f"scale them by public constants first. Do not read bounds off the records: that would be a release."
         )
+    return outside

@@ -5,12 +5,13 @@ their own, by inversion, so that client 17 of the training records and client 17
 look alike.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.data.client_rows import ClientRows
 from fedsafe.data.client_sizes import client_sizes
 from fedsafe.data.dataset import Indices, Texts
 from fedsafe.data.flower_partition import PREFIX, flower_partition
@@ -24,6 +25,7 @@ from fedsafe.rng import public_generator
 _WHERE = "federation.partition"
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "iid": ("name", "sizes"),
+    "contiguous": ("name", "sizes"),
     "dirichlet": ("name", "by", "alpha", "sizes"),
     "classes": ("name", "per_client"),
     "quantity": ("name", "alpha"),
@@ -38,7 +40,7 @@ def partition(
     seed: int,
     *,
     holders: Texts | None = None,
-) -> list[Indices]:
+) -> Sequence[Indices]:
     """Which records each client holds.
 
     Args:
@@ -48,6 +50,8 @@ def partition(
         spec: One of
 
             * ``{"name": "iid"}``: a random split;
+            * ``{"name": "contiguous"}``: the first records for client 0, the next for client 1, and so on: for records
+              that are in the order of their clients already. It takes no memory, however many there are;
             * ``{"name": "quantity", "alpha": 0.5}``: a random split into clients whose shares of the records are
               Dirichlet(alpha, ..., alpha): many small clients and a few large ones;
             * ``{"name": "dirichlet", "by": "label", "alpha": 1.0}``: client ``k`` has the label mix
@@ -61,7 +65,7 @@ def partition(
             * ``{"name": "package.module:function", **options}``, or the name of an entry point ``fedsafe.partitions``:
               called with ``labels`` (a read-only copy), ``clients``, ``seed`` and the options, returns the list.
 
-            ``iid`` and ``dirichlet`` take ``"sizes"``: ``{"name": "equal"}`` (default),
+            ``iid``, ``contiguous`` and ``dirichlet`` take ``"sizes"``: ``{"name": "equal"}`` (default),
             ``{"name": "lognormal", "sigma": 0.5}``, where ``sigma`` is the standard deviation of the
             logarithm of a client's size, or ``{"name": "dirichlet", "alpha": 0.5}``.
         seed: Decides everything that is random.
@@ -105,9 +109,13 @@ def partition(
     how = spec.get("sizes", {"name": "equal"})
     if name == "quantity":
         how = {"name": "dirichlet", "alpha": positive(spec.get("alpha", 0.5), f"{_WHERE}.alpha")}
-    order = public_generator(seed, "partition order").permutation(len(labels))
     sizes = client_sizes(len(labels), clients, how, seed)
-    return [np.sort(part) for part in np.split(order, np.cumsum(sizes)[:-1])]
+    if name == "contiguous":
+        return ClientRows.in_order(sizes)
+    order = public_generator(seed, "partition order").permutation(len(labels))
+    for end, size in zip(np.cumsum(sizes).tolist(), sizes.tolist(), strict=True):
+        order[end - size : end].sort()
+    return ClientRows.cut(order, sizes)
 
 
 def _given(clients: int | None) -> int:

@@ -90,7 +90,7 @@ class Judge:
         task, federated = self._parts.task, self._parts.federated
         config = self._parts.config
         earlier = None if previous is None else copy.deepcopy(self._with(previous))
-        has_validation = any(len(rows) for rows in federated.validation)
+        has_validation = bool(federated.validation.sizes.any())
         subject = Subject(
             model=self._with(parameters),
             task=task,
@@ -163,7 +163,7 @@ def assessor_names(config: AssessConfig) -> list[str | dict[str, Any]]:
 def own_records(federated: Federated) -> ClientRecords | None:
     """What each client judges on: its validation records, else its shard of the evaluation records; or None."""
     task = federated.task
-    if any(len(rows) for rows in federated.validation):
+    if federated.validation.sizes.any():
         return ClientRecords(examples=task.train, rows=federated.validation)
     if federated.shards is None or federated.names is not None or len(federated.shards) != federated.clients:
         return None  # these shards may be other holders', or those of held-out clients

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.data.mapped import blocks
 from fedsafe.errors import LedgerError
 from fedsafe.rng import KEY_BYTES, key_from_seed, new_key
 
@@ -66,5 +68,6 @@ def data_fingerprint(key: bytes, arrays: Iterable[NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape};".encode())
-        digest.update(array.tobytes())
+        for block in blocks(array):
+            digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
     return hmac.digest(key, b"fedsafe data " + digest.digest(), "sha256").hex()

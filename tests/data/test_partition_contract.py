@@ -23,6 +23,8 @@ def every_third(labels, clients, seed):
 SPECS = {
     "iid": {"name": "iid"},
     "iid, lognormal": {"name": "iid", "sizes": {"name": "lognormal", "sigma": 0.5}},
+    "contiguous": {"name": "contiguous"},
+    "contiguous, lognormal": {"name": "contiguous", "sizes": {"name": "lognormal", "sigma": 0.5}},
     "quantity": {"name": "quantity", "alpha": 0.5},
     "dirichlet": {"name": "dirichlet", "alpha": 0.3},
     "classes": {"name": "classes", "per_client": 2},
@@ -33,7 +35,7 @@ SPECS = {
     "import path": {"name": "test_partition_contract:every_third"},
 }
 # By holder or by position: there is nothing that a seed could change.
-FIXED = {"natural", "flwr:IidPartitioner", "flwr:NaturalIdPartitioner", "import path"}
+FIXED = {"contiguous", "natural", "flwr:IidPartitioner", "flwr:NaturalIdPartitioner", "import path"}
 
 
 @pytest.fixture(params=SPECS)
