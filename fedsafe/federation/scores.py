@@ -61,7 +61,12 @@ def merge_scores(folds: Sequence[Fold]) -> Fold:
 
 
 def mean_score(
-    fold: Fold, replies: int, clients: int, evaluation: EvaluationPlan, stream: Stream
+    fold: Fold,
+    replies: int,
+    clients: int,
+    evaluation: EvaluationPlan,
+    stream: Stream,
+    present: float = 1.0,
 ) -> float | None:
     """The mean score, an estimate that noise can carry outside of [0, 1]; None if there is nothing to estimate from.
 
@@ -72,28 +77,34 @@ def mean_score(
         clients: How many could, the registered ones; the public divisor is the expected cohort.
         evaluation: Of the plan.
         stream: Of this round and model.
+        present: The share of asked clients that is expected to answer, a public number. 0 means that nobody can.
     """
     if not evaluation.noise_client:
         return float(from_grid(fold.arrays["score"], _BITS)[0] / replies) + _MIDDLE if replies else None
+    if not present:
+        return None
     deviation = evaluation.noise_client * evaluation.score_bound
     noisy = gaussian_on_grid(fold.arrays["score"], deviation, _BITS, stream)
-    return float(from_grid(noisy, _BITS)[0] / (evaluation.rate * clients)) + _MIDDLE
+    return float(from_grid(noisy, _BITS)[0] / (evaluation.rate * present * clients)) + _MIDDLE
 
 
-def score_deviation(evaluation: EvaluationPlan, sizes: Sequence[int]) -> float | None:
+def score_deviation(evaluation: EvaluationPlan, sizes: Sequence[int], present: float = 1.0) -> float | None:
     """Largest standard deviation of the mean score, from noise and the cohort's size; None where nothing is added.
 
     Args:
         evaluation: Of the plan.
         sizes: How many validation records each registered client has, which is public.
+        present: The least share of asked clients that is expected to answer an evaluation.
     """
-    if not evaluation.noise_client and not evaluation.noise_record:
+    if not present or (not evaluation.noise_client and not evaluation.noise_record):
         return None
-    expected = evaluation.rate * len(sizes)
+    rate = evaluation.rate * present
+    expected = rate * len(sizes)
     own = [(evaluation.noise_record * _MIDDLE / size) ** 2 for size in sizes if size]
-    # Clipping only lowers it.
+    # Clipping only lowers it, and so do clients who are absent, but whose noise is left out is not known.
     variance = evaluation.rate * sum(min(each, evaluation.score_bound**2) for each in own)
     if evaluation.noise_client:
         variance += (evaluation.noise_client * evaluation.score_bound) ** 2
-        variance += evaluation.rate * (1.0 - evaluation.rate) * len(sizes) * _MIDDLE**2
+        # At its largest where all are there alike: x (1 - x) is concave.
+        variance += rate * (1.0 - rate) * len(sizes) * _MIDDLE**2
     return math.sqrt(variance) / expected

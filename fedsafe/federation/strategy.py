@@ -72,6 +72,8 @@ class NoisyAverage(Strategy):
         ledger: Reserved before any message leaves.
         key: Secret of cohorts and noise.
         optimizer_state: State of the server's optimiser, when a run is resumed.
+        present: The share of clients asked to evaluate after a round that is expected to answer, a public number. Given
+            where clients may be absent; then a round that nobody answers is no failure.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class NoisyAverage(Strategy):
         ledger: Ledger,
         key: bytes,
         optimizer_state: OptimizerState | None = None,
+        present: Callable[[int], float] | None = None,
     ) -> None:
         self.plan = plan
         self.aggregator = aggregator
@@ -92,6 +95,7 @@ class NoisyAverage(Strategy):
         self.ledger = ledger
         self.optimizer_state = optimizer.initial(layout.total) if optimizer_state is None else optimizer_state
         self._key = key
+        self._present = present
         self._parameters = np.zeros(layout.total, np.float32)
         self._digest = b""
         self._head = ledger.head
@@ -132,7 +136,8 @@ class NoisyAverage(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge the folds, add noise, step. An absent client counts as zero, an empty cohort still moves."""
         self._replies, errors = _first_answers(self._messages, replies)
-        if self._messages and not sum(reply.clients for reply in self._replies):
+        silent = self._present is not None and not self._replies and not errors
+        if self._messages and not silent and not sum(reply.clients for reply in self._replies):
             first = errors[0] if errors else "nothing: no client replied"
             raise EngineError(f"every client of round {server_round} failed; the first said: {first}")
         fold = self.aggregator.zero(self.layout.total)
@@ -182,6 +187,7 @@ class NoisyAverage(Strategy):
             self.plan.clients,
             evaluation,
             self._stream("evaluation client noise", server_round),
+            1.0 if self._present is None else self._present(server_round),
         )
         return None if score is None else MetricRecord({"score": score})
 

@@ -105,7 +105,12 @@ def _upper(bound: float) -> str:
 
 
 def planned_claims(
-    plan: PrivacyPlan, *, key_from_seed: bool, uncovered: Sequence[str] = (), own_nodes: bool = False
+    plan: PrivacyPlan,
+    *,
+    key_from_seed: bool,
+    uncovered: Sequence[str] = (),
+    own_nodes: bool = False,
+    assumed: Sequence[str] = (),
 ) -> tuple[Claim, Claim]:
     """The headline claim of each unit, for the plan as a whole: the realised spend is never larger.
 
@@ -114,8 +119,12 @@ def planned_claims(
         key_from_seed: Whether the noise follows from the seed.
         uncovered: What else is let out of private records, without noise.
         own_nodes: Whether each client is a node of its own, with its own key, that another runtime sends messages to.
+        assumed: What else both claims rest on, such as a model of who is there.
     """
     claims = _record_claim(plan, key_from_seed), _client_claim(plan, key_from_seed)
+    if assumed:
+        record, client = (replace(claim, assumptions=(*claim.assumptions, *assumed)) for claim in claims)
+        claims = record, client
     if own_nodes:
         claims = _on_nodes(*claims)
     if plan.evaluation and not plan.evaluation.noised:

@@ -79,9 +79,30 @@ def federation(start: Start) -> Facts:
         ("Partition", words(about.get("partition"))),
         ("Records in a client", ", ".join(f"{key} {words(sizes[key])}" for key in sizes)),
         ("Trainer", start.trainer),
+        *_availability(about.get("availability") or {}),
     ]
     rows += [(label, words(value)) for label, value in _plan_numbers(start.plan)]
     return [(label, value) for label, value in rows if value]
+
+
+def _availability(about: Mapping[str, Any]) -> Facts:
+    """The model of who is there, and what is expected of it: whoever was missing is private."""
+    if not about:
+        return []
+    deadline, planned = about.get("deadline"), about.get("planned_seconds")
+    return [
+        ("Clients are there", words(about.get("name"))),
+        ("Speed of clients", words(about.get("speed"))),
+        ("Dropout of a client that is there", formats.share(about.get("dropout"))),
+        (
+            "Deadline of a round",
+            "none" if deadline is None else f"{formats.number(deadline)} virtual seconds",
+        ),
+        ("Asked clients that are missing, expected", formats.share(about.get("expected_missing"))),
+        ("Virtual clock", words(about.get("clock"))),
+        ("Longest round", f"{formats.number(about.get('longest_round_seconds'))} virtual seconds"),
+        ("All rounds", "" if planned is None else f"{formats.number(planned)} virtual seconds"),
+    ]
 
 
 def _plan_numbers(plan: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedsafe.engine import AvailabilityGrid
 from fedsafe.federation import RoundOutcome
 from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.ledger import Head
@@ -37,14 +38,29 @@ class Commit:
     callbacks: Sequence[Callback]
     score_deviation: float | None = None
 
-    def save(self, outcome: RoundOutcome, elapsed: float) -> None:
-        """The private timing and state, then the checkpoint: from here on the round is never repeated."""
+    def save(self, outcome: RoundOutcome, elapsed: float, there: AvailabilityGrid | None = None) -> None:
+        """The private timing and state, then the checkpoint: from here on the round is never repeated.
+
+        Args:
+            outcome: Of the round.
+            elapsed: Wall time of the run so far, in seconds.
+            there: Says who was missing, and how long the round took under its virtual clock.
+        """
+        virtual: dict[str, float] = {}
+        if there is not None:
+            realised = there.take_realised()
+            virtual = {
+                "missing": realised.missing,
+                "virtual_seconds": realised.seconds,
+                "virtual_elapsed": there.now,
+            }
         self.folder.append_timing(
             round=outcome.round,
             seconds=outcome.seconds,
             cpu_seconds=outcome.cpu_seconds,
             failures=outcome.failures,
             elapsed=elapsed,
+            **virtual,
         )
         if outcome.aggregator_state is not None:
             self.folder.write_aggregator_state(

@@ -31,13 +31,15 @@ from fedsafe.client import (
     precompute,
 )
 from fedsafe.data import Federated, Task, federate, load_task
-from fedsafe.engine import ClientApps
+from fedsafe.engine import Availability, ClientApps
+from fedsafe.engine.traces import Trace
 from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime, ModuleMeasure
 from fedsafe.models import build_model
 from fedsafe.params import Layout, Vector, fingerprint
 from fedsafe.privacy.plan import PrivacyPlan, make_plan
 from fedsafe.rng import Stream, StreamId, new_key
+from fedsafe.runs.availability import build_availability
 from fedsafe.runs.config import Config
 
 Indices = NDArray[np.int64]
@@ -53,6 +55,7 @@ class Parts:
         module: The model, with its initial weights.
         trainer: ``"stacked"`` or ``"opacus"``.
         layout: Of the model's parameters.
+        availability: Which clients are there when they are asked; None where all are.
     """
 
     config: Config
@@ -60,6 +63,7 @@ class Parts:
     module: nn.Module
     trainer: str
     layout: Layout
+    availability: Availability | None = None
 
     @property
     def task(self) -> Task:
@@ -130,6 +134,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         module=module,
         trainer=trainer,
         layout=layout_of(module),
+        availability=build_availability(config, federated),
     )
 
 
@@ -187,6 +192,8 @@ def program_digest(parts: Parts) -> str:
         include={"task", "model", "seed", "data", "federation", "client", "server"}, exclude_none=True
     )
     described = [settings, parts.trainer, repr(parts.module), fingerprint(parts.initial)]
+    if parts.availability is not None and isinstance(parts.availability.schedule, Trace):
+        described.append(parts.availability.schedule.digest)  # the settings name a file, which may change
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -10,34 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import search
-
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-# Beyond these, the public grid of the updates has no room for both a clip and its noise.
-Clip = Annotated[float, Field(ge=1e-6, le=1e6)]
-Rate = Annotated[float, Field(gt=0.0, le=1.0)]
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-Budget = Annotated[float, Field(gt=0.0)]
-# Below 1e-12 the accountant's own tail mass decides, and asks for absurd noise.
-Delta = Annotated[float, Field(ge=1e-12, lt=1.0)]
-Count = Annotated[int, Field(ge=1)]
+from fedsafe.runs.availability_config import AvailabilityConfig
+from fedsafe.runs.sections import Budget, Clip, Count, Decay, Delta, Positive, Rate, Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class CohortConfig(_Section):
+class CohortConfig(Section):
     """How clients are sampled; Poisson is what the accounting assumes, so it is what happens."""
 
     name: Literal["poisson"] = "poisson"
     rate: Rate = 0.3
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """What the model is judged on.
 
     ``"test"`` is the task's own evaluation split; ``"validation"`` is held out of its training split;
@@ -53,7 +41,7 @@ def _table_of_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """Federated evaluation: a cohort of its own scores the model on its validation records every few rounds.
 
     With ``noised`` the scores are noised at client and server and charged: of each level's target, they may cost
@@ -65,7 +53,7 @@ class EvaluationConfig(_Section):
     epsilon: Positive = 1.0
 
 
-class FederationConfig(_Section):
+class FederationConfig(Section):
     """Who the clients are.
 
     A natural partition has one client for each holder of records, so that ``clients`` is left out there, and some of
@@ -80,6 +68,7 @@ class FederationConfig(_Section):
     held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     client_validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     evaluation: EvaluationConfig | None = None
+    availability: AvailabilityConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -92,14 +81,14 @@ class FederationConfig(_Section):
         return values if known else {**values, "clients": 300}
 
 
-class ClientOptimizerConfig(_Section):
+class ClientOptimizerConfig(Section):
     """Plain SGD at the client."""
 
     name: Literal["sgd"] = "sgd"
     lr: Positive = 1.0
 
 
-class ClientConfig(_Section):
+class ClientConfig(Section):
     """Local training: ``steps`` Poisson batches of rate ``rate``; ``proximal`` is FedProx's mu."""
 
     objective: str | None = None
@@ -118,7 +107,7 @@ _SERVER_OPTIMIZERS: dict[str, dict[str, float]] = {
 }
 
 
-class ServerOptimizerConfig(_Section):
+class ServerOptimizerConfig(Section):
     """What moves the model by the averaged update; each optimiser has keys and defaults of its own."""
 
     name: Literal["sgd", "adam", "yogi"] = "sgd"
@@ -146,14 +135,14 @@ class ServerOptimizerConfig(_Section):
         return {**own, **values}
 
 
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """How updates become a model."""
 
     aggregator: str | dict[str, Any] = "noisy_mean"
     optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
 
 
-class RecordPrivacyConfig(_Section):
+class RecordPrivacyConfig(Section):
     """Target of DP-SGD at each client; ``epsilon = inf`` removes clip and noise."""
 
     epsilon: Budget = 3.0
@@ -162,7 +151,7 @@ class RecordPrivacyConfig(_Section):
     max_participations: Count | None = None
 
 
-class ClientPrivacyConfig(_Section):
+class ClientPrivacyConfig(Section):
     """Target of the noisy average; ``epsilon = inf`` means plain FedAvg."""
 
     epsilon: Budget = 8.0
@@ -170,7 +159,7 @@ class ClientPrivacyConfig(_Section):
     clip: Clip = 1.0
 
 
-class PrivacyConfig(_Section):
+class PrivacyConfig(Section):
     """Both levels. Privacy is on unless it is turned off by name."""
 
     noise_key: Literal["os", "seed"] = "os"
@@ -178,7 +167,7 @@ class PrivacyConfig(_Section):
     client: ClientPrivacyConfig = ClientPrivacyConfig()
 
 
-class AssessConfig(_Section):
+class AssessConfig(Section):
     """When and how the global model is judged."""
 
     every: Count = 10
@@ -187,7 +176,7 @@ class AssessConfig(_Section):
     require: list[dict[str, Any]] | str = Field(default_factory=list)
 
 
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """Where clients run. Nothing here changes a result; Flower's own runtimes set ``"flower"`` by themselves."""
 
     name: Literal["ray", "inline", "flower"] = "ray"
@@ -195,7 +184,7 @@ class EngineConfig(_Section):
     chunk: Count | None = None
 
 
-class CardConfig(_Section):
+class CardConfig(Section):
     """What only people can say of a model, for its card; what is empty is "not stated" there."""
 
     developers: str = ""
@@ -208,7 +197,7 @@ class CardConfig(_Section):
     recommendations: str = ""
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run."""
 
     task: str | dict[str, Any] = "adult"
@@ -339,23 +328,26 @@ def _fields(path: Sequence[str]) -> list[str]:
     for name in path:
         if name not in section.model_fields:
             return []
-        annotation = section.model_fields[name].annotation
-        sections = [
-            branch
-            for branch in get_args(annotation) or (annotation,)  # a section, or one that may be left out
-            if isinstance(branch, type) and issubclass(branch, BaseModel)
-        ]
-        if not sections:
+        found = _section_of(section.model_fields[name].annotation)
+        if found is None:
             return []
-        section = sections[0]
+        section = found
     return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, or may hold where it can be left out."""
+    for branch in get_args(annotation) or (annotation,):
+        if isinstance(branch, type) and issubclass(branch, BaseModel):
+            return branch
+    return None
 
 
 def _optional(path: Sequence[str]) -> bool:
     """Whether a section may be absent, which turns off what it is about."""
     section: Any = Config
     for name in path[:-1]:
-        section = section.model_fields[name].annotation
+        section = _section_of(section.model_fields[name].annotation)
     return type(None) in get_args(section.model_fields[path[-1]].annotation)
 
 

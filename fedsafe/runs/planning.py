@@ -7,6 +7,7 @@ from fedsafe.assess import ASSESSORS, READS_CLIENTS, find_assessor
 from fedsafe.privacy.claim import planned_claims
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import headline_metric
+from fedsafe.runs.availability import assumptions
 from fedsafe.runs.compose import Parts, calibrate
 from fedsafe.runs.judge import assessor_names
 
@@ -23,6 +24,7 @@ def plan_and_claims(parts: Parts, *, key_from_seed: bool) -> tuple[PrivacyPlan, 
         key_from_seed=key_from_seed,
         uncovered=uncovered(parts),
         own_nodes=parts.config.engine.name == "flower",
+        assumed=assumptions(parts.availability),
     )
     return plan, [claim.to_json() for claim in claims]
 

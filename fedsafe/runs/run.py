@@ -31,6 +31,7 @@ from fedsafe.params import Vector
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Start
+from fedsafe.runs.availability import presence, with_availability
 from fedsafe.runs.callbacks import Callback, require_callbacks
 from fedsafe.runs.commit import Commit
 from fedsafe.runs.compose import (
@@ -179,10 +180,14 @@ def execute(
         for callback in callbacks:
             callback.on_start(folder.path, start, state.round + 1)
         grid = _grid(parts, plan, key, stack) if grid is None else grid
+        there = None
+        if parts.availability is not None:
+            there = with_availability(grid, parts.config, parts.availability, ledger.events, state.round)
         spend = curve.result()
         aggregator = aggregator_of(parts, plan)
         if state.aggregator_state is not None:
             aggregator.restore(state.aggregator_state)
+        present = presence(parts.config, parts.availability) if parts.availability is not None else None
         strategy = NoisyAverage(
             plan=plan,
             aggregator=aggregator,
@@ -191,6 +196,7 @@ def execute(
             ledger=ledger,
             key=key,
             optimizer_state=state.optimizer_state,
+            present=present,
         )
         sizes = [len(rows) for rows in parts.federated.validation]
         commit = Commit(
@@ -199,13 +205,13 @@ def execute(
             judge=judge,
             spend=spend,
             callbacks=callbacks,
-            score_deviation=score_deviation(plan.evaluation, sizes) if plan.evaluation is not None else None,
+            score_deviation=_score_deviation(plan, sizes, present),
         )
         if state.unrecorded is not None:
             commit.record(state.round, state.parameters, state.unrecorded, state.evaluation)
 
         def on_round(outcome: RoundOutcome) -> bool:
-            commit.save(outcome, state.seconds + time.perf_counter() - began)
+            commit.save(outcome, state.seconds + time.perf_counter() - began, there)
             commit.record(outcome.round, outcome.parameters, outcome.head, outcome.evaluation)
             return True
 
@@ -219,7 +225,7 @@ def execute(
             last_round=plan.rounds,
             on_round=on_round,
         )
-        app(grid, server_context())
+        app(there or grid, server_context())
     end = End(
         rounds=plan.rounds,
         seconds=state.seconds + time.perf_counter() - began,
@@ -230,6 +236,17 @@ def execute(
     for callback in callbacks:
         callback.on_end(end)
     return Run(folder.path)
+
+
+def _score_deviation(
+    plan: PrivacyPlan, sizes: Sequence[int], present: Callable[[int], float] | None
+) -> float | None:
+    """The largest of any evaluation that is planned."""
+    if plan.evaluation is None:
+        return None
+    due = [number for number in range(1, plan.rounds + 1) if plan.evaluation.due(number)]
+    least = min((present(number) for number in due), default=1.0) if present is not None else 1.0
+    return score_deviation(plan.evaluation, sizes, least)
 
 
 def _grid(parts: Parts, plan: PrivacyPlan, key: bytes, stack: ExitStack) -> LocalGrid:

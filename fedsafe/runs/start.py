@@ -14,6 +14,7 @@ import numpy as np
 
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import Start
+from fedsafe.runs.availability import describe_availability
 from fedsafe.runs.compose import Parts
 
 _PACKAGES = ("fedsafe", "flwr", "ray", "torch", "numpy", "opacus", "dp-accounting", "captum", "fairlearn")
@@ -23,6 +24,7 @@ def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[
     """Describe a run before its first round."""
     task, config = parts.task, parts.config
     sizes = [len(rows) for rows in parts.records]
+    there = describe_availability(config, parts.availability) if parts.availability is not None else None
     return Start(
         run=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -60,6 +62,7 @@ def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[
                 "median": float(np.median(sizes)),
                 "max": max(sizes),
             },
+            **({"availability": there} if there else {}),
         },
         claims=tuple(claims),
         plan=plan.numbers(),

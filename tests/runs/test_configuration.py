@@ -26,6 +26,7 @@ def test_what_is_written_has_every_default_and_reads_back_as_the_same():
         "engine.chunk",
         "client.objective",
         "federation.evaluation",
+        "federation.availability",
         *(f"server.optimizer.{key}" for key in ("beta1", "beta2", "tau")),
     }
     known = set(leaves(config.model_dump()))
