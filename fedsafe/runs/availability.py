@@ -4,9 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedsafe.data import Federated
 from fedsafe.engine import Grid
 from fedsafe.engine.availability import Availability
@@ -45,7 +42,7 @@ def build_availability(config: Config, federated: Federated) -> Availability | N
         return None
     each, steps = section.seconds_per_record, config.client.steps * config.client.rate
     clients = len(federated.records)
-    work = {TRAIN: each * steps * _sizes(federated.records), EVALUATE: each * _sizes(federated.validation)}
+    work = {TRAIN: each * steps * federated.records.sizes, EVALUATE: each * federated.validation.sizes}
     found = Availability(
         clients=clients,
         seed=config.seed,
@@ -58,10 +55,6 @@ def build_availability(config: Config, federated: Federated) -> Availability | N
     )
     _check(config, section, found)
     return found
-
-
-def _sizes(records: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.fromiter(map(len, records), np.int64)
 
 
 def _schedule(section: AvailabilityConfig, clients: int) -> Schedule:
