@@ -4,6 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from shared_models import (
+    FrozenImages,
+    PartlyFrozen,
+    ReadsItsEmbedding,
+    ReadsTheWeight,
+    Scales,
+    TiedImages,
+    TiedLanguageModel,
+    TiedTables,
+    VisionTransformer,
+    WeightUsedTwice,
+)
 from torch import Tensor, nn
 
 from fedsafe.data import Signature
@@ -384,6 +396,17 @@ CASES = {
     "transformer": Case(lambda: Transformer(norm_first=False), _tokens()),
     "encoder and decoder": Case(lambda: Transformer(norm_first=True, decodes=True), _tokens()),
     "own transformer": Case(OwnTransformer, _tokens()),
+    "tied language model": Case(TiedLanguageModel, _tokens()),
+    "tied with positions": Case(lambda: TiedLanguageModel(positions=True), _tokens()),
+    "reads its embedding": Case(ReadsItsEmbedding, _tokens()),
+    "tied tables": Case(TiedTables, _table(3)),
+    "tied images": Case(TiedImages, _images(2)),
+    "partly frozen": Case(PartlyFrozen, _table(3)),
+    "frozen images": Case(FrozenImages, _images(1)),
+    "scales": Case(Scales, _table(3)),
+    "vision transformer": Case(VisionTransformer, _images(1)),
+    "reads the weight": Case(ReadsTheWeight, _table(3)),
+    "weight used twice": Case(WeightUsedTwice, _table(3)),
     "shipped logistic": _shipped("logistic", _images(2, 3)),
     "shipped mlp": _shipped({"name": "mlp", "hidden": [9]}, _images(1, 4)),
     "shipped cnn": _shipped("cnn", _images(1, 14)),
@@ -391,7 +414,7 @@ CASES = {
     "shipped lstm": _shipped({"name": "lstm", "embedding": 3, "hidden": 8}, _tokens()),
 }
 
-# What stock Opacus cannot take: most layers called twice, an operation in place, a LayerNorm without bias, and a
+# What stock Opacus cannot take, or gives in another order: tied, frozen and exposed parameters, most layers called twice, an operation in place, a LayerNorm without bias, and a
 # padding token, to whose vector it gives a gradient.
 NOT_FOR_OPACUS = (
     "in place",
@@ -414,4 +437,15 @@ NOT_FOR_OPACUS = (
     "attention twice",
     "transformer",
     "encoder and decoder",
+    "tied language model",
+    "tied with positions",
+    "reads its embedding",
+    "tied tables",
+    "tied images",
+    "partly frozen",
+    "frozen images",
+    "scales",
+    "vision transformer",
+    "reads the weight",
+    "weight used twice",
 )

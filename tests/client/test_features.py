@@ -101,16 +101,28 @@ def test_a_trainer_that_is_given_the_whole_computes_the_features_itself():
     np.testing.assert_array_equal(results[0], results[1])
 
 
+class LastDimension(nn.Module):
+    """Shows its layer the examples along the last dimension."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.mix = nn.Conv1d(features, 3, 1)
+
+    def forward(self, x):
+        return self.mix(x.t().unsqueeze(0))[0].t()
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         (histograms, "stacked"),
         (frozen_convolution, "stacked"),
+        (lambda: histograms(LastDimension(128)), "vmap"),
         (
             lambda: histograms(
                 nn.Sequential(nn.Unflatten(1, (1, -1)), nn.Conv1d(1, 1, 8, 8), nn.Flatten(), nn.Linear(16, 3))
             ),
-            "opacus",
+            "stacked",
         ),
     ],
 )

@@ -38,14 +38,15 @@ def _loop(module, parameters, x, y, mask, objective, clip):
     clients, batch = mask.shape
     sums = torch.zeros(clients, parameters.shape[1], dtype=torch.float64)
     norms = torch.zeros(clients, batch, dtype=torch.float64)
+    trained = [p for p in model.parameters() if p.requires_grad]
     for client in range(clients):
-        nn.utils.vector_to_parameters(parameters[client].double(), model.parameters())
+        nn.utils.vector_to_parameters(parameters[client].double(), trained)
         for example in range(batch):
             row = client * batch + example
             model.zero_grad()
             objective(model, (x[row : row + 1], y[row : row + 1])).sum().backward()
             gradient = nn.utils.parameters_to_vector(
-                [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+                [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
             )
             norms[client, example] = gradient.norm()
             if mask[client, example]:
@@ -193,16 +194,16 @@ def test_a_bad_example_leaves_every_other_client_bit_identical(name, bad):
         np.testing.assert_allclose(sums[1], expected[1], rtol=1e-6, atol=1e-7)
 
 
-def _spoiled(objective, rows, bad):
-    """The objective, but for the losses and gradients of some rows."""
+def _spoiled(objective, x, y, rows, bad):
+    """The objective, but for the losses and gradients of some rows; and its batch."""
+    scale = torch.ones(len(y), dtype=torch.float32)
+    scale[rows] = bad
 
     def spoiled(model, batch):
-        losses = objective(model, batch)
-        scale = torch.ones_like(losses)
-        scale[rows] = bad
-        return losses * scale
+        own, factors = batch
+        return objective(model, own) * factors
 
-    return spoiled
+    return spoiled, ((x, y), scale)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30, 0.0])
@@ -211,12 +212,10 @@ def test_a_bad_loss_leaves_every_other_client_bit_identical(name, bad):
     """Tokens are never bad; their gradients may be."""
     module, parameters, x, y, mask, objective = _problem(name, torch.float32)
     mask[:] = True
-    stack, spoiled = (
-        _stack(module, parameters, objective, x, y),
-        _spoiled(objective, slice(8 + 3, 8 + 4), bad),
-    )
+    stack = _stack(module, parameters, objective, x, y)
+    spoiled, batch = _spoiled(objective, x, y, slice(8 + 3, 8 + 4), bad)
     clean, _ = clipped_sum(stack, objective, (x, y), mask, 1.0)
-    sums, _ = clipped_sum(stack, spoiled, (x, y), mask, 1.0)
+    sums, _ = clipped_sum(stack, spoiled, batch, mask, 1.0)
     assert torch.equal(sums[[0, 2]], clean[[0, 2]])
     assert torch.isfinite(sums).all()
     assert float((sums[1] - clean[1]).double().norm()) <= 2.0
@@ -235,8 +234,8 @@ def test_padding_that_points_to_a_bad_record_adds_nothing(name):
     clean, _ = clipped_sum(stack, objective, (x, y), mask, 1.0)
     if x.is_floating_point():
         x[8 + 5 : 16] = math.nan
-    spoiled = _spoiled(objective, slice(8 + 5, 16), math.nan)
-    sums, _ = clipped_sum(stack, spoiled, (x, y), mask, 1.0)
+    spoiled, batch = _spoiled(objective, x, y, slice(8 + 5, 16), math.nan)
+    sums, _ = clipped_sum(stack, spoiled, batch, mask, 1.0)
     assert torch.equal(sums, clean)
 
 

@@ -67,7 +67,8 @@ def make_problem(name, *, sizes=(5, 40, 90, 17, 300, 60, 1, 33), seed=0, **train
     bounds = np.cumsum([0, *sizes])
     parts = [np.arange(low, high) for low, high in itertools.pairwise(bounds)]
     settings = {"learning_rate": 0.5, "steps": 4, "rate": 0.2, "clip": 1.0, "noise": 1.0} | training
-    start = nn.utils.parameters_to_vector(module.parameters()).detach().numpy().copy()
+    trained = [p for p in module.parameters() if p.requires_grad]
+    start = nn.utils.parameters_to_vector(trained).detach().numpy().copy()
     objective = build_objective(None, case.signature.kind)
     build = functools.partial(build_trainer, module=module, objective=objective, x=x, y=y)
     return build, LocalTraining(**settings), parts, start

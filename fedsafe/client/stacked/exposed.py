@@ -55,7 +55,7 @@ class ExposedParameter:
     def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
         (call,) = calls
-        return Instantiated(call.gradients.reshape(-1, batch, *self._shape))
+        return Instantiated(call.gradients.reshape(self.slots.clients, batch, -1))
 
     def named(self, summed: Sequence[Tensor]) -> Sequence[tuple[str, Tensor]]:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""

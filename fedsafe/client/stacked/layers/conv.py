@@ -37,7 +37,9 @@ class StackedConv(StackedLayer):
         self._mode = _MODES[template.padding_mode]
         outputs, channels = template.weight.shape[:2]
         self._kernel = slots.view("weight", outputs, channels, *self._window.size)
-        self._bias = slots.view("bias", self._groups, 1, outputs // self._groups) if slots.has("bias") else None
+        self._bias = (
+            slots.view("bias", self._groups, 1, outputs // self._groups) if slots.has("bias") else None
+        )
         before, after = self._padding(template)
         # The library pads with zeros, both sides alike; anything else is padded before.
         inside = before if self._mode == "constant" and before == after else (0,) * len(before)

@@ -162,7 +162,9 @@ class ByPlace:
         lengths, w = self._phase(places), self.window
         ends = [s * q - n for s, q, n in zip(w.stride, lengths, images.shape[2:], strict=True)]
         images = padded(images, [0] * len(ends), ends)
-        split = images.view(*images.shape[:2], *[v for pair in zip(lengths, w.stride, strict=True) for v in pair])
+        split = images.view(
+            *images.shape[:2], *[v for pair in zip(lengths, w.stride, strict=True) for v in pair]
+        )
         dims = len(lengths)
         phases = split.permute(0, 1, *range(3, 2 * dims + 2, 2), *range(2, 2 * dims + 2, 2)).contiguous()
         strides, steps = phases.stride()[2 : 2 + dims], self._steps(places)
