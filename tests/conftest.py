@@ -144,7 +144,7 @@ def ray_of_two(ray_temp: Path) -> Iterator[None]:
     """One Ray of two processors for every test in this process."""
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_TMPDIR", "OMP_NUM_THREADS")}
     os.environ.update(PYTHONPATH=f"{TESTS}:{TESTS / 'engine'}", RAY_TMPDIR=str(ray_temp), OMP_NUM_THREADS="1")
-    from fedsafe.engine.ray_grid import start_ray, stop_ray
+    from fedsafe.engine.cluster import start_ray, stop_ray
 
     with warnings.catch_warnings():
         # Ray leaves its log files, and then its processes, to the garbage collector.

@@ -4,6 +4,16 @@ from flwr.serverapp import Grid
 
 from fedsafe.engine.availability import Availability
 from fedsafe.engine.availability_grid import AvailabilityGrid
+from fedsafe.engine.devices import Device, require_device
 from fedsafe.engine.grid import ClientApps, InlineGrid, LocalGrid
 
-__all__ = ["Availability", "AvailabilityGrid", "ClientApps", "Grid", "InlineGrid", "LocalGrid"]
+__all__ = [
+    "Availability",
+    "AvailabilityGrid",
+    "ClientApps",
+    "Device",
+    "Grid",
+    "InlineGrid",
+    "LocalGrid",
+    "require_device",
+]

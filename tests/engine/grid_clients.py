@@ -1,5 +1,9 @@
 """Client apps of the grid tests, in a module that Ray's workers can import."""
 
+import os
+import signal
+import time
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -23,6 +27,8 @@ def train(message: Message, context: Context) -> Message:
     config = message.content.config_records.get("config", ConfigRecord())
     if config.get("fail") == partition:
         raise ValueError(f"client {partition} was told to fail")
+    die_once(config, partition)
+    time.sleep(cast("float", config.get("seconds", 0.0)))
     state = context.state.metric_records.get("calls", MetricRecord({"count": 0}))
     state["count"] = cast("int", state["count"]) + 1
     context.state["calls"] = state
@@ -43,6 +49,18 @@ def train(message: Message, context: Context) -> Message:
         config["meddled"] = 1
     content = RecordDict({"arrays": ArrayRecord(moved), "metrics": metrics})
     return Message(content, reply_to=message)
+
+
+def die_once(config: ConfigRecord, partition: int) -> None:
+    """Kill this worker where the message says so; once, if it names a file that remembers it."""
+    if config.get("kill") != partition:
+        return
+    mark = cast("str", config.get("mark", ""))
+    if mark and Path(mark).exists():
+        return
+    if mark:
+        Path(mark).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def evaluate(message: Message, context: Context) -> Message:

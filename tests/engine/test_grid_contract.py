@@ -1,6 +1,9 @@
 """Every grid of ours runs any Flower app, and the app cannot tell which grid it runs on."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +44,16 @@ def messages(grid: LocalGrid, clients=range(CLIENTS), **config) -> list[Message]
 
 def metrics(replies, name: str) -> list:
     return [reply.content.metric_records["metrics"][name] for reply in replies]
+
+
+def pulled(grid, ids) -> list[Message]:
+    """The replies to these messages, as soon as all are there."""
+    found, end = [], time.monotonic() + 30.0
+    while len(found) < len(ids):
+        assert time.monotonic() < end
+        found += grid.pull_messages(ids)
+        time.sleep(0.002)
+    return sorted(found, key=lambda reply: int(reply.metadata.reply_to_message_id))
 
 
 def test_nodes_are_distinct_and_none_is_the_server(grid):
@@ -87,9 +100,52 @@ def test_a_client_that_fails_is_an_error_reply_and_the_others_arrive(grid):
 
 def test_pushed_messages_are_pulled_once_each(grid):
     ids = list(grid.push_messages(messages(grid)))
-    assert metrics(grid.pull_messages(ids[:2]), "partition") == [0, 1]
-    assert metrics(grid.pull_messages(ids), "partition") == [2, 3, 4]
+    assert metrics(pulled(grid, ids[:2]), "partition") == [0, 1]
+    assert metrics(pulled(grid, ids[2:]), "partition") == [2, 3, 4]
     assert list(grid.pull_messages(ids)) == []
+
+
+def test_messages_to_one_node_are_run_one_after_the_other(grid):
+    before = metrics(grid.send_and_receive(messages(grid, clients=[3])), "count")[0]
+    ids = [*grid.push_messages(messages(grid, clients=[3, 3, 1])), *grid.push_messages(messages(grid, [3]))]
+    counts = metrics(pulled(grid, ids), "count")
+    assert [counts[0], counts[1], counts[3]] == [before + 1, before + 2, before + 3]
+
+
+def test_a_message_whose_time_is_over_is_an_error_reply(grid):
+    late = messages(grid, clients=[1])[0]
+    late.metadata.__dict__["_created_at"] = time.time() - 10.0
+    late.metadata.__dict__["_ttl"] = 5.0
+    sent = [*messages(grid, clients=[0]), late]
+    replies = list(grid.send_and_receive(sent))
+    assert [reply.has_error() for reply in replies] == [False, True]
+    assert "its ttl is 5 s" in replies[1].error.reason
+
+
+def test_a_message_to_nobody_is_passed_over(grid):
+    message = grid.create_message(RecordDict({}), "train", 987654, "1")
+    assert list(grid.push_messages([message])) == []
+    assert metrics(grid.send_and_receive([message, *messages(grid, clients=[0])]), "partition") == [0]
+
+
+def test_many_threads_may_send(grid):
+    """As Flower's older strategies do: one thread and one message for each client."""
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(
+            pool.map(
+                lambda client: list(grid.send_and_receive(messages(grid, clients=[client]))), range(CLIENTS)
+            )
+        )
+    assert [metrics(replies, "partition") for replies in answers] == [[client] for client in range(CLIENTS)]
+
+
+def test_the_tally_counts_messages_replies_and_errors(grid):
+    before = replace(grid.tally)
+    list(grid.send_and_receive(messages(grid, fail=2)))
+    pulled(grid, list(grid.push_messages(messages(grid, clients=[1]))))
+    after = grid.tally
+    assert (after.messages - before.messages, after.replies - before.replies) == (CLIENTS + 1, CLIENTS + 1)
+    assert after.errors - before.errors == 1
 
 
 def test_nobody_to_ask_is_no_reply(grid):

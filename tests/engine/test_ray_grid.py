@@ -1,13 +1,14 @@
 """RayGrid ships a model once a round, cuts fair chunks, and fails with a sentence."""
 
-from types import SimpleNamespace
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from grid_clients import make_apps
 
-from fedsafe.engine import ray_grid
+from fedsafe.engine import dispatch, ray_grid
 from fedsafe.engine.ray_grid import RayGrid
 from fedsafe.errors import EngineError
 
@@ -22,69 +23,8 @@ def grid(ray_of_two):
     grid.close()
 
 
-def cut(costs, workers, chunk=None):
-    """The clients of each chunk that RayGrid would send."""
-    sent = [SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node)) for node in range(len(costs))]
-    grid = SimpleNamespace(chunk=chunk, cost=lambda node: costs[node], _actors=[None] * workers)
-    return [[message.metadata.dst_node_id for message in part] for part in RayGrid._cut(grid, sent)]
-
-
-@pytest.mark.parametrize("share_content", [True, False])
-def test_a_model_that_messages_share_is_put_once_and_no_chunk_carries_it(grid, monkeypatch, share_content):
-    arrays = ArrayRecord([np.ones(LARGE, np.float32)])
-    config = ConfigRecord({"round": 1})
-    shared = RecordDict({"arrays": arrays, "config": config})
-
-    def content():
-        return shared if share_content else RecordDict({"arrays": arrays, "config": config})
-
-    sent = [grid.create_message(content(), "train", node, "1") for node in grid.get_node_ids()]
-    put, chunks = [], []
-    real_put, real_pickle = ray_grid.ray.put, ray_grid._pickle
-
-    def counting_put(value):
-        put.append(value)
-        return real_put(value)
-
-    def measuring_pickle(value, tokens):
-        chunks.append(real_pickle(value, tokens))
-        return chunks[-1]
-
-    monkeypatch.setattr(ray_grid.ray, "put", counting_put)
-    monkeypatch.setattr(ray_grid, "_pickle", measuring_pickle)
-    replies = list(grid.send_and_receive(sent))
-    assert len(put) == 1
-    assert list(put[0].values()) == [arrays]
-    assert len(chunks) > 1
-    assert sum(map(len, chunks)) < 4 * LARGE / 100
-    assert len(replies) == 8
-    for reply in replies:
-        partition = reply.content.metric_records["metrics"]["partition"]
-        assert reply.content.array_records["arrays"].to_numpy_ndarrays()[0][-1] == 2.0 + partition
-
-
-def test_chunks_cover_every_message_once_and_none_costs_much_more_than_its_share():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        count, workers = int(rng.integers(1, 60)), int(rng.integers(1, 6))
-        costs = rng.lognormal(3.0, rng.uniform(0.0, 1.5), count)
-        chunks = cut(costs, workers)
-        assert sorted(node for part in chunks for node in part) == list(range(count))
-        assert len(chunks) <= workers
-        share = costs.sum() / workers
-        for part in chunks:
-            assert costs[part].sum() <= share + costs[part].max() + 1e-9
-
-
-def test_a_given_chunk_size_is_kept_and_clients_without_cost_are_still_sent():
-    assert [len(part) for part in cut(np.ones(10), 2, chunk=4)] == [4, 4, 2]
-    assert sorted(node for part in cut(np.zeros(5), 2) for node in part) == list(range(5))
-
-
-def test_an_app_that_cannot_be_made_is_a_sentence_and_not_a_trace(ray_of_two, grid):
-    """One worker, as the other grid keeps its two: it must fail at once, not wait for a processor."""
-    kept = grid._actors.pop()
-    ray_grid.ray.kill(kept)
+def test_an_app_that_cannot_be_made_is_a_sentence_and_not_a_trace(ray_of_two):
+    """First, while no other grid holds the processors."""
 
     def broken():
         raise FileNotFoundError("no such data")
@@ -98,18 +38,98 @@ def test_an_app_that_cannot_be_made_is_a_sentence_and_not_a_trace(ray_of_two, gr
         failing.close()
 
 
+@pytest.mark.parametrize("share_content", [True, False])
+def test_a_model_that_messages_share_is_put_once_and_no_chunk_carries_it(grid, monkeypatch, share_content):
+    arrays = ArrayRecord([np.ones(LARGE, np.float32)])
+    config = ConfigRecord({"round": 1})
+    shared = RecordDict({"arrays": arrays, "config": config})
+
+    def content():
+        return shared if share_content else RecordDict({"arrays": arrays, "config": config})
+
+    sent = [grid.create_message(content(), "train", node, "1") for node in grid.get_node_ids()]
+    put, chunks = [], []
+    real_put, real_packed = ray_grid.ray.put, dispatch.packed
+
+    def counting_put(value):
+        put.append(value)
+        return real_put(value)
+
+    def measuring(value, tokens):
+        chunks.append(real_packed(value, tokens))
+        return chunks[-1]
+
+    monkeypatch.setattr(ray_grid.ray, "put", counting_put)
+    monkeypatch.setattr(dispatch, "packed", measuring)
+    replies = list(grid.send_and_receive(sent))
+    assert len(put) == 1
+    assert list(put[0].values()) == [arrays]
+    assert len(chunks) > 1
+    assert sum(map(len, chunks)) < 4 * LARGE / 100
+    assert len(replies) == 8
+    for reply in replies:
+        partition = reply.content.metric_records["metrics"]["partition"]
+        assert reply.content.array_records["arrays"].to_numpy_ndarrays()[0][-1] == 2.0 + partition
+
+
 def test_more_workers_than_the_running_ray_has_processors_are_refused_at_once(ray_of_two):
     with pytest.raises(EngineError, match=r"engine.workers = 64.* has 2 processors"):
         RayGrid(clients=1, make_apps=make_apps, workers=64)
 
 
-def test_a_worker_that_dies_in_a_round_is_a_sentence_that_says_to_resume(grid):
-    sent = [
-        grid.create_message(RecordDict({"arrays": ArrayRecord([np.ones(1)])}), "train", node, "1")
-        for node in grid.get_node_ids()
+def sent(grid, clients=None, **config):
+    content = RecordDict({"arrays": ArrayRecord([np.zeros(2, np.float32)]), "config": ConfigRecord(config)})
+    nodes = list(grid.get_node_ids())
+    return [
+        grid.create_message(content, "train", nodes[client], "1")
+        for client in (range(len(nodes)) if clients is None else clients)
     ]
-    for actor in grid._actors:
-        ray_grid.ray.kill(actor)
-    with pytest.raises(EngineError, match="resume the run to repeat the round") as caught:
-        grid.send_and_receive(sent)
+
+
+def values(replies, name):
+    return [reply.content.metric_records["metrics"][name] for reply in replies]
+
+
+def test_pushing_does_not_wait_and_replies_can_be_pulled_as_they_finish(grid, monkeypatch):
+    monkeypatch.setattr(grid, "chunk", 1)
+    began = time.monotonic()
+    slow = list(grid.push_messages(sent(grid, clients=[0], seconds=2.0)))
+    fast = list(grid.push_messages(sent(grid, clients=[1])))
+    assert time.monotonic() - began < 1.0
+    found = []
+    while not found:
+        found = list(grid.pull_messages([*slow, *fast]))
+    assert values(found, "partition") == [1]
+    while len(found) < 2:
+        found += grid.pull_messages(slow)
+    assert values(found, "partition") == [1, 0]
+
+
+def test_what_arrives_after_the_timeout_is_dropped(grid):
+    before = values(grid.send_and_receive(sent(grid, clients=[0])), "count")[0]
+    assert list(grid.send_and_receive(sent(grid, clients=[0], seconds=1.0), timeout=0.05)) == []
+    replies = list(grid.send_and_receive(sent(grid, clients=[0])))
+    assert values(replies, "count") == [before + 2], (
+        "the late one kept its state, and nobody heard of its reply"
+    )
+
+
+def test_a_worker_that_is_killed_in_a_round_is_replaced_and_nothing_is_counted_twice(grid, tmp_path):
+    first = values(grid.send_and_receive(sent(grid)), "count")
+    mark = str(tmp_path / "killed")
+    replies = list(grid.send_and_receive(sent(grid, kill=3, mark=mark)))
+    assert Path(mark).exists()
+    assert values(replies, "partition") == list(range(8))
+    assert values(replies, "count") == [count + 1 for count in first], (
+        "contexts are those before the lost chunk"
+    )
+    assert values(grid.send_and_receive(sent(grid)), "count") == [count + 2 for count in first]
+
+
+def test_a_chunk_that_kills_every_worker_ends_in_a_sentence_and_the_grid_goes_on(grid):
+    with pytest.raises(
+        EngineError, match=r"failed on \d clients: 3 workers were lost.*resume the run"
+    ) as caught:
+        list(grid.send_and_receive(sent(grid, kill=2)))
     assert "\n" not in str(caught.value)
+    assert values(grid.send_and_receive(sent(grid)), "partition") == list(range(8))
