@@ -34,7 +34,13 @@ _REHEARSAL = PrivacyPlan(
 )
 
 
-def check_aggregator(spec: AggregatorSpec, *, client_private: bool, record_private: bool) -> None:
+def check_aggregator(
+    spec: AggregatorSpec,
+    *,
+    client_private: bool,
+    record_private: bool,
+    learning_rate: float | None = 1.0,
+) -> None:
     """Refuse an aggregator that is unknown, is wrongly set or broken, or cannot carry a claim.
 
     Args:
@@ -42,6 +48,7 @@ def check_aggregator(spec: AggregatorSpec, *, client_private: bool, record_priva
         client_private: Whether there is a client-level target.
         record_private: Whether there is a record-level target. A rule that weighs by exact losses makes every model a
             function of un-noised records, which no noise on the updates covers.
+        learning_rate: Of the clients; None where their steps are not plain ones with one rate.
 
     Raises:
         ConfigError: With what to set instead.
@@ -56,7 +63,7 @@ def check_aggregator(spec: AggregatorSpec, *, client_private: bool, record_priva
             f"server.aggregator = {name!r} has no proven sensitivity{why}, so privacy.client cannot be claimed: use "
             f"{' or '.join(proven)}, or set privacy.client.epsilon = inf"
         )
-    aggregator = _made(spec, rule, _REHEARSAL, learning_rate=1.0)
+    aggregator = _made(spec, rule, _REHEARSAL, learning_rate=learning_rate)
     if record_private and getattr(aggregator, "needs_losses", False):
         raise ConfigError(
             f"server.aggregator = {name!r} steers the model by the clients' exact losses, so privacy.record cannot be "
@@ -66,18 +73,23 @@ def check_aggregator(spec: AggregatorSpec, *, client_private: bool, record_priva
         rehearse(aggregator)
 
 
-def build_aggregator(spec: AggregatorSpec, plan: PrivacyPlan, *, learning_rate: float) -> Aggregator:
+def build_aggregator(spec: AggregatorSpec, plan: PrivacyPlan, *, learning_rate: float | None) -> Aggregator:
     """The aggregator of a plan; a noisy mean without a client-level guarantee is plain FedAvg.
 
     Args:
         spec: See :func:`check_aggregator`.
         plan: The calibrated plan.
-        learning_rate: Of the clients.
+        learning_rate: Of the clients; None where their steps are not plain ones with one rate.
 
     Raises:
         ConfigError: See :func:`check_aggregator`.
     """
-    check_aggregator(spec, client_private=plan.client.private, record_private=plan.record.private)
+    check_aggregator(
+        spec,
+        client_private=plan.client.private,
+        record_private=plan.record.private,
+        learning_rate=learning_rate,
+    )
     name, options = _parsed(spec)
     if name == NoisyMean.name and not plan.client.private:
         spec, name = {**options, "name": FedAvg.name}, FedAvg.name
@@ -98,7 +110,7 @@ def released_by(spec: AggregatorSpec) -> tuple[str, ...]:
     return released
 
 
-def _made(spec: AggregatorSpec, rule: Any, plan: PrivacyPlan, *, learning_rate: float) -> Aggregator:
+def _made(spec: AggregatorSpec, rule: Any, plan: PrivacyPlan, *, learning_rate: float | None) -> Aggregator:
     name, options = _parsed(spec)
     if name in RULES:
         known = RULES[name]

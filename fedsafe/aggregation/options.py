@@ -33,7 +33,7 @@ def matched(
     make: Callable[..., Any],
     constructor: Callable[..., Any],
     options: Mapping[str, Any],
-    lr: float,
+    lr: float | None,
 ) -> dict[str, Any]:
     """The keyword arguments for ``make``: the options, and the clients' learning rate if it is asked for.
 
@@ -42,7 +42,7 @@ def matched(
         make: Its ``from_plan``; one that takes any keyword hands them to the constructor.
         constructor: The class.
         options: As configured, without the name.
-        lr: Learning rate of the clients.
+        lr: Learning rate of the clients; None where their steps are not plain ones with one rate.
 
     Raises:
         ConfigError: An option is unknown or missing.
@@ -56,6 +56,11 @@ def matched(
     if LEARNING_RATE in asked:
         raise ConfigError(
             f"server.aggregator ({name}): the learning rate is client.optimizer.lr; leave {LEARNING_RATE} out"
+        )
+    if LEARNING_RATE in known and lr is None:
+        raise ConfigError(
+            f"server.aggregator ({name}) takes a client's update for plain steps of one size: leave momentum, "
+            'weight_decay and schedule out of client.optimizer, and name = "sgd" there'
         )
     own = [key for key in known if key != LEARNING_RATE]
     for option in asked:

@@ -46,7 +46,9 @@ def train_alone(
     """
     key = rng.bytes(KEY_BYTES)
     x, y = torch.tensor(records.examples.x), torch.tensor(records.examples.y)
-    training = replace(federation.training, steps=rounds * federation.training.steps, proximal=0.0)
+    # One long round, over which the learning rate has its schedule.
+    steps = rounds * federation.training.steps
+    training = replace(federation.training, steps=steps, rounds=1, proximal=0.0)
     module = subject.with_parameters(start).model.train()
     trainer = build_trainer(federation.trainer, module, federation.objective, x, y, training)
 

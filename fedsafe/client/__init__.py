@@ -8,6 +8,7 @@ from torch import nn
 from fedsafe.client.features import precompute
 from fedsafe.client.functional_trainer import FunctionalTrainer
 from fedsafe.client.objectives import Objective, build_objective
+from fedsafe.client.optimizers import SGD, Adam, Schedule
 from fedsafe.client.probe import (
     PROBE_BATCH,
     PROBE_CLIENTS,
@@ -25,9 +26,12 @@ from fedsafe.data import Signature
 from fedsafe.errors import ModelError
 
 __all__ = [
+    "SGD",
+    "Adam",
     "ClientJob",
     "LocalTraining",
     "Objective",
+    "Schedule",
     "Trainer",
     "build_objective",
     "build_trainer",

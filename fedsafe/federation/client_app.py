@@ -205,6 +205,7 @@ class ClientRuntime:
                     records=self.records[client],
                     batches=self._stream("batches", client, instruction.round, digest),
                     noise=self._stream("record noise", client, instruction.round, digest),
+                    round=instruction.round,
                     correction=correction,
                 )
             )

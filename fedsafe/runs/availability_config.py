@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from fedsafe.errors import ConfigError
-from fedsafe.runs.sections import Decay, NotNegative, Positive, Section, Share
+from fedsafe.runs.sections import Decay, NotNegative, Positive, Section, Share, own_keys
 
 # Each model has keys and defaults of its own; None has to be given or may be left out.
 _SCHEDULES: dict[str, dict[str, Any]] = {
@@ -18,22 +18,6 @@ _SPEEDS: dict[str, dict[str, Any]] = {
     "lognormal": {"sigma": 0.5},
     "pareto": {"alpha": 2.0},
 }
-
-
-def _own_keys(where: str, models: dict[str, dict[str, Any]], default: str, values: Any) -> Any:
-    """Fill in the defaults of the model that is named, and refuse the keys of another."""
-    name = values.get("name", default) if isinstance(values, dict) else None
-    own = models.get(name) if isinstance(name, str) else None
-    if own is None:
-        return values
-    for key in values:
-        owners = [other for other, keys in models.items() if key in keys]
-        if owners and key not in own and values[key] is not None:
-            raise ConfigError(
-                f"{where}.{key} belongs to {' and '.join(owners)}, not to {name!r}: name "
-                f"{' or '.join(owners)}, or leave it out"
-            )
-    return {**own, **{key: value for key, value in values.items() if value is not None}}
 
 
 class SpeedConfig(Section):
@@ -50,7 +34,7 @@ class SpeedConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _keys_of_the_named(cls, values: Any) -> Any:
-        return _own_keys("federation.availability.speed", _SPEEDS, "equal", values)
+        return own_keys("federation.availability.speed", _SPEEDS, "equal", values)
 
 
 class AvailabilityConfig(Section):
@@ -82,7 +66,7 @@ class AvailabilityConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _keys_of_the_named(cls, values: Any) -> Any:
-        found = _own_keys("federation.availability", _SCHEDULES, "always", values)
+        found = own_keys("federation.availability", _SCHEDULES, "always", values)
         if isinstance(found, dict) and found.get("name") == "trace" and found.get("path") is None:
             raise ConfigError(
                 "federation.availability.name = 'trace' needs a file: set federation.availability.path to a CSV file "

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fedsafe.aggregation import (
     SERVER_OPTIMIZERS,
@@ -22,7 +23,6 @@ from fedsafe.aggregation import (
 )
 from fedsafe.client import (
     ClientJob,
-    LocalTraining,
     Trainer,
     build_objective,
     build_trainer,
@@ -30,8 +30,9 @@ from fedsafe.client import (
     layout_of,
     precompute,
 )
-from fedsafe.data import Federated, Task, federate, load_task
-from fedsafe.engine import Availability, ClientApps
+from fedsafe.data import ClientRows, Federated, Task, federate, load_task
+from fedsafe.data.mapped import let_go
+from fedsafe.engine import Availability, ClientApps, require_device
 from fedsafe.engine.traces import Trace
 from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime, ModuleMeasure
@@ -40,9 +41,8 @@ from fedsafe.params import Layout, Vector, fingerprint
 from fedsafe.privacy.plan import PrivacyPlan, make_plan
 from fedsafe.rng import Stream, StreamId, new_key
 from fedsafe.runs.availability import build_availability
+from fedsafe.runs.client_config import local_training
 from fedsafe.runs.config import Config
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Parts:
         return self.federated.task
 
     @property
-    def records(self) -> Sequence[Indices]:
+    def records(self) -> ClientRows:
         """Rows of the training data that each client trains on."""
         return self.federated.records
 
@@ -90,7 +90,9 @@ class Parts:
             yield from (examples.groups[name] for name in sorted(examples.groups))
         if self.federated.unseen is not None:
             yield from (self.federated.unseen.x, self.federated.unseen.y)
-        yield from (*self.records, *self.federated.validation, *(self.federated.shards or ()))
+        for rows in (self.records, self.federated.validation, self.federated.shards):
+            if rows is not None:
+                yield from rows.arrays()
 
 
 def compose(config: Config, *, model: nn.Module | None = None, data: Task | None = None) -> Parts:
@@ -110,6 +112,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         config.server.aggregator,
         client_private=math.isfinite(config.privacy.client.epsilon),
         record_private=math.isfinite(config.privacy.record.epsilon),
+        learning_rate=config.client.optimizer.constant_rate,
     )
     task = load_task(config.task) if data is None else data
     objective = build_objective(config.client.objective, task.kind)
@@ -200,7 +203,7 @@ def program_digest(parts: Parts) -> str:
 def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
     """The aggregator, the same at workers and server."""
     config = parts.config
-    return build_aggregator(config.server.aggregator, plan, learning_rate=config.client.optimizer.lr)
+    return build_aggregator(config.server.aggregator, plan, learning_rate=config.client.optimizer.constant_rate)
 
 
 def server_optimizer_of(parts: Parts) -> ServerOptimizer:
@@ -225,25 +228,38 @@ def client_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> Callable[[], Cli
 
 def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
     runtime = client_runtime(parts, plan, key)
-    return ClientApps(one=runtime.answer, batch=runtime.answer_chunk)
+
+    records = parts.task.train
+
+    def answer_chunk(messages: Sequence[Any], contexts: Sequence[Any]) -> Any:
+        reply = runtime.answer_chunk(messages, contexts)
+        # Of records in a file, what this chunk read would otherwise stay mapped here until the run ends.
+        let_go(records.x)
+        let_go(records.y)
+        return reply
+
+    return ClientApps(one=runtime.answer, batch=answer_chunk)
 
 
 def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime:
     """What trains clients, with its first use behind it."""
-    level = plan.record
-    training = LocalTraining(
-        learning_rate=parts.config.client.optimizer.lr,
-        steps=level.steps,
-        rate=level.rate,
-        clip=level.clip if level.private else math.inf,
-        noise=level.noise,
-        proximal=parts.config.client.proximal,
+    config = parts.config
+    training = local_training(config.client, plan.record, config.rounds)
+    module, x = precompute(parts.module, _shared(parts.task.train.x))
+    y = _shared(parts.task.train.y)
+    objective = build_objective(config.client.objective, parts.task.kind)
+    trainer = build_trainer(
+        parts.trainer,
+        module,
+        objective,
+        x,
+        y,
+        training,
+        # Here, in the worker: a machine of a cluster may have a GPU where another has none.
+        device=require_device(config.engine.device),
+        precision=torch.bfloat16 if config.client.precision == "bfloat16" else None,
+        stack=config.engine.stack,
     )
-    # Workers see the object store's arrays, which are read-only: a copy of their own can be a tensor.
-    module, x = precompute(parts.module, torch.tensor(parts.task.train.x))
-    y = torch.tensor(parts.task.train.y)
-    objective = build_objective(parts.config.client.objective, parts.task.kind)
-    trainer = build_trainer(parts.trainer, module, objective, x, y, training)
     _warm_up(trainer, parts)
     aggregator, evaluation = aggregator_of(parts, plan), plan.evaluation
     measures = aggregator.needs_losses or evaluation is not None
@@ -257,6 +273,17 @@ def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime
         validation=parts.federated.validation if evaluation is not None else None,
         evaluation=evaluation,
     )
+
+
+def _shared(array: NDArray[Any]) -> Tensor:
+    """A tensor on the array's own memory: the workers of a machine hold the records once.
+
+    The memory of the object store, or of a file, is read-only, which torch warns of. Nobody writes to it: a batch is
+    gathered into memory of its own.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def _warm_up(trainer: Trainer, parts: Parts) -> None:

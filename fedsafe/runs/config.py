@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import search
 from fedsafe.runs.availability_config import AvailabilityConfig
+from fedsafe.runs.client_config import ClientConfig
 from fedsafe.runs.sections import Budget, Clip, Count, Decay, Delta, Positive, Rate, Section
 
 
@@ -79,23 +80,6 @@ class FederationConfig(Section):
         name = str(partition.get("name")) if isinstance(partition, dict) else ""
         known = name == "natural" or name.startswith("flwr:")
         return values if known else {**values, "clients": 300}
-
-
-class ClientOptimizerConfig(Section):
-    """Plain SGD at the client."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: Positive = 1.0
-
-
-class ClientConfig(Section):
-    """Local training: ``steps`` Poisson batches of rate ``rate``; ``proximal`` is FedProx's mu."""
-
-    objective: str | None = None
-    optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
-    steps: Count = 2
-    rate: Rate = 0.5
-    proximal: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
 
 
 # Reddi et al. (2021) found tau = 1e-3 to do well nearly everywhere.
@@ -177,11 +161,19 @@ class AssessConfig(Section):
 
 
 class EngineConfig(Section):
-    """Where clients run. Nothing here changes a result; Flower's own runtimes set ``"flower"`` by themselves."""
+    """Where clients run. Flower's own runtimes set ``"flower"`` by themselves.
+
+    ``address`` joins a Ray cluster; ``gpus`` is each worker's part of a GPU. Nothing here but the device changes a
+    result, and that only in the last bits.
+    """
 
     name: Literal["ray", "inline", "flower"] = "ray"
     workers: Count = Field(default_factory=lambda: os.cpu_count() or 1)
     chunk: Count | None = None
+    stack: Count | None = None
+    address: Annotated[str, Field(min_length=1)] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpus: Annotated[float, Field(ge=0.0, le=64.0)] | None = None
 
 
 class CardConfig(Section):

@@ -25,12 +25,13 @@ from fedsafe.assess import (
     parse_requirements,
     run_assessors,
 )
-from fedsafe.client import LocalTraining, build_objective
+from fedsafe.client import build_objective
 from fedsafe.data import Federated
 from fedsafe.errors import ConfigError
 from fedsafe.findings import Finding
 from fedsafe.params import Vector
 from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.runs.client_config import local_training
 from fedsafe.runs.compose import Parts
 from fedsafe.runs.config import AssessConfig
 from fedsafe.runs.metrics import RoundMetrics
@@ -118,16 +119,9 @@ class Judge:
         if plan is None:
             return None
         level, config = plan.record, parts.config
-        training = LocalTraining(
-            learning_rate=config.client.optimizer.lr,
-            steps=level.steps,
-            rate=level.rate,
-            clip=level.clip if level.private else math.inf,
-            noise=level.noise,
-        )
         expected = math.ceil(config.federation.cohort.rate * round)
         return Federation(
-            training=training,
+            training=local_training(config.client, level, config.rounds),
             trainer=parts.trainer,
             objective=build_objective(config.client.objective, parts.task.kind),
             initial=parts.initial,

@@ -17,7 +17,7 @@ from torch import nn
 
 from fedsafe.aggregation import OptimizerState
 from fedsafe.data import Task
-from fedsafe.engine import Grid, InlineGrid, LocalGrid
+from fedsafe.engine import Grid, InlineGrid, LocalGrid, require_device
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import searched
 from fedsafe.federation import (
@@ -42,7 +42,7 @@ from fedsafe.runs.compose import (
     compose,
     server_optimizer_of,
 )
-from fedsafe.runs.config import Config, make_config, read_config
+from fedsafe.runs.config import Config, EngineConfig, make_config, read_config
 from fedsafe.runs.judge import Judge, read_assessment
 from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
 from fedsafe.runs.planning import plan_and_claims
@@ -105,8 +105,7 @@ def run(
     seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
     planning = _Background(lambda: plan_and_claims(parts, key_from_seed=seed is not None))
     with ExitStack() as stack:
-        if resolved.engine.name == "ray":
-            _start_ray(resolved.engine.workers, stack)
+        _start_engine(resolved.engine, stack)
         joined = connect(parts) if connect is not None else None
         plan, claims = planning.result()
         grid = joined(plan) if joined is not None else None
@@ -198,7 +197,7 @@ def execute(
             optimizer_state=state.optimizer_state,
             present=present,
         )
-        sizes = [len(rows) for rows in parts.federated.validation]
+        sizes = parts.federated.validation.sizes.tolist()
         commit = Commit(
             folder=folder,
             config=parts.config,
@@ -255,26 +254,34 @@ def _grid(parts: Parts, plan: PrivacyPlan, key: bytes, stack: ExitStack) -> Loca
     if engine.name == "inline":
         return InlineGrid(clients=plan.clients, apps=make_apps(), chunk=engine.chunk)
     # Ray costs a second to import, and an inline run does not need it.
+    from fedsafe.engine.cluster import resources_for
     from fedsafe.engine.ray_grid import RayGrid
 
-    costs = [client_cost(parts, len(rows)) for rows in parts.records]
+    sizes = parts.records.sizes
     grid = RayGrid(
         clients=plan.clients,
         make_apps=make_apps,
         workers=engine.workers,
         chunk=engine.chunk,
-        cost=lambda node: costs[node - 2],
+        cost=lambda node: client_cost(parts, int(sizes[node - 2])),
+        address=engine.address,
+        resources=resources_for(engine.device, engine.gpus, engine.workers),
     )
     stack.callback(grid.close)
     grid.wait_until_ready()
     return grid
 
 
-def _start_ray(workers: int, stack: ExitStack) -> None:
-    from fedsafe.engine.ray_grid import start_ray, stop_ray
+def _start_engine(engine: EngineConfig, stack: ExitStack) -> None:
+    """Start or join Ray where it is asked for, and see that the device is there before a folder exists."""
+    if engine.name != "ray":
+        require_device(engine.device)
+        return
+    from fedsafe.engine.cluster import resources_for, start_ray, stop_ray
 
-    if start_ray(workers):
+    if start_ray(engine.workers, engine.address):
         stack.callback(stop_ray)
+    resources_for(engine.device, engine.gpus, engine.workers)
 
 
 def _resolve(config: Config | Mapping[str, Any] | Path | str | None) -> Config:

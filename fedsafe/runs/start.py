@@ -23,7 +23,7 @@ _PACKAGES = ("fedsafe", "flwr", "ray", "torch", "numpy", "opacus", "dp-accountin
 def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[dict[str, Any]]) -> Start:
     """Describe a run before its first round."""
     task, config = parts.task, parts.config
-    sizes = [len(rows) for rows in parts.records]
+    sizes = parts.records.sizes
     there = describe_availability(config, parts.availability) if parts.availability is not None else None
     return Start(
         run=name,
@@ -58,9 +58,9 @@ def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[
             "clients": len(sizes),
             "partition": config.federation.partition,
             "records_per_client": {
-                "min": min(sizes),
+                "min": int(sizes.min()),
                 "median": float(np.median(sizes)),
-                "max": max(sizes),
+                "max": int(sizes.max()),
             },
             **({"availability": there} if there else {}),
         },

@@ -109,8 +109,8 @@ def _clipped(
 
 
 def _zeros(model: StackedModel) -> Tensor:
-    parameters = model.parameters
-    return aligned_rows(*parameters.shape, parameters.dtype, parameters.device).zero_()
+    rows, columns = model.parameters.shape
+    return aligned_rows(rows, columns, model.parameters.dtype, model.parameters.device).zero_()
 
 
 def _add(part: Part, summed: Iterable[Tensor], sums: Tensor) -> None:

@@ -178,7 +178,7 @@ class _AllAtOnce(torch.autograd.Function):
         outputs = call(*inputs)
         if flattens:
             outputs = tuple(
-                out.unflatten(0, (info.batch_size, examples)) if isinstance(out, Tensor) else out
+                out.view(info.batch_size, examples, *out.shape[1:]) if isinstance(out, Tensor) else out
                 for out in outputs
             )
         return outputs, tuple(0 if isinstance(out, Tensor) else None for out in outputs)

@@ -53,7 +53,8 @@ class StackedModel:
         self.parameters = parameters
         self._read = parameters
         if precision not in (None, parameters.dtype):
-            self._read = aligned_rows(*parameters.shape, precision, parameters.device)
+            rows, columns = parameters.shape
+            self._read = aligned_rows(rows, columns, precision, parameters.device)
         self.taps = Taps()
         template = copy.deepcopy(module).to(parameters.device)
         # Of frozen parameters and buffers; what is trained is read from the stack.

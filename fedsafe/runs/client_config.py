@@ -1,0 +1,98 @@
+"""The section ``client``: what a client does with its records."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fedsafe.client import SGD, Adam, LocalTraining, Schedule
+from fedsafe.privacy.plan import RecordPlan
+from fedsafe.runs.sections import Count, Decay, NotNegative, Positive, Rate, Section, own_keys
+
+# Each optimiser has keys of its own; those that are left out have the defaults of ``client/optimizers.py``.
+_OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": None, "nesterov": None},
+    "adam": {"beta1": None, "beta2": None, "eps": None},
+}
+
+
+class ScheduleConfig(Section):
+    """How the learning rate changes over all local steps of the run: after ``warmup``, down to ``final`` of itself."""
+
+    name: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    warmup: Decay = 0.0
+    final: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
+
+
+class ClientOptimizerConfig(Section):
+    """What a local step does with the noised gradient. Its state starts from nothing in each round."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: Positive = 1.0
+    weight_decay: NotNegative | None = None
+    momentum: Decay | None = None
+    nesterov: bool | None = None
+    beta1: Decay | None = None
+    beta2: Decay | None = None
+    eps: Positive | None = None
+    schedule: ScheduleConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_the_named(cls, values: Any) -> Any:
+        return own_keys("client.optimizer", _OPTIMIZERS, "sgd", values)
+
+    @property
+    def made(self) -> SGD | Adam:
+        """The optimiser."""
+        options = self.model_dump(exclude_none=True, exclude={"name", "lr", "schedule"})
+        return Adam(**options) if self.name == "adam" else SGD(**options)
+
+    @property
+    def constant_rate(self) -> float | None:
+        """The learning rate of plain steps, all alike; None where steps are something else."""
+        made = self.made
+        return self.lr if made.plain and self.schedule is None else None
+
+
+class ClientConfig(Section):
+    """Local training: ``steps`` Poisson batches of rate ``rate``; ``proximal`` is FedProx's mu.
+
+    With ``precision = "bfloat16"`` models that stack run forward and backward in it; clipping, noise and steps stay in
+    single precision.
+    """
+
+    objective: str | None = None
+    optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
+    steps: Count = 2
+    rate: Rate = 0.5
+    proximal: NotNegative = 0.0
+    precision: Literal["bfloat16"] | None = None
+
+
+def local_training(config: ClientConfig, level: RecordPlan, rounds: int) -> LocalTraining:
+    """How every client of a run trains.
+
+    Args:
+        config: The configured optimiser.
+        level: What the plan says of the rest.
+        rounds: Of the run, for the schedule of the learning rate.
+    """
+    optimizer = config.optimizer
+    schedule = Schedule() if optimizer.schedule is None else Schedule(**optimizer.schedule.model_dump())
+    return LocalTraining(
+        learning_rate=optimizer.lr,
+        steps=level.steps,
+        rate=level.rate,
+        clip=level.clip if level.private else math.inf,
+        noise=level.noise,
+        proximal=config.proximal,
+        optimizer=optimizer.made,
+        schedule=schedule,
+        rounds=rounds,
+    )
