@@ -42,7 +42,7 @@ EVERY_RULE = MODELS | CASES
 FOR_OPACUS = [name for name in EVERY_RULE if name not in NOT_FOR_OPACUS]
 
 
-def make_jobs(parts, clients, *, key=KEY, round=1, corrections=None):
+def make_jobs(parts, clients, *, key=KEY, round=1, corrections=None, trainings=None, starts=None):
     def stream(purpose, client):
         return Stream(key, StreamId(purpose=purpose, client=client, round=round, digest=b"d" * 32))
 
@@ -52,7 +52,10 @@ def make_jobs(parts, clients, *, key=KEY, round=1, corrections=None):
             records=parts[client],
             batches=stream("batches", client),
             noise=stream("record noise", client),
+            round=round,
             correction=None if corrections is None else corrections[client],
+            training=None if trainings is None else trainings[client],
+            start=None if starts is None else starts[client],
         )
         for client in clients
     ]

@@ -23,8 +23,13 @@ def test_what_is_written_has_every_default_and_reads_back_as_the_same():
     unset = {
         "privacy.record.max_participations",
         "assess.assessors",
-        "engine.chunk",
+        *(f"engine.{key}" for key in ("chunk", "stack", "address", "gpus")),
         "client.objective",
+        "client.precision",
+        *(
+            f"client.optimizer.{key}"
+            for key in ("momentum", "nesterov", "weight_decay", "beta1", "beta2", "eps", "schedule")
+        ),
         "federation.evaluation",
         "federation.availability",
         *(f"server.optimizer.{key}" for key in ("beta1", "beta2", "tau")),

@@ -118,7 +118,7 @@ class StackedTrainer:
     def _sum(self, model: StackedModel, part: Part, clip: float | Tensor) -> Tensor:
         rows, mask = (torch.from_numpy(array).to(self._device) for array in part)
         batch = chosen(self._data, rows.flatten())
-        if clip == math.inf:
+        if not isinstance(clip, Tensor) and clip == math.inf:
             return plain_sum(model, self._objective, batch, mask)
         return clipped_sum(model, self._objective, batch, mask, clip)[0]
 
