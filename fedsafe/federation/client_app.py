@@ -34,6 +34,11 @@ Corrections = Mapping[int, Vector | None]
 # Losses and scores, each ``(rows,)`` float64, of some rows of the data.
 Measured = Callable[[Rows], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
+# Updates are in memory, in double precision, for so many clients of a chunk at a time: more gain nothing.
+_VALUES_AT_ONCE = 2**23
+_MOST_AT_ONCE = 2048
+_FEWEST_AT_ONCE = 32
+
 
 class Measure(Protocol):
     """Judges a model on records, without training it."""
@@ -56,6 +61,7 @@ class ClientRuntime:
         measure: Judges the broadcast model on records; needed by aggregators that need losses, and to evaluate.
         validation: Rows of the data that each client evaluates on; None where there is no federated evaluation.
         evaluation: How scores are released, of the plan; None where there is no federated evaluation.
+        between: Called after each part of a chunk, to let go of what it read.
 
     Raises:
         ConfigError: The aggregator needs losses, and nothing measures them.
@@ -69,6 +75,7 @@ class ClientRuntime:
     measure: Measure | None = None
     validation: RowsOfClients | None = None
     evaluation: EvaluationPlan | None = None
+    between: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         if self.aggregator.needs_losses and self.measure is None:
@@ -177,6 +184,19 @@ class ClientRuntime:
     def _fold(
         self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]
     ) -> tuple[Fold, int, str]:
+        """The fold, how many clients failed, and what the first said: however large the chunk, so many at a time."""
+        fold, failures, first = self.aggregator.zero(self.trainer.layout.total), 0, ""
+        most = max(_FEWEST_AT_ONCE, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // self.trainer.layout.total))
+        for start in range(0, len(clients), most):
+            part, failed, text = self._fold_at_once(instruction, corrections, clients[start : start + most])
+            fold, failures, first = self.aggregator.merge(fold, part), failures + failed, first or text
+            if self.between is not None:
+                self.between()
+        return fold, failures, first
+
+    def _fold_at_once(
+        self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]
+    ) -> tuple[Fold, int, str]:
         try:
             updates = self._updates(instruction, corrections, clients)
         except Exception as error:
@@ -188,7 +208,7 @@ class ClientRuntime:
         # Only one of them may be at fault: the others still count.
         fold, failures, first = self.aggregator.zero(self.trainer.layout.total), 0, ""
         for client in clients:
-            part, failed, text = self._fold(instruction, corrections, [client])
+            part, failed, text = self._fold_at_once(instruction, corrections, [client])
             fold, failures, first = self.aggregator.merge(fold, part), failures + failed, first or text
         return fold, failures, first
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from fedsafe.client import (
     layout_of,
     precompute,
 )
-from fedsafe.data import ClientRows, Federated, Task, federate, load_task
+from fedsafe.data import ClientRows, Examples, Federated, Task, federate, load_task
 from fedsafe.data.mapped import let_go
 from fedsafe.engine import Availability, ClientApps, require_device
 from fedsafe.engine.traces import Trace
@@ -203,7 +203,9 @@ def program_digest(parts: Parts) -> str:
 def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
     """The aggregator, the same at workers and server."""
     config = parts.config
-    return build_aggregator(config.server.aggregator, plan, learning_rate=config.client.optimizer.constant_rate)
+    return build_aggregator(
+        config.server.aggregator, plan, learning_rate=config.client.optimizer.constant_rate
+    )
 
 
 def server_optimizer_of(parts: Parts) -> ServerOptimizer:
@@ -228,17 +230,7 @@ def client_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> Callable[[], Cli
 
 def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
     runtime = client_runtime(parts, plan, key)
-
-    records = parts.task.train
-
-    def answer_chunk(messages: Sequence[Any], contexts: Sequence[Any]) -> Any:
-        reply = runtime.answer_chunk(messages, contexts)
-        # Of records in a file, what this chunk read would otherwise stay mapped here until the run ends.
-        let_go(records.x)
-        let_go(records.y)
-        return reply
-
-    return ClientApps(one=runtime.answer, batch=answer_chunk)
+    return ClientApps(one=runtime.answer, batch=runtime.answer_chunk)
 
 
 def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime:
@@ -272,7 +264,14 @@ def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime
         measure=ModuleMeasure(module, objective, parts.task.kind, x, y) if measures else None,
         validation=parts.federated.validation if evaluation is not None else None,
         evaluation=evaluation,
+        between=functools.partial(_let_go_of, parts.task.train),
     )
+
+
+def _let_go_of(records: Examples) -> None:
+    """Of records in a file, what clients read would otherwise stay mapped in a worker until the run ends."""
+    let_go(records.x)
+    let_go(records.y)
 
 
 def _shared(array: NDArray[Any]) -> Tensor:
