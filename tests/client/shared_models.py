@@ -154,3 +154,22 @@ class WeightUsedTwice(nn.Module):
 
     def forward(self, x):
         return nn.functional.linear(torch.relu(self.one(x)), self.one.weight)[:, :3]
+
+
+class LearnedState(nn.Module):
+    """Recurrent layers that start from parameters, steps first and examples first."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.gru, self.lstm = nn.GRU(4, 5, batch_first=True), nn.LSTM(5, 3, num_layers=2)
+        self.start = nn.Parameter(torch.randn(1, 1, 5))
+        self.hidden, self.cell = nn.Parameter(torch.randn(2, 1, 3)), nn.Parameter(torch.randn(2, 1, 3))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        count = x.size(0)
+        y, _ = self.gru(self.embed(x), self.start.expand(-1, count, -1).contiguous())
+        state = tuple(part.expand(-1, count, -1).contiguous() for part in (self.hidden, self.cell))
+        _, (hidden, cell) = self.lstm(y.transpose(0, 1), state)
+        return self.head(torch.cat([hidden[1], cell[0]], 1))

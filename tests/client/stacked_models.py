@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from shared_models import (
     FrozenImages,
+    LearnedState,
     PartlyFrozen,
     ReadsItsEmbedding,
     ReadsTheWeight,
@@ -289,6 +290,72 @@ class OwnTransformer(nn.Module):
         return self.head(h + self.down(nn.functional.silu(self.gate(n)) * self.up(n)))
 
 
+class Sequential1d(nn.Module):
+    """Convolutions over time: groups, dilation, a border that is mirrored, and one that is transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Conv1d(2, 4, 4, stride=2, padding=3)
+        self.mirrored = nn.Conv1d(
+            4, 6, 3, padding=2, dilation=2, groups=2, padding_mode="reflect", bias=False
+        )
+        self.back = nn.ConvTranspose1d(6, 4, 3, stride=2, padding=1, output_padding=1, groups=2)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.mirrored(torch.tanh(self.wide(x))))
+        return self.head(torch.tanh(self.back(x)).mean(2))
+
+
+class Volumes(nn.Module):
+    """Convolutions of three dimensions, forth and back."""
+
+    def __init__(self):
+        super().__init__()
+        self.forth = nn.Conv3d(2, 4, (1, 2, 3), stride=(1, 2, 1), padding=(0, 1, 1), groups=2)
+        self.round = nn.Conv3d(4, 2, 3, padding=(1, 2, 1), dilation=(1, 2, 1), padding_mode="circular")
+        self.back = nn.ConvTranspose3d(2, 2, 2, stride=(2, 1, 1), bias=False)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.round(torch.tanh(self.forth(x))))
+        return self.head(torch.tanh(self.back(x)).mean((2, 3, 4)))
+
+
+class Depthwise(nn.Module):
+    """Each channel by its own kernels, then all channels place by place; borders of every kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.each = nn.Conv2d(2, 4, 3, groups=2, padding=1, padding_mode="replicate")
+        self.all = nn.Conv2d(4, 6, 1)
+        self.twice = nn.Conv2d(6, 6, (3, 2), groups=6, padding="same", padding_mode="circular", bias=False)
+        self.pairs = nn.Conv2d(6, 3, 3, stride=2, groups=3, padding=1, dilation=2)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.all(torch.tanh(self.each(x))))
+        x = torch.tanh(self.twice(torch.relu(self.twice(x))))
+        return self.head(self.pairs(x).flatten(2).sum(2))
+
+
+class ThereAndBack(nn.Module):
+    """Transposed convolutions with every option, one called twice and one with a size asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, groups=2, dilation=(1, 2))
+        self.wide = nn.ConvTranspose2d(4, 2, (2, 4), stride=(1, 3), padding=(0, 1), output_padding=(0, 2))
+        self.point = nn.ConvTranspose2d(2, 5, 1, bias=False)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.up(torch.tanh(self.down(x)), output_size=(8, 10)))
+        x = torch.tanh(self.up(torch.nn.functional.avg_pool2d(x, 2)))
+        return self.head(self.point(torch.tanh(self.wide(x))).mean((2, 3)))
+
+
 @dataclass(frozen=True)
 class Case:
     """A model and what it is for."""
@@ -376,6 +443,12 @@ CASES = {
     "changed in place": Case(ChangedInPlace, _table(3)),
     "sequences twice": Case(SequencesTwice, _tokens()),
     "images twice": Case(ImagesTwice, _images(2, 6)),
+    "convolutions over time": Case(
+        Sequential1d, Signature(kind="multiclass", inputs=(2, 13), outputs=(3,), classes=3)
+    ),
+    "volumes": Case(Volumes, Signature(kind="multiclass", inputs=(2, 4, 5, 6), outputs=(3,), classes=3)),
+    "depthwise": Case(Depthwise, _images(2, 6)),
+    "there and back": Case(ThereAndBack, _images(1)),
     "bidirectional lstm": Case(
         lambda: Reads(nn.LSTM, bidirectional=True, num_layers=2, twice=True), _tokens()
     ),
@@ -405,6 +478,7 @@ CASES = {
     "frozen images": Case(FrozenImages, _images(1)),
     "scales": Case(Scales, _table(3)),
     "vision transformer": Case(VisionTransformer, _images(1)),
+    "learned state": Case(LearnedState, _tokens(3)),
     "reads the weight": Case(ReadsTheWeight, _table(3)),
     "weight used twice": Case(WeightUsedTwice, _table(3)),
     "shipped logistic": _shipped("logistic", _images(2, 3)),
@@ -414,9 +488,14 @@ CASES = {
     "shipped lstm": _shipped({"name": "lstm", "embedding": 3, "hidden": 8}, _tokens()),
 }
 
-# What stock Opacus cannot take, or gives in another order: tied, frozen and exposed parameters, most layers called twice, an operation in place, a LayerNorm without bias, and a
-# padding token, to whose vector it gives a gradient.
+# What stock Opacus cannot take, or gives in another order: parameters that are tied, frozen or exposed, most layers
+# called twice, an operation in place, a LayerNorm without bias, and a padding token, to whose vector it gives a gradient.
 NOT_FOR_OPACUS = (
+    # Borders of something else than zeros, and transposed convolutions.
+    "convolutions over time",
+    "volumes",
+    "depthwise",
+    "there and back",
     "in place",
     "images",
     "attention",
@@ -446,6 +525,7 @@ NOT_FOR_OPACUS = (
     "frozen images",
     "scales",
     "vision transformer",
+    "learned state",
     "reads the weight",
     "weight used twice",
 )

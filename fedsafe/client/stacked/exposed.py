@@ -120,8 +120,6 @@ class Inside(nn.Module):
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
         """The layer's output for this example."""
-        if self.layer.inside == "never":
-            raise RuntimeError(f"{type(self.layer).__name__} has no place in a model that reads parameters")
         given, form = pytree.tree_flatten((arguments, named))
         places = [place for place, value in enumerate(given) if isinstance(value, Tensor)]
         returned: list[Any] = []
@@ -135,8 +133,8 @@ class Inside(nn.Module):
             returned[:] = [output_form]
             return tuple(outputs)
 
-        flattens = self.layer.inside == "joined"
-        outputs = _AllAtOnce.apply(call, flattens, Inside.marker, *[given[place] for place in places])  # type: ignore[no-untyped-call]
+        tensors = [given[place] for place in places]
+        outputs = _AllAtOnce.apply(call, self.layer, Inside.marker, *tensors)  # type: ignore[no-untyped-call]
         return pytree.tree_unflatten(outputs, returned[0])
 
 
@@ -156,11 +154,11 @@ class _AllAtOnce(torch.autograd.Function):
         info: Any,
         dimensions: Sequence[int | None],
         call: Callable[..., tuple[Any, ...]],
-        flattens: bool,
+        layer: StackedLayer,
         marker: Tensor,
         *tensors: Tensor,
     ) -> tuple[tuple[Any, ...], tuple[int | None, ...]]:
-        inputs, examples = [], 1
+        inputs, count = [], 1
         for number, (tensor, dimension) in enumerate(zip(tensors, dimensions[3:], strict=True)):
             if dimension is None and number:
                 inputs.append(tensor)  # a mask of positions, for one: the same for all examples
@@ -171,14 +169,25 @@ class _AllAtOnce(torch.autograd.Function):
                 if dimension is None
                 else tensor.movedim(dimension, 0)
             )
-            if flattens:
-                examples = every.shape[1] if number == 0 else examples
-                every = every.flatten(0, 1)
+            if layer.examples_in is not None:
+                at = _at(layer.examples_in, number)
+                every = every.movedim(at + 1, 1)
+                count = every.shape[1] if number == 0 else count
+                every = every.flatten(0, 1).movedim(0, at)
             inputs.append(every)
         outputs = call(*inputs)
-        if flattens:
+        if layer.examples_in is not None:
+            # What was one dimension of all examples is again each call's own, where the code expects it.
             outputs = tuple(
-                out.view(info.batch_size, examples, *out.shape[1:]) if isinstance(out, Tensor) else out
-                for out in outputs
+                out.movedim(at, 0)
+                .reshape(info.batch_size, count, *out.movedim(at, 0).shape[1:])
+                .movedim(1, at + 1)
+                if isinstance(out, Tensor)
+                else out
+                for out, at in ((out, _at(layer.examples_out, number)) for number, out in enumerate(outputs))
             )
         return outputs, tuple(0 if isinstance(out, Tensor) else None for out in outputs)
+
+
+def _at(places: tuple[int, ...], number: int) -> int:
+    return places[min(number, len(places) - 1)]

@@ -84,6 +84,8 @@ class StackedModel:
         with self._without_taps(), torch.enable_grad():
             total = self._losses(objective, copies)[0].sum()
             wanted = floating(copies)
+            if not wanted:
+                return []
             found = torch.autograd.grad(total, wanted, allow_unused=True)
         return [
             torch.zeros_like(part) if gradient is None else gradient

@@ -16,6 +16,7 @@ from fedsafe.client.stacked.layers.base import (
     UnreadableParameter,
 )
 from fedsafe.client.stacked.layers.conv import StackedConv
+from fedsafe.client.stacked.layers.conv_transpose import StackedConvTranspose
 from fedsafe.client.stacked.layers.embedding import StackedEmbedding
 from fedsafe.client.stacked.layers.gru import StackedGRU
 from fedsafe.client.stacked.layers.linear import StackedLinear
@@ -41,6 +42,9 @@ RULES: Mapping[type[nn.Module], type[StackedLayer]] = {
     nn.Conv1d: StackedConv,
     nn.Conv2d: StackedConv,
     nn.Conv3d: StackedConv,
+    nn.ConvTranspose1d: StackedConvTranspose,
+    nn.ConvTranspose2d: StackedConvTranspose,
+    nn.ConvTranspose3d: StackedConvTranspose,
     nn.Embedding: StackedEmbedding,
     nn.LayerNorm: StackedLayerNorm,
     nn.GroupNorm: StackedGroupNorm,

@@ -96,9 +96,21 @@ class Several:
 
     def __init__(self, *parts: Contribution) -> None:
         self._parts = parts
-        self.squares = torch.stack([part.squares for part in parts]).sum(0)
-        self.slack: Tensor | float = sum((part.slack for part in parts), 0.0)
-        self.mass: Tensor | float = sum((part.mass for part in parts), 0.0)
+
+    @property
+    def squares(self) -> Tensor:
+        """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
+        return torch.stack([part.squares for part in self._parts]).sum(0)
+
+    @property
+    def slack(self) -> Tensor | float:
+        """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
+        return sum((part.slack for part in self._parts), 0.0)
+
+    @property
+    def mass(self) -> Tensor | float:
+        """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
+        return sum((part.mass for part in self._parts), 0.0)
 
     def written_out(self) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""

@@ -4,10 +4,10 @@ from dataclasses import replace
 from math import inf
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsafe.client.stacked.layers.base import Slots, StackedLayer
+from fedsafe.client.stacked.layers.dot_product_attention import attend
 from fedsafe.client.stacked.layers.linear import StackedLinear
 from fedsafe.errors import ModelError
 
@@ -17,7 +17,8 @@ class StackedMultiheadAttention(StackedLayer):
 
     def __init__(self, template: nn.MultiheadAttention, slots: Slots) -> None:
         super().__init__(template, slots)
-        self.inside = "joined" if template.batch_first else "never"
+        if not template.batch_first:
+            self.examples_in, self.examples_out = (1, 1, 1, 0), (1, 0)
         self._heads, self._batch_first = template.num_heads, template.batch_first
         width = template.embed_dim
         widths = width, template.kdim, template.vdim
@@ -60,22 +61,18 @@ class StackedMultiheadAttention(StackedLayer):
             raise ModelError("an attention layer is called with is_causal and no attn_mask: give it the mask")
         if not self._batch_first:
             query, key, value = (part.transpose(0, 1) for part in (query, key, value))
-        q, k, v = (
-            projection(part).unflatten(2, (self._heads, -1)).transpose(1, 2)
-            for projection, part in ((self._query, query), (self._key, key), (self._value, value))
-        )
+        q, k, v = self._query(query), self._key(key), self._value(value)
         # The mask is what it is said to be, unless it is needed for more.
-        causal = is_causal and key_padding_mask is None and not need_weights
-        mask = None if causal else _mask(attn_mask, key_padding_mask, q)
-        weights = None
+        if is_causal and key_padding_mask is None and not need_weights:
+            attn_mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).triu(1)
+        mask = _mask(attn_mask, key_padding_mask, q)
+        # Only for the weights' sake does the ordinary layer let a position that may see nothing become NaN.
+        mixed, weights = attend(q, k, v, mask, self._heads, zero_if_all_masked=not need_weights)
+        output = self._output(mixed)
+        shown = None
         if need_weights:
-            weights = _weights(q, k, mask)
-            mixed = weights @ v
-            weights = weights.mean(1) if average_attn_weights else weights
-        else:
-            mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
-        output = self._output(mixed.transpose(1, 2).flatten(2))
-        return (output if self._batch_first else output.transpose(0, 1)), weights
+            shown = weights.mean(1) if average_attn_weights else weights
+        return (output if self._batch_first else output.transpose(0, 1)), shown
 
 
 def _third(slots: Slots, place: int, name: str, width: int) -> Slots:
@@ -130,8 +127,3 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     if mask.dtype != torch.bool:
         return mask.to(like.dtype)
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, -inf)
-
-
-def _weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-    return torch.softmax(scores if mask is None else scores + mask, 3)

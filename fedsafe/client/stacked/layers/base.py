@@ -238,16 +238,17 @@ class UnreadableParameter(AttributeError):
 class StackedLayer(nn.Module, ABC):
     """A layer with its own weights for each client, made from an ordinary one.
 
-    ``inside`` says what a layer sees in a model whose code runs as if for one example (``exposed.py``): a dimension of
-    all examples before what it was given ("before"), the same made one with the first dimension that it was given
-    ("joined"), or nothing, since it has no place there ("never").
+    ``examples_in`` and ``examples_out`` say at which dimension the examples of each tensor that a layer takes and gives
+    are, the last number for all that follow; None if whatever comes before the last dimension is an example or a
+    position. A model whose code runs as if for one example needs to know (``exposed.py``).
 
     Args:
         template: The layer that is stacked.
         slots: Where its parameters lie.
     """
 
-    inside = "joined"
+    examples_in: tuple[int, ...] | None = (0,)
+    examples_out: tuple[int, ...] = (0,)
 
     def __init__(self, template: Any, slots: Slots) -> None:
         super().__init__()

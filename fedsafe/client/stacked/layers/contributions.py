@@ -21,9 +21,8 @@ class Instantiated:
 
     def __init__(self, *gradients: Tensor) -> None:
         self._gradients = gradients
-        self.squares = torch.stack(
-            [_written_out(part).reshape(*part.shape[:2], -1).sum(2) for part in gradients]
-        ).sum(0)
+        squares = [_written_out(part.flatten(2)) for part in gradients]
+        self.squares = squares[0] if len(squares) == 1 else torch.stack(squares).sum(0)
 
     def written_out(self) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
@@ -43,13 +42,13 @@ class Instantiated:
 def _written_out(rows: Tensor) -> Tensor:
     """Squared norms over the last dimension: in single precision where that neither overflows nor matters."""
     if rows.shape[-1] > _WIDE:
-        return squared(rows)
-    norms = torch.linalg.vector_norm(rows, dim=-1).double()
-    extreme = ~(norms < _LARGE)
-    if extreme.any():
-        norms = torch.where(extreme, torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64), norms)
-    squares: Tensor = norms.square()
-    return squares
+        return torch.stack([_written_out(some) for some in rows.split(_WIDE, -1)]).sum(0)
+    norms = torch.linalg.vector_norm(rows, dim=-1)
+    # Also where the maximum is NaN, which hides the others.
+    if not float(norms.max()) < _LARGE:
+        extreme = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+        return torch.where(norms < _LARGE, norms.double(), extreme).square()
+    return norms.double().square_()
 
 
 # The square of a larger value may overflow single precision; that of a smaller one than 1e-19 is lost, and adds
@@ -204,6 +203,4 @@ def written_products(
 
 def bias_gradients(gradients: Tensor) -> Tensor:
     """``(examples, outputs)`` sum over positions of ``(examples, positions, outputs)``."""
-    return torch.bmm(gradients.transpose(1, 2), gradients.new_ones(len(gradients), gradients.shape[1], 1))[
-        :, :, 0
-    ]
+    return gradients.sum(1)

@@ -16,7 +16,7 @@ from fedsafe.client.stacked.layers.arrangements import Arranged, Grouped
 from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
 from fedsafe.client.stacked.layers.contributions import instantiates, joined, matrix_product
 from fedsafe.client.stacked.layers.conv_alone import Convolution, Library
-from fedsafe.client.stacked.layers.conv_window import Patches, Window, innermost, padded
+from fedsafe.client.stacked.layers.conv_window import Patches, innermost, padded, window_of
 from fedsafe.client.stacked.layers.linear import product
 
 # What the layers call their way of padding, and what the library calls it.
@@ -127,13 +127,3 @@ class StackedConv(StackedLayer):
     def _arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         weight, *bias = summed
         return (weight.unflatten(2, (*self._window.size, -1)).movedim(-1, 2), *bias)
-
-
-def window_of(template: AnyConv | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> Window:
-    """How its kernel moves; one of a sequence is one row high."""
-    raised = (1,) if len(template.kernel_size) == 1 else ()
-    return Window(
-        size=(*raised, *template.kernel_size),
-        stride=(*raised, *template.stride),
-        dilation=(*raised, *template.dilation),
-    )

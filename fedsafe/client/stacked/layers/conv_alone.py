@@ -14,8 +14,8 @@ from torch import Tensor
 from fedsafe.client.stacked.layers.arrangements import Arranged, Unmeasured
 from fedsafe.client.stacked.layers.base import Call, Contribution
 from fedsafe.client.stacked.layers.contributions import Instantiated
-from fedsafe.client.stacked.layers.conv_window import Window, innermost, padded
-from fedsafe.client.stacked.layers.conv_written import ByPatch, way_to_write
+from fedsafe.client.stacked.layers.conv_window import Window, innermost
+from fedsafe.client.stacked.layers.conv_written import way_to_write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Convolution:
 
     def places(self, images: Tensor) -> tuple[int, ...]:
         """How many places the kernel has on images ``(n, groups * channels, *lengths)``."""
-        return self.window.places([n + 2 * p for n, p in zip(images.shape[2:], self.padding, strict=True)])
+        return self.window.places(images.shape[2:], self.padding)
 
     def written_out(self, calls: Sequence[Call], bias: bool) -> Contribution:
         """Gradients for each example.
@@ -53,19 +53,15 @@ class Convolution:
             One whose sums are those of the kernel ``(1, outputs, channels, *size)``, then of the bias
             ``(1, outputs)`` if there is one.
         """
-        channels = calls[0].inputs.shape[1] // self.groups
-        way = way_to_write(self.window, channels, self.groups, self.places(calls[0].inputs), bias)
-        if len(calls) > 1:
-            way = ByPatch(window=self.window, groups=self.groups, bias=bias)
-        parts = []
+        total, way = None, None
         for call in calls:
-            images = padded(call.inputs, self.padding, self.padding)
-            by_output = call.gradients.view(len(images), -1, call.gradients.shape[2])
-            parts.append(way.gradients(images, by_output, self.window.places(images.shape[2:])))
-        total = parts[0]
-        for part in parts[1:]:
-            total.add_(part)
-        return Arranged(Instantiated(total.unsqueeze(0)), lambda summed: way.arranged(*summed))
+            channels, lengths = call.inputs.shape[1] // self.groups, tuple(call.inputs.shape[2:])
+            shape = (self.padding, lengths, channels, self.groups)
+            way = way_to_write(self.window, *shape, bias, len(calls) > 1)
+            by_output = call.gradients.view(len(call.inputs), -1, call.gradients.shape[2])
+            own = way.gradients(call.inputs, by_output)
+            total = own if total is None else total.add_(own)
+        return Arranged(Instantiated(total.unsqueeze(0)), way.arranged)
 
     def summed_only(self, kernel: Tensor, calls: Sequence[Call], bias: bool) -> Contribution:
         """As :meth:`written_out`, by the library and without norms.

@@ -4,6 +4,7 @@ Images are ``(n, channels, *lengths)`` as everywhere in PyTorch; patches are wri
 whole rows of a patch are copied at once. With groups, the channels of a group lie together.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# Channels innermost, by the number of dimensions.
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +37,9 @@ class Window:
         """How many values the kernel has for one channel."""
         return math.prod(self.size)
 
-    def places(self, lengths: Sequence[int]) -> tuple[int, ...]:
-        """How many places the kernel has on images of these lengths, which are padded already."""
-        steps = zip(lengths, self.reach, self.stride, strict=True)
-        return tuple((length - reach) // stride + 1 for length, reach, stride in steps)
+    def places(self, lengths: Sequence[int], padding: Sequence[int] | None = None) -> tuple[int, ...]:
+        """How many places the kernel has on images of these lengths, with something on both sides of each."""
+        return _places(self, tuple(lengths), None if padding is None else tuple(padding))
 
     def patches(self, images: Tensor, places: Sequence[int], stacked: int, groups: int) -> Tensor:
         """What the kernel sees at each place.
@@ -102,8 +105,17 @@ class Window:
         return images.view(count, *lengths, channels).movedim(-1, 1)
 
 
+@functools.lru_cache(maxsize=256)
+def _places(window: Window, lengths: tuple[int, ...], padding: tuple[int, ...] | None) -> tuple[int, ...]:
+    around = (0,) * len(lengths) if padding is None else padding
+    steps = zip(lengths, around, window.reach, window.stride, strict=True)
+    return tuple((length + 2 * edge - reach) // stride + 1 for length, edge, reach, stride in steps)
+
+
 def innermost(images: Tensor) -> Tensor:
     """Images with channels innermost in memory, by their strides too where there is only one channel."""
+    if images.shape[1] > 1 and images.is_contiguous(memory_format=_FORMATS[images.ndim]):
+        return images
     rows = images.movedim(1, -1).contiguous()
     return rows.view(-1).view(rows.shape).movedim(-1, 1)
 
@@ -114,7 +126,17 @@ def padded(images: Tensor, before: Sequence[int], after: Sequence[int], mode: st
         return images
     # The library wants the last dimension first.
     widths = [width for pair in zip(reversed(before), reversed(after), strict=True) for width in pair]
-    return F.pad(images, widths, mode=mode)
+    return torch.constant_pad_nd(images, widths) if mode == "constant" else F.pad(images, widths, mode=mode)
+
+
+def window_of(template: Any) -> Window:
+    """How the kernel of one of the library's convolutions moves; one of a sequence is one row high."""
+    raised = (1,) if len(template.kernel_size) == 1 else ()
+    return Window(
+        size=(*raised, *template.kernel_size),
+        stride=(*raised, *template.stride),
+        dilation=(*raised, *template.dilation),
+    )
 
 
 class Patches(torch.autograd.Function):
@@ -138,14 +160,25 @@ class Folded(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, patches: Tensor, window: Window, stacked: int, shape: Sequence[int], places: Sequence[int]
+        ctx: Any,
+        patches: Tensor,
+        window: Window,
+        stacked: int,
+        shape: Sequence[int],
+        places: Sequence[int],
+        edges: Sequence[int],
     ) -> Tensor:
-        """Images of the shape."""
-        ctx.window, ctx.stacked, ctx.groups, ctx.places = window, stacked, len(patches) // stacked, places
-        return window.fold(patches, shape, places, stacked)
+        """Images of the shape, which the edges were cut off from on both sides."""
+        ctx.window, ctx.stacked, ctx.groups = window, stacked, len(patches) // stacked
+        ctx.places, ctx.edges = places, edges
+        lengths = [n + 2 * edge for n, edge in zip(shape[2:], edges, strict=True)]
+        images = window.fold(patches, (*shape[:2], *lengths), places, stacked)
+        inside = [slice(edge, edge + n) for n, edge in zip(shape[2:], edges, strict=True)]
+        return images[(slice(None), slice(None), *inside)]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         """The gradient by the patches."""
-        by_patches = ctx.window.patches(gradient, ctx.places, ctx.stacked, ctx.groups)
-        return by_patches, None, None, None, None
+        images = padded(gradient, ctx.edges, ctx.edges)
+        by_patches = ctx.window.patches(images, ctx.places, ctx.stacked, ctx.groups)
+        return by_patches, None, None, None, None, None

@@ -4,9 +4,11 @@ The patches that they are made of are written for a few examples at a time, to a
 holds ones beside them, so that the same product gives the gradient by the bias.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -23,38 +25,24 @@ _SHORT_RUN = 32
 
 
 class Written(Protocol):
-    """A way to write them."""
+    """A way to write them, for images of one shape."""
 
-    def gradients(self, images: Tensor, by_output: Tensor, places: Sequence[int]) -> Tensor:
+    def gradients(self, images: Tensor, by_output: Tensor) -> Tensor:
         """``(n, ...)``, in this way's own order.
 
         Args:
-            images: ``(n, groups * channels, *lengths)``, padded.
+            images: ``(n, groups * channels, *lengths)``.
             by_output: ``(n, places, outputs)`` gradients of what the convolution gave.
-            places: Of the kernel.
         """
         ...
 
-    def arranged(self, summed: Tensor) -> tuple[Tensor, ...]:
-        """The kernel's part ``(n, outputs, channels, *size)``, then the bias's ``(n, outputs)`` if there is one."""
+    def arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The kernel's part ``(n, outputs, channels, *size)``, then the bias's ``(n, outputs)`` if there is one.
+
+        Args:
+            summed: One ``(n, ...)`` in this way's order.
+        """
         ...
-
-
-def way_to_write(window: Window, channels: int, groups: int, places: Sequence[int], bias: bool) -> Written:
-    """The faster one, by the shape alone.
-
-    Args:
-        window: The kernel's.
-        channels: Of a group.
-        groups: Of channels.
-        places: Of the kernel.
-        bias: Whether there is one.
-    """
-    by_place = ByPlace(window=window, bias=bias)
-    short = channels * window.size[-1] < _SHORT_RUN and groups == 1
-    if short and by_place.fits and by_place.run(places) <= 1.5 * math.prod(places):
-        return by_place
-    return ByPatch(window=window, groups=groups, bias=bias)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,39 +51,58 @@ class ByPatch:
 
     Args:
         window: The kernel's.
+        padding: Zeros on both sides of the images.
+        lengths: Of the images.
+        channels: Of a group.
         groups: Of channels.
         bias: Whether there is one.
     """
 
     window: Window
+    padding: tuple[int, ...]
+    lengths: tuple[int, ...]
+    channels: int
     groups: int
     bias: bool
 
-    def gradients(self, images: Tensor, by_output: Tensor, places: Sequence[int]) -> Tensor:
+    @cached_property
+    def _places(self) -> tuple[int, ...]:
+        return self.window.places(self.lengths, self.padding)
+
+    @cached_property
+    def _width(self) -> int:
+        return self.window.area * self.channels
+
+    @cached_property
+    def _positions(self) -> int:
+        return math.prod(self._places)
+
+    def gradients(self, images: Tensor, by_output: Tensor) -> Tensor:
         """``(n, groups, outputs, size * channels + bias)``."""
-        count, positions, groups = len(images), math.prod(places), self.groups
-        width = self.window.area * (images.shape[1] // groups)
-        most = max(1, _PATCH_VALUES // (positions * width * groups))
-        buffer = aligned_matrices(min(most, count) * groups, positions, width + self.bias, images)
+        count, groups, width = len(images), self.groups, self._width
+        images = padded(images, self.padding, self.padding)
+        most = max(1, _PATCH_VALUES // (self._positions * width * groups))
+        buffer = aligned_matrices(min(most, count) * groups, self._positions, width + self.bias, images)
         if self.bias:
             buffer[:, :, width] = 1.0
-        # A group's own rows; without groups, the gradients as they are.
-        rows = by_output.unflatten(2, (groups, -1)).transpose(1, 2).reshape(count * groups, positions, -1)
-        written = images.new_empty(count * groups, rows.shape[2], width + self.bias)
+        if groups > 1:
+            by_output = by_output.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+        rows = by_output.transpose(1, 2)
+        written = images.new_empty(count, groups, rows.shape[1], width + self.bias)
+        by_group = written.flatten(0, 1)
         for first in range(0, count, most):
             some = images[first : first + most]
             own = slice(first * groups, (first + len(some)) * groups)
             patches = buffer[: len(some) * groups]
-            self.window.write_patches(some, places, groups, patches[:, :, :width])
-            torch.bmm(rows[own].transpose(1, 2), patches, out=written[own])
-        return written.view(count, groups, *written.shape[1:])
+            self.window.write_patches(some, self._places, groups, patches[:, :, :width])
+            torch.bmm(rows[own], patches, out=by_group[own])
+        return written
 
-    def arranged(self, summed: Tensor) -> tuple[Tensor, ...]:
+    def arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See :class:`Written`."""
-        rows = summed.flatten(1, 2)
-        width = rows.shape[2] - self.bias
-        kernel = rows[:, :, :width].unflatten(2, (*self.window.size, -1)).movedim(-1, 2)
-        return (kernel, rows[:, :, width]) if self.bias else (kernel,)
+        rows = summed[0].flatten(1, 2)
+        kernel = rows[:, :, : self._width].unflatten(2, (*self.window.size, -1)).movedim(-1, 2)
+        return (kernel, rows[:, :, self._width]) if self.bias else (kernel,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,76 +113,121 @@ class ByPlace:
     run also passes between the places, from the end of a row to the start of the next: there gradients are zero.
 
     Args:
-        window: The kernel's.
+        window: The kernel's, with as many values in each phase.
+        padding: Zeros on both sides of the images.
+        lengths: Of the images.
+        channels: Of the images.
         bias: Whether there is one.
     """
 
     window: Window
+    padding: tuple[int, ...]
+    lengths: tuple[int, ...]
+    channels: int
     bias: bool
 
-    @property
-    def fits(self) -> bool:
-        """Whether each phase has as many of the kernel's values, and every value of an image is under the kernel."""
-        w = self.window
-        return all(d == 1 and k % s == 0 for k, s, d in zip(w.size, w.stride, w.dilation, strict=True))
+    @cached_property
+    def _places(self) -> tuple[int, ...]:
+        return self.window.places(self.lengths, self.padding)
 
-    def run(self, places: Sequence[int]) -> int:
-        """How many values a run has."""
-        return 1 + sum((p - 1) * step for p, step in zip(places, self._steps(places), strict=True))
-
-    def _phase(self, places: Sequence[int]) -> list[int]:
+    @cached_property
+    def _phase(self) -> list[int]:
         """The lengths of a phase: no value that the kernel does not see."""
         w = self.window
-        return [p - 1 + k // s for p, k, s in zip(places, w.size, w.stride, strict=True)]
+        return [p - 1 + k // s for p, k, s in zip(self._places, w.size, w.stride, strict=True)]
 
-    def _steps(self, places: Sequence[int]) -> list[int]:
-        lengths = self._phase(places)
-        return [math.prod(lengths[axis + 1 :]) for axis in range(len(lengths))]
+    @cached_property
+    def _after(self) -> tuple[int, ...]:
+        """Zeros after the images, or what to cut off, so that the phases have these lengths."""
+        sides = zip(self._phase, self.window.stride, self.lengths, self.padding, strict=True)
+        return tuple(q * s - n - p for q, s, n, p in sides)
 
-    def gradients(self, images: Tensor, by_output: Tensor, places: Sequence[int]) -> Tensor:
+    @cached_property
+    def _split(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Channels and lengths, each as phase by stride, and the order that puts the strides first."""
+        dims = len(self.lengths)
+        sizes = [v for pair in zip(self._phase, self.window.stride, strict=True) for v in pair]
+        return (self.channels, *sizes), (0, 1, *range(3, 2 * dims + 2, 2), *range(2, 2 * dims + 2, 2))
+
+    @cached_property
+    def _runs(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape and strides of ``(channels, *(size / stride and stride, in turn), run)`` in one example's phases."""
+        w, dims = self.window, range(len(self.lengths))
+        steps = [math.prod(self._phase[axis + 1 :]) for axis in dims]
+        one = math.prod(self._phase)
+        jumps = [one * math.prod(w.stride[axis + 1 :]) for axis in dims]
+        shape = [v for k, s in zip(w.size, w.stride, strict=True) for v in (k // s, s)]
+        strides = [v for pair in zip(steps, jumps, strict=True) for v in pair]
+        run = 1 + sum((p - 1) * step for p, step in zip(self._places, steps, strict=True))
+        return (self.channels, *shape, run), (one * math.prod(w.stride), *strides, 1)
+
+    @property
+    def waste(self) -> float:
+        """How many times as long a run is as it has places."""
+        return self._runs[0][-1] / math.prod(self._places)
+
+    def gradients(self, images: Tensor, by_output: Tensor) -> Tensor:
         """``(n, channels * size + bias, outputs)``."""
-        count, channels, run = len(images), images.shape[1], self.run(places)
-        width = channels * self.window.area
-        rows = self._spread(by_output, places)[:, :run]
-        runs = self._runs(images, places)
+        count, (shape, strides) = len(images), self._runs
+        run, width = shape[-1], math.prod(shape[:-1])
+        sizes, order = self._split
+        images = padded(images, self.padding, self._after).view(count, *sizes)
+        phases = images.permute(order).contiguous()
+        runs = phases.as_strided((count, *shape), (phases.stride(0), *strides))
+        rows = self._spread(by_output)[:, :run]
         most = max(1, _PATCH_VALUES // (width * run))
         buffer = aligned_matrices(min(most, count), width + self.bias, run, images)
         if self.bias:
             buffer[:, width] = 1.0
+        patches = buffer[:, :width].view(-1, *shape)
         written = images.new_empty(count, width + self.bias, rows.shape[2])
         for first in range(0, count, most):
-            some = runs[first : first + most]
-            patches = buffer[: len(some)]
-            patches[:, :width].view(some.shape).copy_(some)
-            torch.bmm(patches, rows[first : first + most], out=written[first : first + most])
+            stop = min(first + most, count)
+            patches[: stop - first].copy_(runs[first:stop])
+            torch.bmm(buffer[: stop - first], rows[first:stop], out=written[first:stop])
         return written
 
-    def _spread(self, by_output: Tensor, places: Sequence[int]) -> Tensor:
+    def _spread(self, by_output: Tensor) -> Tensor:
         """``(n, places and what is between them, outputs)``: zero between them."""
-        lengths = [places[0], *self._phase(places)[1:]]
-        spread = by_output.new_zeros(len(by_output), *lengths, by_output.shape[2])
-        spread[(slice(None), *[slice(p) for p in places])] = by_output.unflatten(1, tuple(places))
-        return spread.flatten(1, -2)
+        count, _, outputs = by_output.shape
+        spread = by_output.new_zeros(count, self._places[0], *self._phase[1:], outputs)
+        spread[(slice(None), *map(slice, self._places))] = by_output.view(count, *self._places, outputs)
+        return spread.view(count, -1, outputs)
 
-    def _runs(self, images: Tensor, places: Sequence[int]) -> Tensor:
-        """``(n, channels, *(size / stride and stride, in turn), run)``, overlapping."""
-        lengths, w = self._phase(places), self.window
-        ends = [s * q - n for s, q, n in zip(w.stride, lengths, images.shape[2:], strict=True)]
-        images = padded(images, [0] * len(ends), ends)
-        split = images.view(
-            *images.shape[:2], *[v for pair in zip(lengths, w.stride, strict=True) for v in pair]
-        )
-        dims = len(lengths)
-        phases = split.permute(0, 1, *range(3, 2 * dims + 2, 2), *range(2, 2 * dims + 2, 2)).contiguous()
-        strides, steps = phases.stride()[2 : 2 + dims], self._steps(places)
-        shape = [v for k, s in zip(w.size, w.stride, strict=True) for v in (k // s, s)]
-        jumps = [v for step, phase in zip(steps, strides, strict=True) for v in (step, phase)]
-        return phases.as_strided(
-            (*phases.shape[:2], *shape, self.run(places)), (*phases.stride()[:2], *jumps, 1)
-        )
-
-    def arranged(self, summed: Tensor) -> tuple[Tensor, ...]:
+    def arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See :class:`Written`."""
-        width = summed.shape[1] - self.bias
-        kernel = summed[:, :width].transpose(1, 2).unflatten(2, (-1, *self.window.size))
-        return (kernel, summed[:, width]) if self.bias else (kernel,)
+        width = math.prod(self._runs[0][:-1])
+        kernel = summed[0][:, :width].transpose(1, 2).unflatten(2, (-1, *self.window.size))
+        return (kernel, summed[0][:, width]) if self.bias else (kernel,)
+
+
+@functools.lru_cache(maxsize=256)
+def way_to_write(
+    window: Window,
+    padding: tuple[int, ...],
+    lengths: tuple[int, ...],
+    channels: int,
+    groups: int,
+    bias: bool,
+    several: bool,
+) -> Written:
+    """The faster one, by the shape alone.
+
+    Args:
+        window: The kernel's.
+        padding: Zeros on both sides of the images.
+        lengths: Of the images.
+        channels: Of a group.
+        groups: Of channels.
+        bias: Whether there is one.
+        several: Whether images of other lengths come too: what is added must have one order.
+    """
+    by_phase = zip(window.size, window.stride, window.dilation, strict=True)
+    # Every value of an image is under the kernel then: what no place sees must not meet a gradient, even one of zero.
+    if groups == 1 and not several and all(d == 1 and k % s == 0 for k, s, d in by_phase):
+        by_place = ByPlace(window=window, padding=padding, lengths=lengths, channels=channels, bias=bias)
+        if channels * window.size[-1] < _SHORT_RUN and by_place.waste < 1.5:
+            return by_place
+    return ByPatch(
+        window=window, padding=padding, lengths=lengths, channels=channels, groups=groups, bias=bias
+    )

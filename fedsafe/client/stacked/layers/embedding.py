@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer, squared
-from fedsafe.client.stacked.layers.contributions import joined
+from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
+from fedsafe.client.stacked.layers.contributions import Instantiated, joined
 
 
 class StackedEmbedding(StackedLayer):
     """``nn.Embedding`` with its own vectors for each client."""
 
-    inside = "before"
+    examples_in = None
 
     def __init__(self, template: nn.Embedding, slots: Slots) -> None:
         super().__init__(template, slots)
@@ -41,7 +41,7 @@ class StackedEmbedding(StackedLayer):
         return _Rows(inputs[:, :, 0], gradients, batch, self._vectors.shape[1], self._padding)
 
 
-class _Rows:
+class _Rows(Instantiated):
     """Gradients by token: what an example adds to a token's vector is summed at the token's first position.
 
     What is measured is what is summed, so rounding has no slack.
@@ -54,43 +54,49 @@ class _Rows:
         padding: The token whose vector is not trained, or None.
     """
 
-    slack = 0.0
-    mass = 0.0
-
     def __init__(
         self, tokens: Tensor, gradients: Tensor, batch: int, vocabulary: int, padding: int | None
     ) -> None:
         clients, rows, width = gradients.shape
-        own = tokens.reshape(clients * batch, -1)
-        parts = gradients.reshape(clients * batch, -1, width)
         if padding is not None:
-            parts = torch.where((own == padding).unsqueeze(2), 0.0, parts)
+            gradients = torch.where((tokens == padding).unsqueeze(2), 0.0, gradients)
         if rows > batch:
-            same = own.unsqueeze(2) == own.unsqueeze(1)
-            # Row t of the triangle is empty exactly where position t has a token for the first time.
-            first = ~same.tril(-1).any(2)
-            parts = torch.bmm((same & first.unsqueeze(2)).to(parts.dtype), parts)
+            gradients = _added(gradients, _first_places(tokens.view(clients * batch, -1)), clients * rows)
         self._tokens, self._vocabulary = tokens, vocabulary
-        self._parts = parts.view(clients, rows, width)
-        self.squares = squared(parts.reshape(clients, batch, -1))
+        super().__init__(gradients.reshape(clients, batch, -1, width))
 
     def written_out(self) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
-        clients, rows, width = self._parts.shape
-        batch = self.squares.shape[1]
-        places = self._tokens.reshape(clients * batch, -1, 1).expand(-1, -1, width)
-        written = self._parts.new_zeros(clients * batch, self._vocabulary, width)
-        written.scatter_add_(1, places, self._parts.reshape(clients * batch, -1, width))
-        return (written.view(clients, batch, self._vocabulary, width),)
+        (parts,) = self._gradients
+        examples = self._tokens.reshape(parts.shape[:3]).flatten(0, 1)
+        places = examples + self._vocabulary * torch.arange(len(examples), device=parts.device).unsqueeze(1)
+        written = _added(parts, places, len(examples) * self._vocabulary)
+        return (written.view(*parts.shape[:2], self._vocabulary, -1),)
 
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
-        clients, rows, width = self._parts.shape
-        positions = rows // factors.shape[1]
-        scaled = self._parts * factors.repeat_interleave(positions, 1).unsqueeze(2)
+        (parts,) = self._gradients
+        scaled = parts * factors[:, :, None, None]
         if not clean:
-            scaled = torch.where(keep.repeat_interleave(positions, 1).unsqueeze(2), scaled, 0.0)
-        sums = scaled.new_zeros(clients * self._vocabulary, width)
-        places = self._tokens + self._vocabulary * torch.arange(clients, device=scaled.device).unsqueeze(1)
-        sums.index_add_(0, places.flatten(), scaled.flatten(0, 1))
-        return (sums.view(clients, self._vocabulary, width),)
+            scaled = torch.where(keep[:, :, None, None], scaled, 0.0)
+        clients = len(parts)
+        places = self._tokens + self._vocabulary * torch.arange(clients, device=parts.device).unsqueeze(1)
+        sums = _added(scaled, places, clients * self._vocabulary)
+        return (sums.view(clients, self._vocabulary, -1),)
+
+
+def _first_places(tokens: Tensor) -> Tensor:
+    """``(examples, positions)``: for each position the row of all where its example has the same token first."""
+    ordered, positions = tokens.sort(1, stable=True)
+    numbers = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    again = torch.nn.functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
+    # Where the run of equal tokens that a sorted position belongs to has begun.
+    begun = torch.where(again, 0, numbers).cummax(1).values
+    first = torch.empty_like(positions).scatter_(1, positions, positions.gather(1, begun))
+    return first + tokens.shape[1] * torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+
+
+def _added(rows: Tensor, places: Tensor, count: int) -> Tensor:
+    """``(count, values)`` sums of the rows ``(..., values)`` of each place, in the order of the rows."""
+    sums = rows.new_zeros(count, rows.shape[-1])
+    return sums.index_add_(0, places.flatten(), rows.reshape(-1, rows.shape[-1]))

@@ -12,7 +12,7 @@ from fedsafe.client.stacked.layers.contributions import joined, matrix_product
 class StackedLinear(StackedLayer):
     """``nn.Linear`` with its own weights for each client."""
 
-    inside = "before"
+    examples_in = None
 
     def __init__(self, template: nn.Linear, slots: Slots) -> None:
         super().__init__(template, slots)

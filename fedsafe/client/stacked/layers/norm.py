@@ -49,7 +49,7 @@ class _Affine(StackedLayer):
 class StackedLayerNorm(_Affine):
     """``nn.LayerNorm`` with its own weight and bias for each client."""
 
-    inside = "before"
+    examples_in = None
 
     def __init__(self, template: nn.LayerNorm, slots: Slots) -> None:
         super().__init__(template, slots)
@@ -63,7 +63,7 @@ class StackedLayerNorm(_Affine):
 class StackedRMSNorm(_Affine):
     """``nn.RMSNorm`` (Zhang and Sennrich 2019) with its own weight for each client."""
 
-    inside = "before"
+    examples_in = None
 
     def __init__(self, template: nn.RMSNorm, slots: Slots) -> None:
         super().__init__(template, slots)

@@ -80,12 +80,13 @@ class Direction(Protocol):
 class StackedRecurrent(StackedLayer):
     """A recurrent network of several layers, in one direction or two, with its own weights for each client."""
 
-    inside = "never"
     states = 1
 
     def __init__(self, template: nn.RNNBase, slots: Slots) -> None:
         super().__init__(template, slots)
         self._hidden, self._batch_first = template.hidden_size, template.batch_first
+        # States have layers and directions first.
+        self.examples_in = self.examples_out = (0, 1) if template.batch_first else (1,)
         suffixes = ("", "_reverse") if template.bidirectional else ("",)
         widths = [template.input_size] + [template.hidden_size * len(suffixes)] * (template.num_layers - 1)
         self._layers = [
