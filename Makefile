@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format accept-main accept-breadth clean
+.PHONY: help setup demo test check format bench accept-main accept-breadth accept-engine clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,12 @@ accept-main: $(READY) ## Run the full lines of the main job; writes benchmarks/r
 
 accept-breadth: $(READY) ## Run every experiment and Flower's runtimes; writes benchmarks/results/breadth.json
 	$(BIN)/python benchmarks/accept_breadth.py
+
+accept-engine: $(READY) ## Run the benchmarks and the full lines of the engine; writes benchmarks/results/engine.json
+	$(BIN)/python benchmarks/accept_engine.py
+
+bench: $(READY) ## Time FedSafe beside Opacus, Flower and pfl; writes benchmarks/results/bench.json
+	$(BIN)/python benchmarks/bench.py
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,52 +1,31 @@
-"""A Flower app whose clients do nothing: FedSafe's grid against Flower's simulation, and against calls in process.
+"""A Flower app whose clients do nothing: ``fedsafe simulate`` against Flower's simulation, and in process.
 
 python benchmarks/do_nothing.py
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
 
-from comparing import Comparison, Limit, run_json, script
+from comparing import HERE, Comparison, Limit, run_json, script
 from flower_rounds import flower_rounds, seconds_between
+from our_rounds import WORKERS
 
-NODES, COHORT, ROUNDS = 1000, 100, 10
+NODES, COHORT, ROUNDS = 1000, 100, 20
 PEER_ROUNDS = 4
-WORKERS = 2
 # Above the same app called in process.
 MOST_MS = 0.4
 
 
-def ours(grid: str, nodes: int) -> list[float]:
-    """Seconds of each round but the first on a grid of FedSafe's, in this process."""
-    from nothing import server
-
-    from fedsafe.engine import InlineGrid
-    from fedsafe.engine.ray_grid import RayGrid
-
-    if grid == "inline":
-        on = InlineGrid(clients=nodes, apps=make_apps())
-        return seconds_between(_clocks(server.play(on, nodes, rounds=ROUNDS, fraction=COHORT / nodes)))
-    ray = RayGrid(clients=nodes, make_apps=make_apps, workers=WORKERS)
-    try:
-        ray.wait_until_ready()
-        return seconds_between(_clocks(server.play(ray, nodes, rounds=ROUNDS, fraction=COHORT / nodes)))
-    finally:
-        ray.close()
-
-
-def make_apps():
-    from nothing import client
-
-    from fedsafe.engine import ClientApps
-
-    return ClientApps(one=client.app)
-
-
-def _clocks(result) -> list[dict[str, float]]:
-    metrics = result.evaluate_metrics_serverapp
-    return [dict(metrics[number]) for number in sorted(metrics)]
+def simulated(engine: str, nodes: int) -> list[float]:
+    """Seconds of each round but the first, by the app's own clock."""
+    command = [sys.executable, "-m", "fedsafe", "simulate", str(HERE / "apps" / "nothing"), "--json"]
+    command += ["--nodes", str(nodes), "--engine", engine, "--workers", str(WORKERS)]
+    found = run_json([*command, "--set", f"rounds={ROUNDS + 1}", "--set", f"fraction={COHORT / nodes}"])
+    if found["errors"] or found["replies"] != COHORT * (ROUNDS + 1):
+        raise RuntimeError(f"{found['replies']} replies and {found['errors']} errors of {found['messages']}")
+    clocks = found["evaluate_server"]
+    return seconds_between([clocks[number] for number in sorted(clocks, key=int)])
 
 
 def compare(*, nodes: int, peer_rounds: int) -> Comparison:
@@ -54,7 +33,7 @@ def compare(*, nodes: int, peer_rounds: int) -> Comparison:
     theirs = flower_rounds(
         "nothing.server", "nothing.client", nodes, rounds=peer_rounds + 1, fraction=COHORT / nodes
     )
-    grid, in_process = (run_json([sys.executable, __file__, name, str(nodes)]) for name in ("ray", "inline"))
+    grid, in_process = simulated("ray", nodes), simulated("inline", nodes)
     more = 1e3 * (statistics.median(grid) - statistics.median(in_process)) / COHORT
     return Comparison(
         work=f"a client that does nothing, 6,850 parameters, FedAvg, {COHORT} of {nodes:,} nodes",
@@ -73,9 +52,4 @@ def measure(repeats: int) -> Sequence[Comparison]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["ray"], ["inline"]):
-        import do_nothing as imported
-
-        print(json.dumps(imported.ours(sys.argv[1], int(sys.argv[2]))))
-    else:
-        script(measure)
+    script(measure)

@@ -3,7 +3,7 @@
     python benchmarks/local_sgd_pfl.py
 
 pfl cannot be installed beside FedSafe, whose dp-accounting is newer than pfl allows. It gets an environment of its
-own in ``benchmarks/.peers``, made here at the first use, which sees FedSafe's packages behind its own: torch is the same.
+own in ``benchmarks/.peers``, made here at the first use, which sees FedSafe's packages behind it: torch is the same.
 """
 
 import subprocess
