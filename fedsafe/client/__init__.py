@@ -7,6 +7,7 @@ from torch import nn
 
 from fedsafe.client.features import precompute
 from fedsafe.client.functional_trainer import FunctionalTrainer
+from fedsafe.client.local import LocalParameters
 from fedsafe.client.objectives import Objective, build_objective
 from fedsafe.client.optimizers import SGD, Adam, Schedule
 from fedsafe.client.probe import (
@@ -29,6 +30,7 @@ __all__ = [
     "SGD",
     "Adam",
     "ClientJob",
+    "LocalParameters",
     "LocalTraining",
     "Objective",
     "Schedule",

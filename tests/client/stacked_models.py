@@ -489,7 +489,8 @@ CASES = {
 }
 
 # What stock Opacus cannot take, or gives in another order: parameters that are tied, frozen or exposed, most layers
-# called twice, an operation in place, a LayerNorm without bias, and a padding token, to whose vector it gives a gradient.
+# called twice, an operation in place, a LayerNorm without bias, and a padding token, to whose vector it gives a
+# gradient.
 NOT_FOR_OPACUS = (
     # Borders of something else than zeros, and transposed convolutions.
     "convolutions over time",

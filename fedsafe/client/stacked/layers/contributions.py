@@ -21,7 +21,7 @@ class Instantiated:
 
     def __init__(self, *gradients: Tensor) -> None:
         self._gradients = gradients
-        squares = [_written_out(part.flatten(2)) for part in gradients]
+        squares = [_lengths_squared(part) for part in gradients]
         self.squares = squares[0] if len(squares) == 1 else torch.stack(squares).sum(0)
 
     def written_out(self) -> tuple[Tensor, ...]:
@@ -39,14 +39,22 @@ class Instantiated:
         return tuple(sums)
 
 
-def _written_out(rows: Tensor) -> Tensor:
+def _lengths_squared(gradients: Tensor) -> Tensor:
+    """``(clients, batch)`` squared norms of ``(clients, batch, ...)``."""
+    rows = gradients.flatten(2)
+    if rows.shape[2] <= _WIDE:
+        return _row_squares(rows)
+    return _row_squares(gradients).reshape(*gradients.shape[:2], -1).sum(2)
+
+
+def _row_squares(rows: Tensor) -> Tensor:
     """Squared norms over the last dimension: in single precision where that neither overflows nor matters."""
     if rows.shape[-1] > _WIDE:
-        return torch.stack([_written_out(some) for some in rows.split(_WIDE, -1)]).sum(0)
-    norms = torch.linalg.vector_norm(rows, dim=-1)
+        return squared(rows)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
     # Also where the maximum is NaN, which hides the others.
     if not float(norms.max()) < _LARGE:
-        extreme = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+        extreme: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
         return torch.where(norms < _LARGE, norms.double(), extreme).square()
     return norms.double().square_()
 
@@ -194,7 +202,7 @@ def matrix_product(
 def written_products(
     inputs: Tensor, gradients: Tensor, clients: int, batch: int, biases: int
 ) -> tuple[Tensor, ...]:
-    """``(clients, batch, outputs, inputs)`` gradients by the weight, then ``(clients, batch, outputs)`` by each bias."""
+    """Gradients by the weight ``(clients, batch, outputs, inputs)``, then by each bias ``(clients, batch, outputs)``."""
     a, g = (part.reshape(clients * batch, -1, part.shape[2]) for part in (inputs, gradients))
     weight = torch.bmm(g.transpose(1, 2), a).view(clients, batch, g.shape[2], a.shape[2])
     bias = [bias_gradients(g).reshape(clients, batch, -1)] * biases

@@ -51,7 +51,7 @@ class StackedConv(StackedLayer):
             before = tuple((reach - 1) // 2 for reach in self._window.reach)
             return before, tuple(r - 1 - b for r, b in zip(self._window.reach, before, strict=True))
         own = (0,) * len(template.kernel_size) if template.padding == "valid" else template.padding
-        before = (*(0,) * self._raised, *cast(tuple[int, ...], own))
+        before = (*(0,) * self._raised, *cast("tuple[int, ...]", own))
         return before, before
 
     @staticmethod

@@ -34,7 +34,7 @@ class StackedConvTranspose(StackedLayer):
         self._raised = isinstance(template, nn.ConvTranspose1d)
         none = (0,) * self._raised
         self._window = window_of(template)
-        self._padding = (*none, *cast(tuple[int, ...], template.padding))
+        self._padding = (*none, *cast("tuple[int, ...]", template.padding))
         self._beyond = (*none, *template.output_padding)
         self._groups, (inputs, outputs) = template.groups, template.weight.shape[:2]
         self._kernel = slots.view("weight", self._groups, inputs // self._groups, outputs, *self._window.size)

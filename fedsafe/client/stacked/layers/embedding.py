@@ -87,7 +87,7 @@ class _Rows(Instantiated):
 
 def _first_places(tokens: Tensor) -> Tensor:
     """``(examples, positions)``: for each position the row of all where its example has the same token first."""
-    ordered, positions = tokens.sort(1, stable=True)
+    ordered, positions = tokens.sort(dim=1, stable=True)
     numbers = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
     again = torch.nn.functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
     # Where the run of equal tokens that a sorted position belongs to has begun.

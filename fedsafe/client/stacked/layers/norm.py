@@ -28,7 +28,7 @@ class _Affine(StackedLayer):
         """``(clients, batch * positions, width)`` to the same."""
         output = normal * self._weight
         # Two operations: a fused one rounds differently at the end of a vector register.
-        output = output if self._bias is None else output + self._bias
+        output = output if self._bias is None else output.add_(self._bias)
         return self.slots.tap(self, normal, output)
 
     def _over_last(self, normal: Tensor, dimensions: int) -> Tensor:
