@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
@@ -31,9 +32,15 @@ class StackedEmbedding(StackedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """``(clients * batch, ...)`` tokens to ``(clients * batch, ..., values)``."""
         tokens = x.reshape(self.slots.clients, -1)
-        client = torch.arange(self.slots.clients, device=x.device).unsqueeze(1)
-        output = self.slots.tap(self, tokens.unsqueeze(2), self._vectors[client, tokens])
+        output = self.slots.tap(self, tokens.unsqueeze(2), self._looked_up(tokens))
         return output.view(*x.shape, -1)
+
+    def _looked_up(self, tokens: Tensor) -> Tensor:
+        if len(tokens) == 1:
+            # Faster than an index of both client and token, which a copy of all vectors would be needed to avoid.
+            return F.embedding(tokens, self._vectors[0])
+        client = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+        return self._vectors[client, tokens]
 
     def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
@@ -89,7 +96,7 @@ def _first_places(tokens: Tensor) -> Tensor:
     """``(examples, positions)``: for each position the row of all where its example has the same token first."""
     ordered, positions = tokens.sort(dim=1, stable=True)
     numbers = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    again = torch.nn.functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
+    again = F.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
     # Where the run of equal tokens that a sorted position belongs to has begun.
     begun = torch.where(again, 0, numbers).cummax(1).values
     first = torch.empty_like(positions).scatter_(1, positions, positions.gather(1, begun))

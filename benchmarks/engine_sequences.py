@@ -1,0 +1,175 @@
+"""DP-SGD's clipped sum of one batch of sequences: the stacked engine against Opacus's hooks, in one process.
+
+``python benchmarks/engine_sequences.py`` prints, for each case, the median ratio of CPU seconds over interleaved
+pairs, with its quartiles. Opacus is given its own layers (``DPLSTM``, ``DPMultiheadAttention``) and does what its
+optimiser does before the noise: per-sample gradients by hooks, their norms, the clipped sum.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.layers import DPLSTM, DPMultiheadAttention
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+
+from fedsafe.client.objectives import Objective, cross_entropy
+from fedsafe.client.stacked import StackedModel, clipped_sum
+from fedsafe.models.text import TokenLSTM
+
+VOCABULARY, STEPS = 80, 50
+
+
+class TokenTransformer(nn.Module):
+    """Tokens and places, two ordinary encoder layers, and the classes of the mean over positions."""
+
+    def __init__(self, *, width: int = 64, heads: int = 4, feedforward: int = 128, classes: int = 10) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(VOCABULARY, width), nn.Embedding(STEPS, width)
+        self.blocks = nn.ModuleList(
+            [
+                nn.TransformerEncoderLayer(width, heads, feedforward, dropout=0.0, batch_first=True)
+                for _ in range(2)
+            ]
+        )
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x) + self.places(torch.arange(x.shape[1]).expand(x.shape))
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(x.mean(1))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is timed: ``module`` on ``x`` and ``y``, whose first dimension is the batch."""
+
+    module: nn.Module
+    x: Tensor
+    y: Tensor
+    objective: Objective
+
+
+def lstm_case(batch: int = 48, *, every: bool = True) -> Case:
+    """Embedding 32, hidden 64, 50 steps: the next token at every position, or one of ten classes after the last."""
+    torch.manual_seed(0)
+    outputs = VOCABULARY if every else 10
+    module = TokenLSTM(VOCABULARY, outputs, embedding=32, hidden=64, layers=1, every=every)
+    shape = (batch, STEPS) if every else (batch,)
+    return Case(
+        module=module,
+        x=torch.randint(VOCABULARY, (batch, STEPS)),
+        y=torch.randint(outputs, shape),
+        objective=cross_entropy,
+    )
+
+
+def transformer_case(batch: int = 48, *, feedforward: int = 128) -> Case:
+    """Two layers of width 64 with four heads, 50 positions, ten classes."""
+    torch.manual_seed(0)
+    return Case(
+        module=TokenTransformer(feedforward=feedforward),
+        x=torch.randint(VOCABULARY, (batch, STEPS)),
+        y=torch.randint(10, (batch,)),
+        objective=cross_entropy,
+    )
+
+
+def for_engine(case: Case, *, clip: float = 1.0) -> Callable[[], Tensor]:
+    """One clipped sum by the stacked engine, for a client that is alone, as clients of this size are."""
+    initial = torch.cat([p.detach().flatten() for p in case.module.parameters()])
+    model = StackedModel(case.module, initial.unsqueeze(0).clone())
+    mask = torch.ones(1, len(case.x), dtype=torch.bool)
+
+    def step() -> Tensor:
+        with torch.no_grad():
+            return clipped_sum(model, case.objective, (case.x, case.y), mask, clip)[0][0]
+
+    return step
+
+
+def for_opacus(case: Case, *, clip: float = 1.0) -> Callable[[], Tensor]:
+    """The same sum by Opacus, in the order of the module's parameters; its layers split some of them."""
+    model = GradSampleModule(_with_opacus_layers(copy.deepcopy(case.module)), loss_reduction="sum")
+    optimizer = DPOptimizer(
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        noise_multiplier=0.0,
+        max_grad_norm=clip,
+        expected_batch_size=len(case.y),
+        loss_reduction="sum",
+    )
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        case.objective(model, (case.x, case.y)).sum().backward()
+        optimizer.clip_and_accumulate()
+        return torch.cat([p.summed_grad.flatten() for p in model.parameters()])
+
+    return step
+
+
+def _with_opacus_layers(module: nn.Module) -> nn.Module:
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.LSTM):
+            new = DPLSTM(child.input_size, child.hidden_size, child.num_layers, batch_first=child.batch_first)
+            new.load_state_dict(child.state_dict())
+        elif isinstance(child, nn.MultiheadAttention):
+            new = DPMultiheadAttention(child.embed_dim, child.num_heads, batch_first=child.batch_first)
+            new.load_state_dict(child.state_dict())
+        else:
+            new = _with_opacus_layers(child)
+        setattr(module, name, new)
+    return module
+
+
+def compare(case: Case, pairs: int) -> str:
+    """Median CPU milliseconds of both, and the ratio with its quartiles."""
+    engine, opacus = for_engine(case), for_opacus(case)
+    if len(engine()) == len(opacus()):
+        close = abs(float(engine().norm() / opacus().norm()) - 1.0) < 5e-3
+        print("" if close else "The sums differ: ", end="")
+    timings = [(_seconds(opacus), _seconds(engine)) for _ in range(pairs)]
+    ratios = [slow / fast for slow, fast in timings]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    slow, fast = (1e3 * statistics.median(side) for side in zip(*timings, strict=True))
+    return f"Opacus {slow:.1f} ms, engine {fast:.1f} ms: {middle:.2f}x (quartiles {low:.2f}, {high:.2f})"
+
+
+def _seconds(step: Callable[[], Tensor]) -> float:
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
+CASES: dict[str, Callable[[int], Case]] = {
+    "lstm, next token": lstm_case,
+    "lstm, last token": lambda batch: lstm_case(batch, every=False),
+    "transformer, feed-forward 128": transformer_case,
+    "transformer, feed-forward 256": lambda batch: transformer_case(batch, feedforward=256),
+}
+
+
+def main() -> None:
+    """Print one line for each case."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--only", default="", help="cases whose name starts so")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    for name, make in CASES.items():
+        if name.startswith(options.only):
+            print(f"{name}, batch {options.batch}: {compare(make(options.batch), options.pairs)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
