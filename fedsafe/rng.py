@@ -7,14 +7,16 @@ use the same one. Public randomness (partition, initial weights, evaluation) com
 :func:`public_generator`.
 """
 
+import functools
 import hashlib
-import hmac
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
 from numpy.typing import NDArray
 
 KEY_BYTES = 32
@@ -76,21 +78,25 @@ class Stream:
     def __init__(self, key: bytes, identity: StreamId) -> None:
         if len(key) != KEY_BYTES:
             raise ValueError(f"a stream key has {KEY_BYTES} bytes, not {len(key)}")
-        subkey = hmac.digest(key, identity.encode(), "sha256")
-        # A nonce of zeros is sound: each subkey encrypts one stream only.
-        self._cipher = Cipher(algorithms.ChaCha20(subkey, bytes(16)), mode=None).encryptor()
+        self._subkey = _hmac_sha256(key, identity.encode())
+        self._drawn = 0
+        self._cipher: CipherContext | None = None
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """``(count,)`` uniform 64-bit words."""
+        if self._cipher is None:
+            block, used = divmod(self._drawn, _BLOCK_BYTES)
+            # A nonce of zeros is sound: each subkey encrypts one stream only.
+            start = block.to_bytes(4, "little") + bytes(12)
+            self._cipher = Cipher(algorithms.ChaCha20(self._subkey, start), mode=None).encryptor()
+            self._cipher.update(bytes(used))
+        self._drawn += 8 * count
         return np.frombuffer(self._cipher.update(bytes(8 * count)), dtype="<u8")
 
     def bernoulli(self, rate: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Independent events of probability ``rate``, exact to 2^-64."""
-        count = int(np.prod(shape))
-        threshold = int(rate * 2.0**64)  # exact: a product with a power of two only moves the exponent
-        drawn = self.words(count)
-        hits = np.ones(count, bool) if threshold >= 2**64 else drawn < np.uint64(threshold)
-        return hits.reshape(shape)
+        hits: NDArray[np.bool_] = bernoulli_rows([self], rate, shape)[0]
+        return hits
 
     def normal(self, count: int) -> NDArray[np.float64]:
         """``(count,)`` standard normal draws in double precision (Box and Muller, 1958)."""
@@ -99,6 +105,14 @@ class Stream:
         radius = np.sqrt(-2.0 * np.log((words[:pairs] + 0.5) * 2.0**-64))
         angle = words[pairs:] * (2.0 * np.pi * 2.0**-64)
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+
+def bernoulli_rows(streams: Sequence[Stream], rate: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """``(len(streams), *shape)`` independent events of probability ``rate``, exact to 2^-64, one row a stream."""
+    threshold = int(rate * 2.0**64)  # exact: a product with a power of two only moves the exponent
+    drawn = words_of(streams, math.prod(shape))
+    hits = np.ones(drawn.shape, bool) if threshold >= 2**64 else drawn < np.uint64(threshold)
+    return hits.reshape(len(streams), *shape)
 
 
 def normal_rows(streams: Sequence[Stream], count: int) -> NDArray[np.float32]:
@@ -123,12 +137,93 @@ _BLOCK = 8192
 def _normal_block(streams: Sequence[Stream], count: int) -> NDArray[np.float32]:
     pairs = (count + 1) // 2
     width = pairs + (pairs + 1) // 2
-    words = np.empty((len(streams), width), dtype=np.uint64)
-    for row, stream in zip(words, streams, strict=True):
-        row[:] = stream.words(width)
+    words = words_of(streams, width)
     # A 63-bit signed word converts to single precision in one instruction; + 1 keeps the logarithm finite.
     uniform = (words[:, :pairs] >> np.uint64(1)).view(np.int64).astype(np.float32)
     radius = np.sqrt(np.log((uniform + np.float32(1.0)) * np.float32(2.0**-63)) * np.float32(-2.0))
     turns = np.ascontiguousarray(words[:, pairs:]).view(np.uint32)[:, :pairs]
     angle = (turns >> np.uint32(8)).view(np.int32).astype(np.float32) * np.float32(2.0 * np.pi * 2.0**-24)
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]
+
+
+_BLOCK_BYTES = 64
+# To open a cipher costs as much as computing a dozen blocks of many streams side by side.
+_SHORT, _MANY = 16, 16
+
+
+def words_of(streams: Sequence[Stream], count: int) -> NDArray[np.uint64]:
+    """``(len(streams), count)`` uniform 64-bit words, the next ``count`` of each stream."""
+    drawn = streams[0]._drawn if streams else 0
+    first, used = divmod(drawn, _BLOCK_BYTES)
+    blocks = -(-(used + 8 * count) // _BLOCK_BYTES)
+    if (
+        len(streams) < _MANY
+        or not 1 <= blocks <= _SHORT
+        or any(stream._drawn != drawn or stream._cipher is not None for stream in streams)
+        or len({id(stream) for stream in streams}) < len(streams)
+    ):
+        words = np.empty((len(streams), count), dtype=np.uint64)
+        for row, stream in zip(words, streams, strict=True):
+            row[:] = stream.words(count)
+        return words
+    keys = np.frombuffer(b"".join(stream._subkey for stream in streams), dtype="<u4").reshape(-1, 8)
+    rows = max(1, _BLOCK // blocks)
+    parts = [_keystream(keys[top : top + rows], first, blocks) for top in range(0, len(keys), rows)]
+    for stream in streams:
+        stream._drawn += 8 * count
+    return np.concatenate(parts).view("<u8")[:, used // 8 : used // 8 + count]
+
+
+def _keystream(keys: NDArray[np.uint32], first: int, blocks: int) -> NDArray[np.uint32]:
+    """``(streams, 16 * blocks)`` words of ChaCha20 (Bernstein, 2008) from block ``first`` on, with a nonce of zeros.
+
+    The four quarter rounds of a round are done at once, for every block of every stream.
+
+    Args:
+        keys: ``(streams, 8)`` words of the keys, little endian.
+        first: Number of the first block; the last is below 2^32.
+        blocks: How many.
+    """
+    start = np.zeros((16, len(keys), blocks), dtype=np.uint32)
+    start[0:4] = np.frombuffer(b"expand 32-byte k", dtype="<u4")[:, None, None]
+    start[4:12] = keys.T[:, :, None]
+    start[12] = np.arange(first, first + blocks, dtype=np.uint32)
+    a, b, c, d = (start[row : row + 4].copy() for row in (0, 4, 8, 12))
+    spare = np.empty_like(a)
+    for _ in range(10):
+        _quarter_rounds(a, b, c, d, spare)
+        b, c, d = b[[1, 2, 3, 0]], c[[2, 3, 0, 1]], d[[3, 0, 1, 2]]
+        _quarter_rounds(a, b, c, d, spare)
+        b, c, d = b[[3, 0, 1, 2]], c[[2, 3, 0, 1]], d[[1, 2, 3, 0]]
+    start += np.concatenate([a, b, c, d])
+    return np.ascontiguousarray(start.transpose(1, 2, 0)).reshape(len(keys), 16 * blocks)
+
+
+def _quarter_rounds(
+    a: NDArray[np.uint32],
+    b: NDArray[np.uint32],
+    c: NDArray[np.uint32],
+    d: NDArray[np.uint32],
+    spare: NDArray[np.uint32],
+) -> None:
+    for target, other, turned, left in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+        target += other
+        turned ^= target
+        np.left_shift(turned, np.uint32(left), out=spare)
+        turned >>= np.uint32(32 - left)
+        turned |= spare
+
+
+def _hmac_sha256(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA256 (RFC 2104). The key's part is computed once: many streams share a key."""
+    inner, outer = (state.copy() for state in _keyed(key))
+    inner.update(message)
+    outer.update(inner.digest())
+    return bytes(outer.digest())
+
+
+@functools.lru_cache(maxsize=8)
+def _keyed(key: bytes) -> tuple[Any, Any]:  # hash states, for which there is no public type
+    padded = key.ljust(64, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C))
+    return inner, outer

@@ -5,10 +5,12 @@ Guarantees:
     empty cohort and an empty batch included.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.rng import Stream
+from fedsafe.rng import Stream, bernoulli_rows
 
 
 def poisson_cohort(stream: Stream, population: int, rate: float) -> NDArray[np.int64]:
@@ -19,6 +21,11 @@ def poisson_cohort(stream: Stream, population: int, rate: float) -> NDArray[np.i
 def poisson_batches(stream: Stream, records: int, rate: float, steps: int) -> NDArray[np.bool_]:
     """``(steps, records)``: which records are in the batch of each step."""
     return stream.bernoulli(rate, (steps, records))
+
+
+def poisson_batches_of(streams: Sequence[Stream], records: int, rate: float, steps: int) -> NDArray[np.bool_]:
+    """``(len(streams), steps, records)``: :func:`poisson_batches` of many clients of one size, from a stream each."""
+    return bernoulli_rows(streams, rate, (steps, records))
 
 
 def batch_capacity(records: int, rate: float, largest: int) -> int:
