@@ -11,6 +11,7 @@ from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.new import new_command
 from fedsafe.cli.report import report_command
 from fedsafe.cli.run import run_command
+from fedsafe.cli.simulate import simulate_command
 from fedsafe.errors import FedSafeError
 from fedsafe.extensions import search
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run_command)
+app.command("simulate")(simulate_command)
 app.command("report")(report_command)
 app.command("new")(new_command)
 app.add_typer(data_app, name="data")

@@ -40,6 +40,7 @@ def run_command(
         int | None, typer.Option(help="Ray workers; one for each processor by default.")
     ] = None,
     engine: Annotated[Engine | None, typer.Option(help="Where clients run.")] = None,
+    ray_address: Annotated[str | None, typer.Option(metavar="A", help="Join this Ray cluster.")] = None,
     reproducible: Annotated[
         bool, typer.Option("--reproducible", help="Derive the noise from the seed: no guarantee is claimed.")
     ] = False,
@@ -62,13 +63,14 @@ def run_command(
     overrides += [] if seed is None else [f"seed={seed}"]
     overrides += [] if workers is None else [f"engine.workers={workers}"]
     overrides += [] if engine is None else [f"engine.name={engine.value}"]
+    overrides += [] if ray_address is None else [f"engine.address={json.dumps(ray_address)}"]
     overrides += ['privacy.noise_key="seed"'] if reproducible else []
 
     from fedsafe.cli.progress import Progress
 
     progress = Progress(sys.stderr if as_json else sys.stdout)
     try:
-        finished = _run(config, overrides, resume, workers, engine, out, progress)
+        finished = _run(config, overrides, resume, workers, engine, ray_address, out, progress)
         _close(finished, progress, as_json=as_json)
     except KeyboardInterrupt:
         progress.stop()
@@ -87,6 +89,7 @@ def _run(
     resume: Path | None,
     workers: int | None,
     engine: Engine | None,
+    address: str | None,
     out: Path | None,
     progress: "Progress",
 ) -> "Run":
@@ -96,6 +99,7 @@ def _run(
 
         changed: dict[str, Any] = {} if workers is None else {"workers": workers}
         changed |= {} if engine is None else {"name": engine.value}
+        changed |= {} if address is None else {"address": address}
         return resume_run(resume, engine=changed, callbacks=[progress])
     from fedsafe.runs.config import read_config
     from fedsafe.runs.run import run

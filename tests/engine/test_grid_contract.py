@@ -1,5 +1,6 @@
 """Every grid of ours runs any Flower app, and the app cannot tell which grid it runs on."""
 
+import copy
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 from grid_clients import make_apps
 
-from fedsafe.engine import InlineGrid, LocalGrid
+from fedsafe.engine import ClientApps, InlineGrid, LocalGrid
 from fedsafe.engine.grid import RUN_ID, SERVER_NODE
 from fedsafe.federation import server_context
 
@@ -191,3 +192,32 @@ def test_the_private_parts_of_flower_that_grids_touch_still_work():
     assert message.metadata.message_id == identity != ""
     (reply,) = grid.pull_messages([identity])
     assert reply.metadata.reply_to_message_id == identity
+
+
+def test_what_an_app_receives_is_its_own_down_to_arrays_and_lists():
+    """The quick copy is as good as a deep one, for every kind of record."""
+    array = Array(np.arange(3.0))
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord({"w": array}),
+            "config": ConfigRecord({"list": [1, 2], "bytes": b"x"}),
+            "metrics": MetricRecord({"values": [1.0, 2.0], "n": 3}),
+        }
+    )
+    kept = copy.deepcopy(content)
+
+    def meddle(message, context):
+        assert message.content == kept
+        message.content["arrays"]["w"].data = b"changed"
+        message.content["arrays"]["v"] = Array(np.zeros(1))
+        message.content["config"]["list"].append(3)
+        message.content["metrics"]["values"][0] = 9.0
+        del message.content["metrics"]["n"]
+        context.state["left"] = ConfigRecord({"over": True})
+        raise ValueError("and then it fails")
+
+    grid = InlineGrid(clients=1, apps=ClientApps(one=meddle))
+    (reply,) = grid.send_and_receive([grid.create_message(content, "train", 2, "1")])
+    assert reply.error.reason == "ValueError: and then it fails"
+    assert content == kept
+    assert len(grid._contexts[2].state) == 0, "what a client that failed had begun to keep is forgotten"
