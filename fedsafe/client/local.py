@@ -15,8 +15,8 @@ class LocalParameters:
     """Which parameters of a model are each client's own: they are trained there, and never leave.
 
     Guarantees:
-        What :meth:`released` gives is zero at every local parameter, whatever was trained. The local gradient is
-        part of what is clipped and noised, so a record-level claim holds for the shared part and the local one together.
+        What :meth:`released` gives is zero at every local parameter, whatever was trained. The local gradient is part
+        of what is clipped and noised, so a record-level claim holds for both parts together.
 
     Args:
         layout: Of the whole model.

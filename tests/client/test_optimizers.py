@@ -64,7 +64,7 @@ def test_trainers_agree_and_no_packing_changes_a_bit(optimizer):
 
 
 def test_a_stack_may_hold_clients_with_settings_of_their_own():
-    """Each row with its own rate, clip, noise, optimiser and start is what it would be alone: whole runs can be stacked."""
+    """Each row with its own settings and start is what it would be alone, so that whole runs can be stacked."""
     build, training, parts, start = make_problem("tanh")
     rng = np.random.default_rng(2)
     ways = [

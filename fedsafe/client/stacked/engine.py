@@ -76,7 +76,7 @@ def plain_sum(model: StackedModel, objective: Objective, batch: Batch, mask: Ten
     dirty = ~torch.isfinite(sums).all(1) | ~torch.isfinite(torch.where(mask, losses, 0.0)).all(1)
     if dirty.any():
         again, _ = _clipped(model, losses, list(parts_of(calls, mask.shape[1])), mask, torch.inf)
-        sums[dirty] = again[dirty]
+        sums.copy_(torch.where(dirty.unsqueeze(1), again, sums))
     return sums
 
 

@@ -56,9 +56,8 @@ class StackedModel:
             rows, columns = parameters.shape
             self._read = aligned_rows(rows, columns, precision, parameters.device)
         self.taps = Taps()
-        template = copy.deepcopy(module).to(parameters.device)
-        # Of frozen parameters and buffers; what is trained is read from the stack.
-        template = template.to(self._read.dtype) if self._read is not parameters else template
+        other = None if self._read is parameters else precision
+        template = _moved(copy.deepcopy(module), parameters.device, other)
         self.module, self._exposed = swap(template, self._read, self.taps, channels_last, exposed)
         self.module.train()
 
@@ -145,6 +144,22 @@ class StackedModel:
             yield
         finally:
             self.taps.open = True
+
+
+def _moved(module: nn.Module, device: torch.device, precision: torch.dtype | None) -> nn.Module:
+    """The module with its tensors on a device and in a precision, if one is given; what is tied stays tied."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to(device, precision if tensor.is_floating_point() else None)
+
+    own = list(module.parameters())
+    made = {id(p): nn.Parameter(moved(p.detach()), requires_grad=p.requires_grad) for p in own}
+    for layer in module.modules():
+        for name, parameter in layer._parameters.items():
+            layer._parameters[name] = None if parameter is None else made[id(parameter)]
+        for name, buffer in layer._buffers.items():
+            layer._buffers[name] = None if buffer is None else moved(buffer)
+    return module
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ class Arranged:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
         written = self._inner.written_out()
         ordered = self._order([part.flatten(0, 1) for part in written])
-        return tuple(part.unflatten(0, written[0].shape[:2]) for part in ordered)
+        return tuple(torch.unflatten(part, 0, written[0].shape[:2]) for part in ordered)
 
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
@@ -59,7 +59,8 @@ class Grouped:
     @property
     def squares(self) -> Tensor:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
-        return self._inner.squares.unflatten(0, (-1, self._groups)).sum(1)
+        squares: Tensor = torch.unflatten(self._inner.squares, 0, (-1, self._groups)).sum(1)
+        return squares
 
     @property
     def slack(self) -> Tensor | float:
@@ -73,18 +74,21 @@ class Grouped:
 
     def _over_groups(self, lengths: Tensor | float) -> Tensor | float:
         # Lengths of orthogonal parts: their sum is no shorter than the whole.
-        return lengths.unflatten(0, (-1, self._groups)).sum(1) if isinstance(lengths, Tensor) else lengths
+        if not isinstance(lengths, Tensor):
+            return lengths
+        whole: Tensor = torch.unflatten(lengths, 0, (-1, self._groups)).sum(1)
+        return whole
 
     def written_out(self) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
-        parts = [part.unflatten(0, (-1, self._groups)) for part in self._inner.written_out()]
+        parts = [torch.unflatten(part, 0, (-1, self._groups)) for part in self._inner.written_out()]
         return tuple(part.movedim(1, 2).flatten(2, 3) for part in parts)
 
     def summed(self, factors: Tensor, keep: Tensor, clean: bool) -> tuple[Tensor, ...]:
         """See :class:`~fedsafe.client.stacked.layers.base.Contribution`."""
         of_groups = [part.repeat_interleave(self._groups, 0) for part in (factors, keep)]
         sums = self._inner.summed(of_groups[0], of_groups[1], clean)
-        return tuple(part.unflatten(0, (-1, self._groups)).flatten(1, 2) for part in sums)
+        return tuple(torch.unflatten(part, 0, (-1, self._groups)).flatten(1, 2) for part in sums)
 
 
 class Several:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from fedsafe.client.stacked.alignment import aligned_copy
@@ -71,7 +72,7 @@ class StackedConv(StackedLayer):
         clients, groups = self.slots.clients, self._groups
         x = padded(x, self._before, self._after, self._mode)
         inputs: Tensor = Patches.apply(x, self._window, clients, groups)  # type: ignore[no-untyped-call]
-        by_group = self._kernel.unflatten(1, (groups, -1)).movedim(3, -1)
+        by_group = torch.unflatten(self._kernel, 1, (groups, -1)).movedim(3, -1)
         weight = aligned_copy(by_group.flatten(0, 1)).flatten(2)
         bias = None if self._bias is None else self._bias.reshape(clients * groups, 1, -1)
         output = product(inputs, weight, bias)
@@ -79,7 +80,7 @@ class StackedConv(StackedLayer):
             output = self.slots.tap(self, inputs, output)
         else:
             output = self.slots.tap(self, inputs, output.view(clients, -1, output.shape[2]))
-            output = output.unflatten(1, (groups, -1)).transpose(1, 2).flatten(2)
+            output = torch.unflatten(output, 1, (groups, -1)).transpose(1, 2).flatten(2)
         places = self._window.places(x.shape[2:])
         return output.reshape(len(x), *places, -1).movedim(-1, 1)
 
@@ -121,9 +122,9 @@ class StackedConv(StackedLayer):
         edges, groups = self._convolution.padding, self._groups
         images = padded(call.inputs, edges, edges)
         patches = self._window.patches(images, self._window.places(images.shape[2:]), 1, groups)
-        rows = call.gradients[0].unflatten(1, (groups, -1)).transpose(0, 1)
+        rows = torch.unflatten(call.gradients[0], 1, (groups, -1)).transpose(0, 1)
         return Call(patches, rows)
 
     def _arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         weight, *bias = summed
-        return (weight.unflatten(2, (*self._window.size, -1)).movedim(-1, 2), *bias)
+        return (torch.unflatten(weight, 2, (*self._window.size, -1)).movedim(-1, 2), *bias)

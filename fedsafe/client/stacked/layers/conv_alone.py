@@ -53,15 +53,16 @@ class Convolution:
             One whose sums are those of the kernel ``(1, outputs, channels, *size)``, then of the bias
             ``(1, outputs)`` if there is one.
         """
-        total, way = None, None
+        written: list[Tensor] = []
         for call in calls:
             channels, lengths = call.inputs.shape[1] // self.groups, tuple(call.inputs.shape[2:])
             shape = (self.padding, lengths, channels, self.groups)
             way = way_to_write(self.window, *shape, bias, len(calls) > 1)
             by_output = call.gradients.view(len(call.inputs), -1, call.gradients.shape[2])
-            own = way.gradients(call.inputs, by_output)
-            total = own if total is None else total.add_(own)
-        return Arranged(Instantiated(total.unsqueeze(0)), way.arranged)
+            written.append(way.gradients(call.inputs, by_output))
+        for part in written[1:]:
+            written[0].add_(part)
+        return Arranged(Instantiated(written[0].unsqueeze(0)), way.arranged)
 
     def summed_only(self, kernel: Tensor, calls: Sequence[Call], bias: bool) -> Contribution:
         """As :meth:`written_out`, by the library and without norms.

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from fedsafe.client.stacked.alignment import aligned_copy
@@ -57,7 +58,11 @@ class StackedConvTranspose(StackedLayer):
         lengths = [n + more for n, more in zip(smallest, self._beyond, strict=True)]
         if output_size is not None:
             lengths[self._raised :] = self._wanted(output_size, smallest[self._raised :])
-        rows = images.unflatten(0, (clients, -1)).unflatten(2, (groups, -1)).transpose(1, 2).movedim(3, -1)
+        rows = (
+            torch.unflatten(torch.unflatten(images, 0, (clients, -1)), 2, (groups, -1))
+            .transpose(1, 2)
+            .movedim(3, -1)
+        )
         inputs = rows.reshape(clients * groups, -1, rows.shape[-1])
         by_group = self._kernel.movedim(3, -1).movedim(2, -1).flatten(0, 1)
         weight = aligned_copy(by_group).flatten(1, -2)
@@ -104,5 +109,5 @@ class StackedConvTranspose(StackedLayer):
     def _arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         size, groups = self._window.size, self._groups
         # (rows, groups * size * outputs, inputs)
-        by_group = summed[0].unflatten(1, (groups, math.prod(size), -1))
-        return (by_group.permute(0, 1, 4, 3, 2).unflatten(4, size),)
+        by_group = torch.unflatten(summed[0], 1, (groups, math.prod(size), -1))
+        return (torch.unflatten(by_group.permute(0, 1, 4, 3, 2), 4, size),)

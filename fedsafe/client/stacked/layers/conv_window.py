@@ -59,7 +59,7 @@ class Window:
     def write_patches(self, images: Tensor, places: Sequence[int], groups: int, out: Tensor) -> None:
         """The patches of single examples, to ``out`` (n * groups, places, kernel * channels)."""
         view = self._view(images, places, len(images), groups)
-        out.unflatten(0, (-1, groups)).unflatten(2, (1, *places)).unflatten(-1, (*self.size, -1)).copy_(view)
+        out.view(view.shape).copy_(view)
 
     def _view(self, images: Tensor, places: Sequence[int], stacked: int, groups: int) -> Tensor:
         rows = images.movedim(1, -1).contiguous()

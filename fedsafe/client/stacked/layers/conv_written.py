@@ -86,7 +86,7 @@ class ByPatch:
         if self.bias:
             buffer[:, :, width] = 1.0
         if groups > 1:
-            by_output = by_output.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+            by_output = torch.unflatten(by_output, 2, (groups, -1)).transpose(1, 2).flatten(0, 1)
         rows = by_output.transpose(1, 2)
         written = images.new_empty(count, groups, rows.shape[1], width + self.bias)
         by_group = written.flatten(0, 1)
@@ -101,7 +101,7 @@ class ByPatch:
     def arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See :class:`Written`."""
         rows = summed[0].flatten(1, 2)
-        kernel = rows[:, :, : self._width].unflatten(2, (*self.window.size, -1)).movedim(-1, 2)
+        kernel = torch.unflatten(rows[:, :, : self._width], 2, (*self.window.size, -1)).movedim(-1, 2)
         return (kernel, rows[:, :, self._width]) if self.bias else (kernel,)
 
 
@@ -197,7 +197,7 @@ class ByPlace:
     def arranged(self, summed: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """See :class:`Written`."""
         width = math.prod(self._runs[0][:-1])
-        kernel = summed[0][:, :width].transpose(1, 2).unflatten(2, (-1, *self.window.size))
+        kernel = torch.unflatten(summed[0][:, :width].transpose(1, 2), 2, (-1, *self.window.size))
         return (kernel, summed[0][:, width]) if self.bias else (kernel,)
 
 
