@@ -5,6 +5,7 @@ Guarantees:
     empty cohort and an empty batch included.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,7 @@ def poisson_batches_of(streams: Sequence[Stream], records: int, rate: float, ste
     return bernoulli_rows(streams, rate, (steps, records))
 
 
+@functools.lru_cache(maxsize=4096)
 def batch_capacity(records: int, rate: float, largest: int) -> int:
     """How many rows to allot to a client's batches: the padding that makes stacking possible.
 
