@@ -356,6 +356,26 @@ class ThereAndBack(nn.Module):
         return self.head(self.point(torch.tanh(self.wide(x))).mean((2, 3)))
 
 
+class SharedAttention(nn.Module):
+    """Two attention layers with one packed projection, whose bias one of them does not train; a GRU frozen in part."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(7, 8)
+        self.one, self.two = (nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2))
+        self.two.in_proj_weight = self.one.in_proj_weight
+        self.one.in_proj_bias.requires_grad_(False)
+        self.reader = nn.GRU(8, 8, batch_first=True)
+        self.reader.weight_ih_l0.requires_grad_(False)
+        self.reader.bias_hh_l0.requires_grad_(False)
+        self.head = nn.Linear(8, 7)
+
+    def forward(self, x):
+        h = self.tokens(x)
+        h = h + self.one(h, h, h, need_weights=False)[0]
+        return self.head(self.reader(h + self.two(h, h.flip(1), h, need_weights=False)[0])[0])
+
+
 @dataclass(frozen=True)
 class Case:
     """A model and what it is for."""
@@ -469,6 +489,7 @@ CASES = {
     "transformer": Case(lambda: Transformer(norm_first=False), _tokens()),
     "encoder and decoder": Case(lambda: Transformer(norm_first=True, decodes=True), _tokens()),
     "own transformer": Case(OwnTransformer, _tokens()),
+    "shared attention": Case(SharedAttention, _tokens()),
     "tied language model": Case(TiedLanguageModel, _tokens()),
     "tied with positions": Case(lambda: TiedLanguageModel(positions=True), _tokens()),
     "reads its embedding": Case(ReadsItsEmbedding, _tokens()),
@@ -517,6 +538,7 @@ NOT_FOR_OPACUS = (
     "attention twice",
     "transformer",
     "encoder and decoder",
+    "shared attention",
     "tied language model",
     "tied with positions",
     "reads its embedding",
