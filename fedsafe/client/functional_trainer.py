@@ -1,6 +1,7 @@
 """Per-example gradients by ``vmap(grad)``: for models that do not stack, but whose code is functional."""
 
 import copy
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,10 @@ class FunctionalTrainer(OneByOneTrainer):
             return value, value
 
         each = torch.func.vmap(torch.func.grad(loss, has_aux=True), in_dims=(None, 0), randomness="different")
-        gradients, losses = each(named, chosen(self.data, rows))
+        with warnings.catch_warnings():
+            # Recurrent and attention layers have no rule under `vmap`: examples are taken one by one.
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            gradients, losses = each(named, chosen(self.data, rows))
         flat = [gradients[f"module.{name}"].flatten(1) for name in self.layout.names]
         return torch.cat(flat, 1).detach(), losses.detach()
 
