@@ -95,13 +95,13 @@ class Window:
         parts = patches.reshape(stacked, groups, count // stacked, *places, *self.size, channels // groups)
         images = patches.new_zeros(stacked, count // stacked, *lengths, groups, channels // groups)
         by_group = images.movedim(-2, 1)
-        whole = (slice(None),) * 3
-        for offset in itertools.product(*[range(size) for size in self.size]):
+        by_offset = parts.flatten(3 + len(places), -2)
+        for number, offset in enumerate(itertools.product(*[range(size) for size in self.size])):
             seen = [
                 slice(o * d, o * d + s * (p - 1) + 1, s)
                 for o, d, s, p in zip(offset, self.dilation, self.stride, places, strict=True)
             ]
-            by_group[(*whole, *seen)].add_(parts[(*whole, *[slice(None)] * len(places), *offset)])
+            by_group[(slice(None), slice(None), slice(None), *seen)].add_(by_offset.select(-2, number))
         return images.view(count, *lengths, channels).movedim(-1, 1)
 
 
