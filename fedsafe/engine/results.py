@@ -79,7 +79,7 @@ def results_of_strategies() -> Iterator[Results]:
         results.histories.append(history)
         return history
 
-    start_grid = server_app.start_grid
+    start_grid = vars(server_app)["start_grid"]
     with ExitStack() as stack:
 
         def replace(owner: Any, name: str, by: Callable[..., Any]) -> None:
@@ -93,11 +93,10 @@ def results_of_strategies() -> Iterator[Results]:
         yield results
 
 
-def _kinds(kind: type) -> list[type]:
-    found = {kind: None}
-    for child in kind.__subclasses__():
-        found |= dict.fromkeys(_kinds(child))
-    return list(found)
+def _kinds(kind: Any) -> list[Any]:
+    """The class and its subclasses, each once."""
+    children = [grandchild for child in kind.__subclasses__() for grandchild in _kinds(child)]
+    return list(dict.fromkeys([kind, *children]))
 
 
 def _plain(rounds: Mapping[int, Any]) -> Rounds:

@@ -1,5 +1,6 @@
 """Runs any unmodified Flower app on our grids."""
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -82,6 +83,9 @@ def simulate(
             state=RecordDict(),
             run_config=dict(app.run_config),
         )
+        # What is loaded stays: the garbage collector need not walk through it in the middle of a round.
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         began = time.perf_counter()
         with results_of_strategies() as results:
             try:
