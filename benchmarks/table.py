@@ -9,7 +9,8 @@ from comparing import HERE, Comparison, from_json
 
 README = HERE / "README.md"
 BEGIN, END = "<!-- what follows is written by benchmarks/table.py -->\n", "<!-- until here -->\n"
-_HEAD = "| work | against | FedSafe | peer | times faster (spread) | at least | |\n|---|---|---|---|---|---|---|\n"
+_COLUMNS = ("work", "against", "FedSafe", "peer", "times faster (spread)", "at least", "", "notes")
+_HEAD = f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
 
 
 def table(results: dict[str, Any], name: str) -> str:
@@ -38,6 +39,7 @@ def _row(comparison: Comparison) -> str:
         faster,
         "; ".join([*asked, *map(str, comparison.limits)]),
         "met" if comparison.met else "**FELL SHORT**",
+        comparison.notes,
     ]
     return f"| {' | '.join(cells)} |\n"
 
