@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ import ray
 from fedsafe.engine.devices import Device, gpus_here, require_device
 from fedsafe.engine.interrupts import interrupts_kept
 from fedsafe.errors import ConfigError, EngineError
+
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ def start_ray(workers: int, address: str | None = None) -> bool:
         Whether the connection was made here, and is the caller's to end.
 
     Raises:
+        ConfigError: The address is none.
         EngineError: Nothing answers at the address, or there are fewer processors than workers, so that some would wait
             for ever.
     """
@@ -47,6 +51,8 @@ def start_ray(workers: int, address: str | None = None) -> bool:
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is not None:
+        _require_answer(address)
     options: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
         with interrupts_kept():
@@ -58,11 +64,7 @@ def start_ray(workers: int, address: str | None = None) -> bool:
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
             raise
-        reason = " ".join(str(error).split())
-        raise EngineError(
-            f"engine.address = {address!r}: no Ray cluster can be joined there ({reason[:160]}); start one with "
-            "`ray start --head`, or leave the address out"
-        ) from error
+        raise _not_joined(address, error) from error
     if address is not None:
         try:
             _require_processors(workers, f"the cluster at {address}", "add nodes to it")
@@ -70,6 +72,27 @@ def start_ray(workers: int, address: str | None = None) -> bool:
             ray.shutdown()
             raise
     return True
+
+
+def _require_answer(address: str) -> None:
+    """Somebody must listen there: Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ConfigError(f"engine.address = {address!r}: give 'host:port' of the cluster's head, or 'auto'")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _not_joined(address, error) from error
+
+
+def _not_joined(address: str, error: Exception) -> EngineError:
+    reason = " ".join(str(error).split())
+    return EngineError(
+        f"engine.address = {address!r}: no Ray cluster can be joined there ({reason[:160]}); start one with "
+        "`ray start --head`, or leave the address out"
+    )
 
 
 def _require_processors(workers: int, where: str, remedy: str) -> None:

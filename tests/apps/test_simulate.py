@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsafe.engine import Availability, AvailabilityGrid
 from fedsafe.engine.flower_app import find_app
 from fedsafe.engine.simulation import simulate
 from fedsafe.errors import ConfigError
@@ -155,3 +156,15 @@ def test_a_client_app_that_always_fails_does_not_stop_the_run(fedsafe, project):
     assert command.code == 0, command.err
     found = json.loads(command.out)
     assert (found["replies"], found["errors"], found["train"]) == (12, 12, {})
+
+
+def test_a_grid_may_be_put_around_ours():
+    """Such as one whose clients are not always there: half of what is sent is not answered, and FedAvg goes on."""
+    app = find_app(str(APPS / "custom_strategy"))
+    there = Availability(clients=40, seed=1, dropout=0.5)
+    done = simulate(
+        app, nodes=40, workers=1, engine="inline", wrap=lambda grid: AvailabilityGrid(grid, there)
+    )
+    assert 30 < done.tally.messages < 90, "of 3 rounds of 40"
+    assert done.tally.replies == done.tally.messages
+    assert done.rounds == 3

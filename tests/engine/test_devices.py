@@ -1,5 +1,7 @@
 """A device or a cluster that is not there is one clear line, before anything is started."""
 
+import socket
+
 import pytest
 import torch
 
@@ -45,19 +47,44 @@ def test_what_cannot_be_had_is_one_line(monkeypatch, gpus, device, share, said):
     assert "\n" not in str(caught.value)
 
 
-def test_an_address_where_no_cluster_is_is_one_line(monkeypatch):
+@pytest.fixture
+def refused():
+    """An address of this machine where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen: nobody else can, either
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_an_address_where_nobody_listens_is_one_line_at_once(fedsafe, tiny_toml, tmp_path, refused):
+    command = fedsafe("run", tiny_toml(engine__name="ray"), "--ray-address", refused, "--out", "run")
+    assert command.code == 1
+    assert command.err.startswith(
+        f"fedsafe: engine.address = '{refused}': no Ray cluster can be joined there ("
+    )
+    assert command.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_address_where_something_else_listens_is_one_line(monkeypatch):
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
 
     def refuse(**options):
-        assert options["address"] == "10.0.0.1:6379"
-        raise ConnectionError("Ray is trying to start\nat 10.0.0.1:6379, but cannot")
+        raise ConnectionError("Ray is trying to start\nat this address, but cannot")
 
     monkeypatch.setattr(cluster.ray, "init", refuse)
-    with pytest.raises(
-        EngineError, match=r"engine.address = '10.0.0.1:6379': no Ray cluster can be joined"
-    ) as caught:
-        start_ray(2, "10.0.0.1:6379")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(
+            EngineError, match=r"no Ray cluster can be joined there \(Ray is trying"
+        ) as caught:
+            start_ray(2, address)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_address_is_one_line(monkeypatch):
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    with pytest.raises(ConfigError, match=r"engine.address = 'headnode': give 'host:port'"):
+        start_ray(2, "headnode")
 
 
 def test_the_environment_alone_never_joins_a_cluster(monkeypatch):
