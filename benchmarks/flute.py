@@ -75,7 +75,7 @@ def ours(folder: Path) -> dict[str, Any]:
         "client": {"optimizer": {"lr": LEARNING_RATE}, "steps": STEPS, "rate": 1.0 / STEPS},
         "server": {"optimizer": {"lr": 1.0, "momentum": 0.0}},
         "privacy": {"record": off, "client": off},
-        "assess": {"every": ROUNDS},
+        "assess": {"every": ROUNDS, "assessors": ["performance"]},
         "engine": {"name": "ray", "workers": WORKERS},
     }
     return seconds_of(config, data=(x, y), about=about)

@@ -26,7 +26,7 @@ _MEASURED = 1000
 
 
 def config(work: Work, *, clients: int, cohort: int, rounds: int, private: bool) -> dict[str, Any]:
-    """Both levels of privacy at their defaults, or none; assessed once, after the last round."""
+    """Both levels of privacy at their defaults, or none; only the last model's performance is assessed."""
     privacy = {} if private else {unit: {"epsilon": float("inf")} for unit in ("record", "client")}
     return {
         "rounds": rounds,
@@ -37,7 +37,7 @@ def config(work: Work, *, clients: int, cohort: int, rounds: int, private: bool)
         },
         "client": {"optimizer": {"lr": work.lr}, "steps": work.steps, "rate": 1.0 / work.steps},
         "privacy": privacy,
-        "assess": {"every": rounds},
+        "assess": {"every": rounds, "assessors": ["performance"]},
         "engine": {"name": "ray", "workers": WORKERS},
     }
 
