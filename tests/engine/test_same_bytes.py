@@ -83,6 +83,15 @@ def test_ray_gives_the_bytes_of_inline_for_any_workers_and_chunks(ray_of_two, fe
             folder = tmp_path / str(chunk)
             folder.mkdir()
             assert final(federation, grid, folder) == expected
+        if workers == 2:
+            # As if one worker had been three times slower, in rounds long enough to be cut into many chunks.
+            for worker, seconds in enumerate((9e3, 3e3)):
+                grid._pace.add("train", worker, 1.0, seconds)
+            grid.chunk = None
+            assert grid._pace.shares("train") == pytest.approx([0.25, 0.75], abs=0.01)
+            folder = tmp_path / "uneven"
+            folder.mkdir()
+            assert final(federation, grid, folder) == expected
     finally:
         grid.close()
 
