@@ -24,7 +24,7 @@ from lines import ROOT, Lines
 RECORDS, FEATURES = 50, 8
 WORKERS, ROUNDS = 2, 3
 # Of which the first is left out of the times: kernels and caches are warm after it.
-TIMED_ROUNDS = 6
+TIMED_ROUNDS = 11
 MEMORY_LIMIT = 4e9
 _EVERY = 0.2  # seconds between two looks at the memory
 
