@@ -202,7 +202,7 @@ def matrix_product(
 def written_products(
     inputs: Tensor, gradients: Tensor, clients: int, batch: int, biases: int
 ) -> tuple[Tensor, ...]:
-    """``(clients, batch, outputs, inputs)`` gradients by the weight, then ``(clients, batch, outputs)`` by the biases."""
+    """``(clients, batch, outputs, inputs)`` gradients by the weight, then by each bias without ``inputs``."""
     a, g = (part.reshape(clients * batch, -1, part.shape[2]) for part in (inputs, gradients))
     weight = torch.bmm(g.transpose(1, 2), a).view(clients, batch, g.shape[2], a.shape[2])
     bias = [bias_gradients(g).reshape(clients, batch, -1)] * biases

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fedsafe.client.stacked.alignment import aligned_matrices
+from fedsafe.client.stacked.alignment import ALIGNMENT, aligned_matrices
 from fedsafe.client.stacked.layers.conv_window import Window, padded
 
 # Values of patches that are multiplied at once.
@@ -78,17 +78,20 @@ class ByPatch:
         return math.prod(self._places)
 
     def gradients(self, images: Tensor, by_output: Tensor) -> Tensor:
-        """``(n, groups, outputs, size * channels + bias)``."""
+        """``(n, groups, outputs, size * channels + bias and zeros)``: whole rows of the buffer multiply faster."""
         count, groups, width = len(images), self.groups, self._width
         images = padded(images, self.padding, self.padding)
         most = max(1, _PATCH_VALUES // (self._positions * width * groups))
-        buffer = aligned_matrices(min(most, count) * groups, self._positions, width + self.bias, images)
+        whole = ALIGNMENT * math.ceil((width + self.bias) / ALIGNMENT)
+        buffer = images.new_empty(min(most, count) * groups, self._positions, whole)
+        if width < whole:
+            buffer[:, :, width:] = 0.0
         if self.bias:
             buffer[:, :, width] = 1.0
         if groups > 1:
             by_output = torch.unflatten(by_output, 2, (groups, -1)).transpose(1, 2).flatten(0, 1)
         rows = by_output.transpose(1, 2)
-        written = images.new_empty(count, groups, rows.shape[1], width + self.bias)
+        written = images.new_empty(count, groups, rows.shape[1], whole)
         by_group = written.flatten(0, 1)
         for first in range(0, count, most):
             some = images[first : first + most]
