@@ -82,13 +82,13 @@ class Convolution:
     def _summed(self, kernel: Tensor, call: Call, bias: bool, factors: Tensor) -> list[Tensor]:
         inputs, gradients = call.inputs, call.gradients.view(len(call.inputs), -1, call.gradients.shape[2])
         used = factors != 0.0
+        if not bool(used.any()):
+            return [torch.zeros_like(kernel), *[kernel.new_zeros(len(kernel))] * bias]
         if not bool(used.all()):
             inputs, gradients, factors = inputs[used], gradients[used], factors[used]
         if not bool((factors == 1.0).all()):
             gradients = gradients * factors.view(-1, 1, 1)
         images = gradients.view(len(inputs), *self.places(inputs), -1).movedim(-1, 1)
-        if not len(images):
-            return [torch.zeros_like(kernel), *[kernel.new_zeros(len(kernel))] * bias]
         _, by_kernel, by_bias = torch.ops.aten.convolution_backward(
             images, innermost(inputs), innermost(kernel), [len(kernel)], *self.settings, (False, True, bias)
         )
