@@ -5,6 +5,7 @@
 Writes ``results/engine.json`` and ``results/bench.json``, and the table of ``README.md``. About half an hour.
 """
 
+import json
 import re
 import sys
 import tempfile
@@ -14,11 +15,20 @@ import scale
 from accept_breadth import pytest
 from bench import SCRIPTS, compare_all, versions
 from comparing import REPEATS
-from lines import ROOT, Lines
+from lines import ROOT, Lines, shown, train
 from table import write_table
 
 PROFILE = ROOT / "docs" / "profiles" / "cnn.md"
 ARCHITECTURES = 200
+EXPERIMENT, ROUNDS = "experiments/adult.toml", 4
+SHORT = ("--reproducible", "--set", f"rounds={ROUNDS}", "--set", f"assess.every={ROUNDS}")
+WAYS = (
+    ("engine.name=inline",),
+    ("engine.workers=1",),
+    ("engine.workers=2",),
+    ("engine.workers=4",),
+    ("engine.workers=2", "engine.chunk=7"),
+)
 SAME_BYTES = ("tests/engine/test_same_bytes.py", "tests/client/test_trainer_contract.py")
 
 
@@ -35,10 +45,27 @@ def passing(lines: Lines, line: str, *arguments: str, least: int) -> None:
     )
 
 
+def same_run(lines: Lines) -> None:
+    """One run in each way, from one key: the models of all rounds are compared by their digests."""
+    found = {}
+    for number, options in enumerate(WAYS):
+        out = lines.folder / f"way-{number}"
+        train(EXPERIMENT, out, *SHORT, *(part for option in options for part in ("--set", option)))
+        rounds = map(json.loads, (out / "record.jsonl").read_text().splitlines())
+        found[", ".join(options)] = [line["parameters_sha256"] for line in rounds if line["kind"] == "round"]
+    first = next(iter(found.values()))
+    lines.add(
+        "a run's models are the same to the bit for 1, 2 and 4 workers, every chunk, and without Ray",
+        shown("run", EXPERIMENT, *SHORT, "--set", "engine..."),
+        f"{len(first)} rounds in {len(found)} ways ({'; '.join(found)}): {len(set(map(tuple, found.values())))} result",
+        met=len(first) == ROUNDS and all(digests == first for digests in found.values()),
+    )
+
+
 def same_bytes(lines: Lines) -> None:
     passing(
         lines,
-        "a run's bytes do not depend on chunks, workers (1, 2, 4), grid or order of arrival",
+        "a client's bytes do not depend on its neighbours, chunks, grid or the order of arrival",
         *SAME_BYTES,
         least=10,
     )
@@ -57,7 +84,7 @@ def cluster(lines: Lines) -> None:
     passing(
         lines,
         "two nodes; a worker or a node killed in a round: the same bytes, nothing counted twice",
-        "tests/engine/test_cluster.py",
+        "tests/engine/test_lost_workers.py",
         least=3,
     )
 
@@ -88,7 +115,7 @@ def main() -> int:
         lines, numbers = Lines(Path(name)), {}
         found = compare_all(lines, SCRIPTS, REPEATS)
         compared = list(lines.rows)
-        for check in (same_bytes, random_architectures, cluster, flower_apps, profile):
+        for check in (same_run, same_bytes, random_architectures, cluster, flower_apps, profile):
             with lines.section(check.__name__.replace("_", " "), "python benchmarks/accept_engine.py"):
                 check(lines)
         with lines.section("scale", "python benchmarks/scale.py"):
