@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,10 @@ from fedsafe.client.trainer import LocalTraining
 class FunctionalTrainer(OneByOneTrainer):
     """The :class:`~fedsafe.client.trainer.Trainer` for any module that ``torch.func`` can differentiate.
 
-    Arguments as for :class:`~fedsafe.client.one_by_one.OneByOneTrainer`.
+    Arguments as for :class:`~fedsafe.client.one_by_one.OneByOneTrainer`, and:
+
+    Args:
+        strict: Whether an operation that torch can only run example by example is an error: Opacus may be faster.
     """
 
     name = "vmap"
@@ -28,8 +32,10 @@ class FunctionalTrainer(OneByOneTrainer):
         training: LocalTraining,
         *,
         device: torch.device | str = "cpu",
+        strict: bool = False,
     ) -> None:
         super().__init__(module, objective, data, training, device=device)
+        self._on_drop: Literal["error", "ignore"] = "error" if strict else "ignore"
         self._whole = _Loss(copy.deepcopy(module).to(self.device).train(), objective)
         self._frozen = {
             name: tensor.detach()
@@ -50,8 +56,7 @@ class FunctionalTrainer(OneByOneTrainer):
 
         each = torch.func.vmap(torch.func.grad(loss, has_aux=True), in_dims=(None, 0), randomness="different")
         with warnings.catch_warnings():
-            # Recurrent and attention layers have no rule under `vmap`: examples are taken one by one.
-            warnings.filterwarnings("ignore", message="There is a performance drop")
+            warnings.filterwarnings(self._on_drop, message="There is a performance drop")
             gradients, losses = each(named, chosen(self.data, rows))
         flat = [gradients[f"module.{name}"].flatten(1) for name in self.layout.names]
         return torch.cat(flat, 1).detach(), losses.detach()

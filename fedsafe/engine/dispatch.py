@@ -5,7 +5,7 @@ One thread owns all of it. Other threads hand it work and wait on a condition, s
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -154,20 +154,27 @@ class Dispatcher:
         """Take over chunks and return at once."""
         self._events.put(lambda: self._take(sending, chunks))
 
-    def wait(self, sending: Sending, timeout: float | None) -> list[Message]:
-        """Replies that arrive in time; later ones are dropped.
+    def arriving(self, sending: Sending, timeout: float | None) -> Iterator[Message]:
+        """Replies that arrive in time, as they do; later ones are dropped. Nothing is kept of what was taken.
 
         Raises:
             EngineError: The chunk failed, or its workers did.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: sending.error or self._broken or not sending.left, timeout)
-            error = sending.error or self._broken
-            if error is not None:
-                raise EngineError(str(error)) from error
-            replies = sending.replies or []
-            sending.replies = []
-            return replies
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._changed:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                self._changed.wait_for(
+                    lambda: sending.error or self._broken or sending.replies or not sending.left, left
+                )
+                error = sending.error or self._broken
+                if error is not None:
+                    raise EngineError(str(error)) from error
+                replies, sending.replies = sending.replies or [], []
+                over = not sending.left or not replies
+            yield from replies
+            if over:
+                return
 
     def pull(self, numbers: Sequence[str], sendings: Sequence[Sending]) -> list[Message]:
         """Replies to these messages that have arrived and were not pulled before."""
@@ -295,6 +302,7 @@ class Dispatcher:
         with self._changed:
             if sending.replies is not None:
                 sending.replies.extend(replies)
+                self._changed.notify_all()
             else:
                 self._pulled |= {reply.metadata.reply_to_message_id: reply for reply in replies}
 

@@ -9,7 +9,7 @@ import copy
 import itertools
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,8 +158,8 @@ class LocalGrid(Grid):
         self.tally = Tally()
 
     @abstractmethod
-    def exchange(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
-        """Deliver messages and return the replies that arrived in time."""
+    def exchange(self, messages: Sequence[Message], timeout: float | None) -> Iterable[Message]:
+        """Deliver messages and give the replies that arrive in time."""
 
     @abstractmethod
     def push(self, messages: Sequence[Message]) -> None:
@@ -200,7 +200,7 @@ class LocalGrid(Grid):
     ) -> Iterable[Message]:
         """Deliver messages and wait for the replies."""
         sent = self._number(messages)
-        return self._count(self.exchange(sent, timeout)) if sent else []
+        return self._counted(self.exchange(sent, timeout)) if sent else []
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Deliver messages; each reply can be pulled when it is there."""
@@ -211,12 +211,20 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies to these messages that have arrived and were not pulled before."""
-        return self._count(self.pull(list(message_ids)))
+        return self._counted(self.pull(list(message_ids)))
 
-    def _count(self, replies: list[Message]) -> list[Message]:
+    def _counted(self, replies: Iterable[Message]) -> Iterable[Message]:
+        if not isinstance(replies, list):
+            return self._counted_as_they_arrive(replies)
         self.tally.replies += len(replies)
         self.tally.errors += sum(reply.has_error() for reply in replies)
         return replies
+
+    def _counted_as_they_arrive(self, replies: Iterable[Message]) -> Iterator[Message]:
+        for reply in replies:
+            self.tally.replies += 1
+            self.tally.errors += reply.has_error()
+            yield reply
 
     def _number(self, messages: Iterable[Message]) -> list[Message]:
         """Give ids to those that have a node to go to; Flower's own grid, too, passes over the others."""
@@ -253,7 +261,7 @@ class InlineGrid(LocalGrid):
         replies: list[Message] = [reply for reply in late.values() if reply is not None]
         for start in range(0, len(alive), size):
             part = alive[start : start + size]
-            replies += deliver(self.apps, part, [self._context(message) for message in part])
+            replies += deliver(self.apps, part, [self.context(message) for message in part])
         return in_order(replies)
 
     def push(self, messages: Sequence[Message]) -> None:
@@ -265,7 +273,7 @@ class InlineGrid(LocalGrid):
         """Replies that wait."""
         return [self._waiting.pop(number) for number in numbers if number in self._waiting]
 
-    def _context(self, message: Message) -> Context:
+    def context(self, message: Message) -> Context:
         """The context of a message's node; what the app keeps in it is there in the next round."""
         node = message.metadata.dst_node_id
         if node not in self._contexts:

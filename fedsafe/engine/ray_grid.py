@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,13 +125,15 @@ class RayGrid(LocalGrid):
         """
         self._dispatcher.wait_until_ready()
 
-    def exchange(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
-        """One task for each chunk; replies in the order of the messages.
+    def exchange(self, messages: Sequence[Message], timeout: float | None) -> Iterable[Message]:
+        """One task for each chunk. Replies come in the order of the messages; of whole chunks, as they arrive.
 
         Raises:
             EngineError: A client's worker failed, or three workers were lost to one chunk.
         """
-        return in_order(self._dispatcher.wait(self._send(messages, pulled=False), timeout))
+        arriving = self._dispatcher.arriving(self._send(messages, pulled=False), timeout)
+        # A fold cannot tell in which order its clients were added. An app that sees every reply could.
+        return arriving if self._dispatcher.batched else in_order(arriving)
 
     def push(self, messages: Sequence[Message]) -> None:
         """Send, and return at once."""

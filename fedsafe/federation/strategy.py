@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +101,7 @@ class NoisyAverage(Strategy):
         self._head = ledger.head
         self._nodes: Sequence[int] = ()
         self._messages: list[Message] = []
-        self._replies: list[Reply] = []
+        self._answers = _Answers(())
 
     def summary(self) -> None:
         """Nothing is logged: the run record says everything."""
@@ -135,14 +135,15 @@ class NoisyAverage(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge the folds, add noise, step. An absent client counts as zero, an empty cohort still moves."""
-        self._replies, errors = _first_answers(self._messages, replies)
-        silent = self._present is not None and not self._replies and not errors
-        if self._messages and not silent and not sum(reply.clients for reply in self._replies):
-            first = errors[0] if errors else "nothing: no client replied"
-            raise EngineError(f"every client of round {server_round} failed; the first said: {first}")
+        self._answers = answers = _Answers(self._messages)
         fold = self.aggregator.zero(self.layout.total)
-        for reply in self._replies:
+        # As they arrive: what is kept of a reply is what the rule's fold keeps, and that may not depend on the order.
+        for reply in answers.first_of(replies):
             fold = self.aggregator.merge(fold, reply.fold)
+        silent = self._present is not None and not answers.replies and not answers.error
+        if self._messages and not silent and not answers.clients:
+            said = answers.error or "nothing: no client replied"
+            raise EngineError(f"every client of round {server_round} failed; the first said: {said}")
         update = self.aggregator.finish(fold, self._stream("client noise", server_round))
         require_update(self.aggregator, update, self.layout.total)
         self.aggregator.advance(fold)
@@ -180,10 +181,11 @@ class NoisyAverage(Strategy):
         evaluation = self.plan.evaluation
         if evaluation is None or not evaluation.due(server_round):
             return None
-        found, _ = _first_answers(self._messages, replies)
+        answers = _Answers(self._messages)
+        scores = merge_scores([reply.fold for reply in answers.first_of(replies)])
         score = mean_score(
-            merge_scores([reply.fold for reply in found]),
-            sum(reply.clients for reply in found),
+            scores,
+            answers.clients,
             self.plan.clients,
             evaluation,
             self._stream("evaluation client noise", server_round),
@@ -226,7 +228,8 @@ class NoisyAverage(Strategy):
             replies = grid.send_and_receive(messages=messages, timeout=timeout)
             updated, _ = self.aggregate_train(current, replies)
             arrays = result.arrays = updated if updated is not None else arrays
-            failures = len(self._messages) - sum(reply.clients for reply in self._replies)
+            failures = len(self._messages) - self._answers.clients
+            cpu_seconds = self._answers.cpu_seconds
             asked = self.configure_evaluate(current, arrays, ConfigRecord(), grid)
             answers = grid.send_and_receive(messages=asked, timeout=timeout) if asked else []
             scored = self.aggregate_evaluate(current, answers)
@@ -236,7 +239,7 @@ class NoisyAverage(Strategy):
                 optimizer_state=self.optimizer_state,
                 aggregator_state=self.aggregator.state() if self.aggregator.remembers else None,
                 head=self._head,
-                cpu_seconds=sum(reply.cpu_seconds for reply in self._replies),
+                cpu_seconds=cpu_seconds,
                 seconds=time.perf_counter() - started,
                 failures=failures,
                 evaluation=None if scored is None else float(scored["score"]),  # type: ignore[arg-type]
@@ -268,21 +271,31 @@ class NoisyAverage(Strategy):
         return Stream(self._key, identity)
 
 
-def _first_answers(sent: Sequence[Message], replies: Iterable[Message]) -> tuple[list[Reply], list[str]]:
-    """Replies to the messages of this phase, and what went wrong elsewhere.
+class _Answers:
+    """The replies to the messages of one phase, and what they come to.
 
     The grid numbers messages when it sends them. Each may be answered once: a second answer to one message would
     count its clients twice.
+
+    Args:
+        sent: The messages.
     """
-    unanswered = {message.metadata.message_id for message in sent}
-    found: list[Reply] = []
-    errors: list[str] = []
-    for message in replies:
-        reply = read_reply(message)
-        if reply is None:
-            errors.append(message.error.reason or "an error without a reason")
-        elif message.metadata.reply_to_message_id in unanswered:
-            unanswered.remove(message.metadata.reply_to_message_id)
-            found.append(reply)
-            errors += [reply.error] if reply.error else []
-    return found, errors
+
+    def __init__(self, sent: Sequence[Message]) -> None:
+        self._sent = sent
+        self.replies, self.clients, self.cpu_seconds, self.error = 0, 0, 0.0, ""
+
+    def first_of(self, replies: Iterable[Message]) -> Iterator[Reply]:
+        """The first reply to each message, one after the other."""
+        unanswered = {message.metadata.message_id for message in self._sent}
+        for message in replies:
+            reply = read_reply(message)
+            if reply is None:
+                self.error = self.error or message.error.reason or "an error without a reason"
+            elif message.metadata.reply_to_message_id in unanswered:
+                unanswered.remove(message.metadata.reply_to_message_id)
+                self.replies += 1
+                self.clients += reply.clients
+                self.cpu_seconds += reply.cpu_seconds
+                self.error = self.error or reply.error
+                yield reply

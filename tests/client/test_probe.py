@@ -201,25 +201,17 @@ class LastDimension(nn.Module):
         return self.mix(x.t().unsqueeze(0))[0].t()
 
 
-class ReadsWithAState(nn.Module):
-    """A recurrent layer and a parameter that the model's own code reads: neither way but the last knows both."""
+class Packs(nn.Module):
+    """Sequences of unequal length in one packed tensor, which only Opacus takes apart."""
 
     def __init__(self):
         super().__init__()
-        self.scale, self.lstm = Scale(), nn.LSTM(3, 4, batch_first=True)
-        self.head = nn.Linear(4, 2)
+        self.lstm, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
 
     def forward(self, x):
-        return self.head(self.lstm(self.scale(x).view(-1, 2, 3))[0][:, -1])
-
-
-class Scale(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.factor = nn.Parameter(torch.ones(6))
-
-    def forward(self, x):
-        return x * self.factor
+        lengths = torch.full((len(x),), 2)
+        packed = nn.utils.rnn.pack_padded_sequence(x.view(-1, 2, 3), lengths, batch_first=True)
+        return self.head(nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0][:, -1])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -238,7 +230,7 @@ def test_every_model_that_has_rules_is_stacked(name):
         (lambda: nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 2)), "stacked"),
         (SecondDimension, "stacked"),
         (lambda: LastDimension(), "vmap"),
-        (ReadsWithAState, "opacus"),
+        (Packs, "opacus"),
     ],
 )
 def test_the_trainer_follows_from_the_model(make, expected):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsafe.client.trainer import ClientJob, LocalTraining
-from fedsafe.privacy.sampling import batch_capacity
+from fedsafe.privacy.sampling import batch_capacity, poisson_batches_of
 
 # Elementwise kernels treat 32 values at a time and finish the rest one by one, where exp and log have other bits.
 _KERNEL_WIDTH = 32
@@ -30,6 +30,9 @@ _PART_VALUES = 2**25
 
 # Records whose gradients are summed in single precision: with more, the sum's rounding could pass the clip's margin.
 _PART_ROWS = 4096
+
+# Draws of batches that are in memory at once.
+_DRAWN_AT_ONCE = 2**18
 
 # Records and which of them count, both ``(size, rows)``.
 Part = tuple[NDArray[np.int64], NDArray[np.bool_]]
@@ -67,7 +70,7 @@ def pack(
         most: How many clients may share a stack. Neither changes any client's bits.
     """
     ways = [job.training or training for job in jobs]
-    batches = [job.sample(way) for job, way in zip(jobs, ways, strict=True)]
+    batches = _sampled(jobs, ways)
     alike: dict[tuple[int, Hashable], list[int]] = {}
     for position, (job, way, steps) in enumerate(zip(jobs, ways, batches, strict=True)):
         largest = max((len(step) for step in steps), default=0)
@@ -84,6 +87,23 @@ def pack(
             else:
                 size = _stack_size(len(chosen), capacity)
                 yield Packed(positions=chosen, size=size, steps=_padded(own, chosen_batches, size, capacity))
+
+
+def _sampled(jobs: Sequence[ClientJob], ways: Sequence[LocalTraining]) -> list[list[NDArray[np.int64]]]:
+    """The rows of each job's batches, as :meth:`ClientJob.sample` gives them; those of one size are drawn together."""
+    alike: dict[tuple[int, float, int], list[int]] = {}
+    for position, (job, way) in enumerate(zip(jobs, ways, strict=True)):
+        alike.setdefault((len(job.records), way.rate, way.steps), []).append(position)
+    batches: list[list[NDArray[np.int64]]] = [[]] * len(jobs)
+    for (records, rate, steps), positions in alike.items():
+        at_once = max(1, _DRAWN_AT_ONCE // max(1, records * steps))
+        for first in range(0, len(positions), at_once):
+            some = positions[first : first + at_once]
+            drawn = poisson_batches_of([jobs[position].batches for position in some], records, rate, steps)
+            for position, masks in zip(some, drawn, strict=True):
+                own = jobs[position].records
+                batches[position] = [own[mask.nonzero()[0]] for mask in masks]
+    return batches
 
 
 def _kind(training: LocalTraining) -> Hashable:
@@ -158,13 +178,13 @@ def _padded(
     jobs: Sequence[ClientJob], batches: Sequence[Sequence[NDArray[np.int64]]], size: int, capacity: int
 ) -> list[list[Part]]:
     """One part of ``capacity`` rows for each step; padding repeats a client's own first record, unused."""
-    steps = len(batches[0])
-    rows = np.empty((steps, size, capacity), np.int64)
-    mask = np.zeros((steps, size, capacity), bool)
-    for position in range(size):
-        rows[:, position] = jobs[min(position, len(jobs) - 1)].records[0]
-    for position, client in enumerate(batches):
-        for step, batch in enumerate(client):
-            rows[step, position, : len(batch)] = batch
-            mask[step, position, : len(batch)] = True
-    return [[part] for part in zip(rows, mask, strict=True)]
+    first = np.array([job.records[0] for job in jobs])
+    rows = np.repeat(np.append(first, np.repeat(first[-1:], size - len(jobs)))[:, None], capacity, axis=1)
+    parts = []
+    for each in zip(*batches, strict=True):
+        own, counts = rows.copy(), np.zeros(size, np.int64)
+        counts[: len(each)] = [len(batch) for batch in each]
+        mask = np.arange(capacity) < counts[:, None]
+        own[mask] = np.concatenate(each)
+        parts.append([(own, mask)])
+    return parts

@@ -87,6 +87,7 @@ class StackedTrainer:
         clip = self._clip_of(ways)
         scales = _column([way.noise * way.clip for way in ways], model.parameters) if ways[0].noise else None
         corrections = self._corrections(jobs[:own])
+        divisors = [way.divisor(len(job.records)) for way, job in zip(ways, jobs, strict=True)]
         for step, parts in enumerate(packed.steps):
             change = self._sum(model, parts[0], clip)
             if len(parts) > 1:
@@ -99,8 +100,7 @@ class StackedTrainer:
                 noise = torch.from_numpy(normal_rows([job.noise for job in jobs[:own]], self.layout.total))
                 change[:own].add_(noise.to(self._device).mul_(scales[:own]))
             # What follows is no function of the records but through what is private already.
-            rates = [way.learning_rate_at(job.round, step) for way, job in zip(ways, jobs, strict=True)]
-            divisors = [way.divisor(len(job.records)) for way, job in zip(ways, jobs, strict=True)]
+            rates = _rates(ways, jobs, step)
             if optimizer is None:
                 change.mul_(_column([r / d for r, d in zip(rates, divisors, strict=True)], model.parameters))
             else:
@@ -135,6 +135,18 @@ class StackedTrainer:
             for row, job in enumerate(jobs)
             if job.correction is not None
         ]
+
+
+def _rates(ways: Sequence[LocalTraining], jobs: Sequence[ClientJob], step: int) -> list[float]:
+    """Each row's learning rate in this step; most rows have the same."""
+    known: dict[tuple[int, int], float] = {}
+    rates = []
+    for way, job in zip(ways, jobs, strict=True):
+        key = (id(way), job.round)
+        if key not in known:
+            known[key] = way.learning_rate_at(job.round, step)
+        rates.append(known[key])
+    return rates
 
 
 def _load_starts(rows: Tensor, broadcast: Vector, jobs: Sequence[ClientJob]) -> None:
