@@ -84,14 +84,23 @@ class Stream:
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """``(count,)`` uniform 64-bit words."""
+        words = np.empty(count, dtype="<u8")
+        self.fill(words)
+        return words
+
+    def fill(self, words: NDArray[np.uint64]) -> None:
+        """Write the next uniform 64-bit words of the stream to ``words`` (count,), which is contiguous."""
         if self._cipher is None:
             block, used = divmod(self._drawn, _BLOCK_BYTES)
             # A nonce of zeros is sound: each subkey encrypts one stream only.
             start = block.to_bytes(4, "little") + bytes(12)
             self._cipher = Cipher(algorithms.ChaCha20(self._subkey, start), mode=None).encryptor()
             self._cipher.update(bytes(used))
-        self._drawn += 8 * count
-        return np.frombuffer(self._cipher.update(bytes(8 * count)), dtype="<u8")
+        self._drawn += words.nbytes
+        into = words.view(np.uint8)
+        for first in range(0, len(into), len(_ZEROS)):
+            part = into[first : first + len(_ZEROS)]
+            self._cipher.update_into(_ZEROS[: len(part)], part)
 
     def bernoulli(self, rate: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Independent events of probability ``rate``, exact to 2^-64."""
@@ -124,29 +133,58 @@ def normal_rows(streams: Sequence[Stream], count: int) -> NDArray[np.float32]:
     out = np.empty((len(streams), count), dtype=np.float32)
     for left in range(0, count, _BLOCK):
         width = min(_BLOCK, count - left)
-        rows = max(1, _BLOCK // width)
+        rows = min(max(1, len(streams)), max(1, _AT_ONCE // width))
+        block = _NormalBlock(rows, width)
         for top in range(0, len(streams), rows):
-            out[top : top + rows, left : left + width] = _normal_block(streams[top : top + rows], width)
+            block.fill(streams[top : top + rows], out[top : top + rows, left : left + width])
     return out
 
 
-# Work that fits the cache is four times as fast as one pass over the whole array.
+# The draws of a row that come from one piece of its stream: to change it changes what a stream gives.
 _BLOCK = 8192
+# Work that fits the cache is four times as fast as one pass over the whole array.
+_AT_ONCE = 2**16
 
 
-def _normal_block(streams: Sequence[Stream], count: int) -> NDArray[np.float32]:
-    pairs = (count + 1) // 2
-    width = pairs + (pairs + 1) // 2
-    words = words_of(streams, width)
-    # A 63-bit signed word converts to single precision in one instruction; + 1 keeps the logarithm finite.
-    uniform = (words[:, :pairs] >> np.uint64(1)).view(np.int64).astype(np.float32)
-    radius = np.sqrt(np.log((uniform + np.float32(1.0)) * np.float32(2.0**-63)) * np.float32(-2.0))
-    turns = np.ascontiguousarray(words[:, pairs:]).view(np.uint32)[:, :pairs]
-    angle = (turns >> np.uint32(8)).view(np.int32).astype(np.float32) * np.float32(2.0 * np.pi * 2.0**-24)
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]
+class _NormalBlock:
+    """Memory for so many normal draws of so many streams at once, used again and again.
+
+    Args:
+        rows: Streams.
+        count: Draws of each.
+    """
+
+    def __init__(self, rows: int, count: int) -> None:
+        self._count, self._pairs = count, (count + 1) // 2
+        self._width = self._pairs + (self._pairs + 1) // 2
+        self._radius = np.empty((rows, self._pairs), dtype=np.float32)
+        self._angle = np.empty((rows, self._pairs), dtype=np.float32)
+        self._spare = np.empty((rows, self._pairs), dtype=np.uint64)
+
+    def fill(self, streams: Sequence[Stream], out: NDArray[np.float32]) -> None:
+        """Write the next draws of each stream to ``out`` (streams, count)."""
+        pairs, rest = self._pairs, self._count - self._pairs
+        words = words_of(streams, self._width)
+        radius, angle, spare = (part[: len(words)] for part in (self._radius, self._angle, self._spare))
+        # A 63-bit signed word converts to single precision in one instruction; + 1 keeps the logarithm finite.
+        np.right_shift(words[:, :pairs], np.uint64(1), out=spare)
+        np.copyto(radius, spare.view(np.int64), casting="unsafe")
+        radius += np.float32(1.0)
+        radius *= np.float32(2.0**-63)
+        np.log(radius, out=radius)
+        radius *= np.float32(-2.0)
+        np.sqrt(radius, out=radius)
+        turns, curve = spare.view(np.uint32)[:, :pairs], spare.view(np.float32)[:, pairs:]
+        np.right_shift(words[:, pairs:].view(np.uint32)[:, :pairs], np.uint32(8), out=turns)
+        np.copyto(angle, turns.view(np.int32), casting="unsafe")
+        angle *= np.float32(2.0 * np.pi * 2.0**-24)
+        np.multiply(radius, np.cos(angle, out=curve), out=out[:, :pairs])
+        np.multiply(radius[:, :rest], np.sin(angle, out=curve)[:, :rest], out=out[:, pairs:])
 
 
 _BLOCK_BYTES = 64
+# What is encrypted to get the key stream itself; the slice of a memoryview is no copy.
+_ZEROS = memoryview(bytes(2**17))
 # To open a cipher costs as much as computing a dozen blocks of many streams side by side.
 _SHORT, _MANY = 16, 16
 
@@ -164,7 +202,7 @@ def words_of(streams: Sequence[Stream], count: int) -> NDArray[np.uint64]:
     ):
         words = np.empty((len(streams), count), dtype=np.uint64)
         for row, stream in zip(words, streams, strict=True):
-            row[:] = stream.words(count)
+            stream.fill(row)
         return words
     keys = np.frombuffer(b"".join(stream._subkey for stream in streams), dtype="<u4").reshape(-1, 8)
     rows = max(1, _BLOCK // blocks)

@@ -69,7 +69,7 @@ def test_a_stream_that_comes_twice_goes_on_where_it_stood():
 
 def test_the_fast_way_is_taken_where_it_counts(monkeypatch):
     made = streams(rng._MANY)
-    monkeypatch.setattr(Stream, "words", None)
+    monkeypatch.setattr(Stream, "fill", None)
     assert words_of(made, 8 * rng._SHORT).shape == (rng._MANY, 8 * rng._SHORT)
     with pytest.raises(TypeError):
         words_of(streams(rng._MANY), 8 * rng._SHORT + 1)

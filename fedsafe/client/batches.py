@@ -39,6 +39,9 @@ def mapped(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
 
 def chosen(batch: Batch, rows: Any) -> Batch:
     """The examples of some rows: a slice, or a tensor of row numbers."""
+    if isinstance(rows, Tensor):
+        # Copies whole rows at once, which indexing by a tensor does not.
+        return mapped(lambda part: part.index_select(0, rows), batch)
     return mapped(lambda part: part[rows], batch)
 
 

@@ -125,3 +125,20 @@ def test_long_inputs_do_not_magnify_a_denormal_gradient(positions, clients):
         assert float(sums[0].double().norm()) <= fraction * length
     sums, _ = sums_of(x.flatten(0, 1), mask, 1.0, clients=clients)
     assert torch.equal(sums[1:], ordinary[1:])
+
+
+@pytest.mark.parametrize(("inputs", "slope"), [(1e-25, 1e30), (1e25, 1e-20), (1e-30, 1e35), (1e20, 1e18)])
+def test_what_is_tiny_on_one_side_and_huge_on_the_other_is_measured(inputs, slope):
+    """Single precision loses the square of either; the gradient is their product."""
+
+    def steep(model, batch):
+        return model(batch[0])[:, 0] * slope
+
+    x = torch.full((16, 3), inputs)
+    x[0] = 0.0
+    model = StackedModel(nn.Linear(3, 1, bias=False), torch.zeros(2, 3))
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    mask[:, 2:] = False
+    sums, norms = clipped_sum(model, steep, (x, torch.zeros(16)), mask, 1.0)
+    assert float(norms[0, 1]) == pytest.approx(inputs * slope * 3.0**0.5, rel=1e-5)
+    assert 0.99 < float(sums[0].double().norm()) <= 1.0

@@ -43,7 +43,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep what is freed for the next step, up to some 60 MB.
 
     It hands memory back to the system after each step otherwise, which zeroes it before it is used again: a fifth of
-    the time of a small convolutional network. glibc keeps blocks up to the size of the largest that was freed before
+    the time of a small network. glibc keeps blocks up to the size of the largest that was freed before
     (up to 32 MB), so one is: untouched, it costs nothing.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)

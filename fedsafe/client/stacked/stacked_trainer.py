@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedsafe.client.batches import Batch, chosen, moved
 from fedsafe.client.objectives import Objective
 from fedsafe.client.optimizers import Rows
-from fedsafe.client.stacked.alignment import aligned_rows
+from fedsafe.client.stacked.alignment import aligned_rows, keep_freed_memory
 from fedsafe.client.stacked.engine import clipped_sum, plain_sum
 from fedsafe.client.stacked.model import StackedModel, layout_of, measure
 from fedsafe.client.stacked.packing import Packed, Part, pack, room_of
@@ -47,6 +47,7 @@ class StackedTrainer:
         precision: torch.dtype | None = None,
         stack: int | None = None,
     ) -> None:
+        keep_freed_memory()
         self.layout = layout_of(module)
         self._device = torch.device(device)
         self._module = module

@@ -47,21 +47,26 @@ def _lengths_squared(gradients: Tensor) -> Tensor:
     return _row_squares(gradients).reshape(*gradients.shape[:2], -1).sum(2)
 
 
-def _row_squares(rows: Tensor) -> Tensor:
-    """Squared norms over the last dimension: in single precision where that neither overflows nor matters."""
+def _row_squares(rows: Tensor, least: float = 0.0) -> Tensor:
+    """Squared norms over the last dimension: in single precision where that neither overflows nor matters.
+
+    Args:
+        rows: Of any shape.
+        least: Norms up to this are taken in double precision too.
+    """
     if rows.shape[-1] > _WIDE:
         return squared(rows)
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
-    # Also where the maximum is NaN, which hides the others.
-    if not float(norms.max()) < _LARGE:
-        extreme: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
-        return torch.where(norms < _LARGE, norms.double(), extreme).square()
+    low, high = (float(bound) for bound in norms.aminmax())
+    # Also where a bound is NaN, which hides the others.
+    if not (low >= least and high < _LARGE):
+        exact: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+        return torch.where((norms >= least) & (norms < _LARGE), norms.double(), exact).square()
     return norms.double().square_()
 
 
-# The square of a larger value may overflow single precision; that of a smaller one than 1e-19 is lost, and adds
-# nothing that a clip could see.
-_LARGE = 1e15
+# The square of a larger value may overflow single precision; that of a smaller one than 1e-19 is lost.
+_LARGE, _SMALL = 1e15, 1e-15
 
 # Single precision loses what is smaller than half a unit of the sum so far, and over more values than this, that can
 # be more than the margin of the clip.
@@ -97,8 +102,9 @@ class OuterProducts:
         self._norms = norms
         if not norms:
             return
-        self._lengths = squared(inputs)
-        squares = squared(gradients) * (self._lengths + biases)
+        # What is small here may be multiplied by what is large there.
+        self._lengths = _row_squares(inputs, _SMALL)
+        squares = _row_squares(gradients, _SMALL) * (self._lengths + biases)
         if self._positions == 1:
             self.squares = squares
         else:

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.alignment import aligned_copy, keep_freed_memory
+from fedsafe.client.stacked.alignment import aligned_copy
 from fedsafe.client.stacked.layers.arrangements import Arranged, Grouped
 from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
 from fedsafe.client.stacked.layers.contributions import instantiates, joined, matrix_product
@@ -31,7 +31,6 @@ class StackedConv(StackedLayer):
 
     def __init__(self, template: AnyConv, slots: Slots) -> None:
         super().__init__(template, slots)
-        keep_freed_memory()
         # A sequence is an image one row high.
         self._raised = 1 if isinstance(template, nn.Conv1d) else 0
         self._window = window_of(template)
