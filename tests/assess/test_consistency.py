@@ -39,6 +39,23 @@ def test_rank_correlations_equal_scipys():
         assert np.isnan(ours(np.ones((1, 5)), left[:1, :5])).all()
 
 
+def kendall_over_all_pairs(left, right):
+    signs = [np.sign(part[:, None] - part[None, :]) for part in (left, right)]
+    room = np.sqrt(np.square(signs[0]).sum() * np.square(signs[1]).sum())
+    return (signs[0] * signs[1]).sum() / room if room > 0 else np.nan
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 16, 17, 130])
+@pytest.mark.parametrize("values", [1, 2, 5, 1000])
+def test_kendall_is_the_sum_over_all_pairs_to_the_bit(columns, values):
+    rng = np.random.default_rng(columns)
+    left, right = (rng.integers(-values, values, (30, columns)) / 7.0 for _ in range(2))
+    left[3, 0], right[4, columns - 1], left[5, 0] = np.nan, np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        expected = [kendall_over_all_pairs(a, b) for a, b in zip(left, right, strict=True)]
+    np.testing.assert_array_equal(kendall(left, right), expected)
+
+
 def test_the_same_reasons_are_one_and_reversed_ones_are_minus_one():
     steep = (8.0, 4.0, 2.0, 1.0)
     same, turned = run(Weighted(*steep), Weighted(*steep)), run(Weighted(*steep), Weighted(*steep[::-1]))
