@@ -127,7 +127,7 @@ def test_long_inputs_do_not_magnify_a_denormal_gradient(positions, clients):
     assert torch.equal(sums[1:], ordinary[1:])
 
 
-@pytest.mark.parametrize(("inputs", "slope"), [(1e-25, 1e30), (1e25, 1e-20), (1e-30, 1e35), (1e20, 1e18)])
+@pytest.mark.parametrize(("inputs", "slope"), [(1e-25, 1e30), (1e25, 1e-20), (1e-30, 1e35), (1e16, 1e18)])
 def test_what_is_tiny_on_one_side_and_huge_on_the_other_is_measured(inputs, slope):
     """Single precision loses the square of either; the gradient is their product."""
 
