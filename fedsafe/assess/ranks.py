@@ -11,7 +11,9 @@ _BLOCK = 1 << 20
 
 
 def kendall(left: Array, right: Array) -> Array:
-    """Kendall's tau-b (1945), row by row, by counting inversions while merging (Knight, 1966): O(n log^2 n) for each row.
+    """Kendall's tau-b (1945), row by row, by counting inversions while merging (Knight, 1966).
+
+    Each row takes O(n log^2 n) steps for its n columns.
 
     Args:
         left: ``(rows, columns)``.
@@ -42,7 +44,7 @@ def _kendall(left: Array, right: Array) -> Array:
     product = 2.0 * (ordered - 2 * discordant)
     room = np.sqrt((2.0 * untied[0]) * (2.0 * untied[1]))
     usable = (room > 0) & np.isfinite(left).all(axis=1) & np.isfinite(right).all(axis=1)
-    return np.divide(product, room, out=np.full(len(left), np.nan), where=usable)
+    return np.asarray(np.divide(product, room, out=np.full(len(left), np.nan), where=usable))
 
 
 def _dense_ranks(values: Array) -> NDArray[np.int64]:
