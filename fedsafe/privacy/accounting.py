@@ -3,6 +3,9 @@
 The numbers come from dp-accounting's privacy loss distributions (PLD), which are upper bounds whose slack is set
 by the discretisation. Never the central-limit formula of Gaussian differential privacy: it under-reports
 (rate 0.01, noise 0.7, 120 steps, delta 1e-5: 1.06 where the truth is 2.46).
+
+dp-accounting and scipy's solvers take a second to import, and a worker, which follows a plan, accounts for nothing:
+they are imported when they are used.
 """
 
 import math
@@ -12,10 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
-
-from dp_accounting import dp_event, privacy_accountant
-from dp_accounting.pld import pld_privacy_accountant
-from scipy.optimize import brentq
 
 from fedsafe.errors import CalibrationError
 
@@ -27,10 +26,11 @@ COARSE = 1e-3
 LEAST_NOISE = 0.3
 CURVE_POINTS = 50
 
+# Names of dp-accounting's NeighboringRelation.
 _RELATION = {
-    "zero-out": privacy_accountant.NeighboringRelation.REPLACE_SPECIAL,
-    "add/remove": privacy_accountant.NeighboringRelation.ADD_OR_REMOVE_ONE,
-    "replace-one": privacy_accountant.NeighboringRelation.REPLACE_ONE,
+    "zero-out": "REPLACE_SPECIAL",
+    "add/remove": "ADD_OR_REMOVE_ONE",
+    "replace-one": "REPLACE_ONE",
 }
 
 
@@ -164,6 +164,7 @@ def calibrate_noise(
     Raises:
         CalibrationError: No noise up to 10^5 meets the target.
     """
+    from scipy.optimize import brentq
 
     def excess(log_noise: float, interval: float) -> float:
         mechanism = SampledGaussian(rate=rate, noise=math.exp(log_noise), count=count, adjacency=adjacency)
@@ -202,8 +203,12 @@ def _round_up(value: float) -> float:
 
 
 def _composed(mechanisms: Sequence[SampledGaussian], interval: float) -> Any:
+    from dp_accounting import dp_event
+    from dp_accounting.pld import pld_privacy_accountant
+    from dp_accounting.privacy_accountant import NeighboringRelation
+
     accountant = pld_privacy_accountant.PLDAccountant(
-        _RELATION[mechanisms[0].adjacency], value_discretization_interval=interval
+        NeighboringRelation[_RELATION[mechanisms[0].adjacency]], value_discretization_interval=interval
     )
     for mechanism in mechanisms:
         release = dp_event.GaussianDpEvent(mechanism.noise)
