@@ -58,6 +58,11 @@ def test_batches_are_poisson():
 def test_a_batch_larger_than_the_usual_capacity_is_not_cut(monkeypatch):
     """Force every batch to be the whole data set: the capacity grows, and the result equals Opacus's."""
     monkeypatch.setattr(ClientJob, "sample", lambda job, training: [job.records] * training.steps)
+    monkeypatch.setattr(
+        packing,
+        "poisson_batches_of",
+        lambda streams, records, rate, steps: np.ones((len(streams), steps, records), bool),
+    )
     build, training, parts, start = make_problem("relu", rate=0.05, noise=0.0)
     results = [build(t, training=training).train(start, make_jobs(parts, range(8))) for t in TRAINERS]
     np.testing.assert_allclose(results[0], results[1], rtol=2e-5, atol=2e-6)
