@@ -215,6 +215,7 @@ def pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def flower(lines: Lines) -> dict[str, Any]:
+    before = _flower_processes()
     result = compare_runtimes(FLOWER.read_text(encoding="utf-8"), range(3))
     means = {name: round(runs["accuracy_mean"], 4) for name, runs in result["runtimes"].items()}
     ours, *others = means.values()
@@ -225,8 +226,8 @@ def flower(lines: Lines) -> dict[str, Any]:
         f"means {means}, largest spread of seeds {spread:.4f}, one plan: {result['same_plan']}",
         met=result["same_plan"] and all(abs(other - ours) <= spread for other in others),
     )
-    left = [line for line in _processes() if "flower-super" in line or "flwr-serverapp" in line]
-    lines.add(FLOWER_LINES[1], "ps", f"{len(left)} Flower processes", met=not left)
+    left = _flower_processes() - before
+    lines.add(FLOWER_LINES[1], "ps", f"{len(left)} Flower processes more than before", met=not left)
     done = pytest("tests/apps")
     lines.add(
         FLOWER_LINES[2],
@@ -237,8 +238,10 @@ def flower(lines: Lines) -> dict[str, Any]:
     return result
 
 
-def _processes() -> list[str]:
-    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+def _flower_processes() -> set[str]:
+    """Number and command of each, whoever started it."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
+    return {line for line in listed if "flower-super" in line or "flwr-serverapp" in line}
 
 
 BROKEN = {
