@@ -51,6 +51,8 @@ def start_ray(workers: int, address: str | None = None) -> bool:
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray would give way to every other process of the machine, while the round waits for its workers.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if address is not None:
         _require_answer(address)
     options: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}

@@ -30,6 +30,11 @@ def shared_arrays(messages: Sequence[Message]) -> tuple[dict[int, ArrayRecord], 
     return {tokens[identity]: by_identity[identity] for identity in shared}, tokens
 
 
+def size_of(shared: Mapping[int, ArrayRecord]) -> int:
+    """Bytes of the values."""
+    return sum(len(array.data) for record in shared.values() for array in record.values())
+
+
 def packed(value: object, tokens: Mapping[int, int]) -> bytes:
     """Pickled, with a token in place of each shared array record."""
     file = io.BytesIO()

@@ -1,6 +1,7 @@
-"""A Flower grid over Ray actors: the model is put once, a chunk of clients is one task."""
+"""A Flower grid over Ray actors: a large model is put once, a chunk of clients is one task."""
 
 import gc
+import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,8 +16,11 @@ from fedsafe.engine.chunks import Pace, cut, cut_by_number
 from fedsafe.engine.cluster import Resources, start_ray, stop_ray
 from fedsafe.engine.dispatch import Chunk, Dispatcher, Sending
 from fedsafe.engine.grid import ClientApps, LocalGrid, identify, in_order
-from fedsafe.engine.interchange import ChunkRunner, States, shared_arrays
+from fedsafe.engine.interchange import ChunkRunner, States, shared_arrays, size_of
 from fedsafe.extensions import search, searched
+
+# Bytes of a model that goes with each chunk: to put less into the object store, and to fetch it, takes longer.
+_BY_VALUE = 1 << 16
 
 _LOSSES = (
     ray.exceptions.RayActorError,
@@ -52,9 +56,12 @@ class _Worker:
         """Whether the app takes whole chunks, which keep nothing in their contexts."""
         return self._run.apps.batch is not None
 
-    def run(self, shared: dict[int, ArrayRecord], chunk: bytes) -> tuple[float, list[Message], States]:
+    def run(
+        self, shared: dict[int, ArrayRecord] | bytes, chunk: bytes
+    ) -> tuple[float, list[Message], States]:
         started = time.perf_counter()
-        replies, states = self._run(shared, chunk)
+        arrays = pickle.loads(shared) if isinstance(shared, bytes) else shared  # noqa: S301
+        replies, states = self._run(arrays, chunk)
         return time.perf_counter() - started, replies, states
 
 
@@ -175,7 +182,7 @@ class RayGrid(LocalGrid):
         else:
             parts = cut(costs, self._pace.shares(kind), self._pace.seconds(kind, sum(costs)))
         sending = Sending(
-            shared=ray.put(shared),
+            shared=pickle.dumps(shared, protocol=5) if size_of(shared) <= _BY_VALUE else ray.put(shared),
             tokens=tokens,
             kind=kind,
             left=len(parts),
