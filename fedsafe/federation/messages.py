@@ -9,6 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from fedsafe.aggregation import Fold
 from fedsafe.errors import EngineError
+from fedsafe.federation.arrays import values_of
 from fedsafe.params import Layout, Vector
 
 TRAIN = "train"
@@ -62,7 +63,7 @@ def unpack_parameters(arrays: ArrayRecord, layout: Layout) -> Vector:
     Raises:
         EngineError: A name or shape is not the model's.
     """
-    found = {name: array.numpy() for name, array in arrays.items()}
+    found = {name: values_of(array) for name, array in arrays.items()}
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         if name not in found or found[name].shape != shape:
             got = found[name].shape if name in found else "nothing"
@@ -99,7 +100,7 @@ def read_correction(message: Message, layout: Layout) -> Vector | None:
     record = message.content.array_records.get(_CORRECTION)
     if record is None:
         return None
-    correction: Vector = record[_CORRECTION].numpy().astype(np.float32, copy=False)
+    correction: Vector = values_of(record[_CORRECTION]).astype(np.float32, copy=False)
     if correction.shape != (layout.total,):
         raise EngineError(
             f"a correction should have shape ({layout.total},), the message carries {correction.shape}"
@@ -138,7 +139,7 @@ def read_reply(message: Message) -> Reply | None:
     info = message.content.metric_records["info"]
     fold = message.content.array_records["fold"]
     return Reply(
-        fold=Fold(arrays={name: array.numpy() for name, array in fold.items()}),
+        fold=Fold(arrays={name: values_of(array) for name, array in fold.items()}),
         clients=cast("int", info["clients"]),
         failures=cast("int", info["failures"]),
         error=cast("str", message.content.config_records["error"]["text"]),

@@ -95,6 +95,7 @@ class NoisyAverage(Strategy):
         self.ledger = ledger
         self.optimizer_state = optimizer.initial(layout.total) if optimizer_state is None else optimizer_state
         self._key = key
+        self._plan_hash = plan.hash
         self._present = present
         self._parameters = np.zeros(layout.total, np.float32)
         self._digest = b""
@@ -116,7 +117,7 @@ class NoisyAverage(Strategy):
         drawn = poisson_cohort(self._stream("cohort", server_round), self.plan.clients, self.plan.client.rate)
         cohort = self.ledger.within_cap(drawn.tolist(), server_round)
         self._head = self.ledger.reserve(round=server_round, digest=self._digest, cohort=cohort)
-        shared = instruction_content(arrays, round=server_round, plan=self.plan.hash)
+        shared = instruction_content(arrays, round=server_round, plan=self._plan_hash)
         self._messages = []
         for client in cohort:
             correction = self.aggregator.correction(client, self.layout.total)
@@ -160,11 +161,11 @@ class NoisyAverage(Strategy):
         if evaluation is None or not evaluation.due(server_round):
             return []
         self._register(grid)
-        self._digest = input_digest(unpack_parameters(arrays, self.layout), self.plan.hash)
+        self._digest = input_digest(unpack_parameters(arrays, self.layout), self._plan_hash)
         stream = self._stream("evaluation cohort", server_round)
         cohort = poisson_cohort(stream, self.plan.clients, evaluation.rate).tolist()
         self._head = self.ledger.reserve_evaluation(round=server_round, digest=self._digest, cohort=cohort)
-        content = instruction_content(arrays, round=server_round, plan=self.plan.hash)
+        content = instruction_content(arrays, round=server_round, plan=self._plan_hash)
         self._messages = [
             Message(
                 content,
@@ -261,7 +262,7 @@ class NoisyAverage(Strategy):
 
     def _inputs(self) -> bytes:
         """Digest of everything that the round's releases depend on besides records: one stream meets one input."""
-        digest = input_digest(self._parameters, self.plan.hash)
+        digest = input_digest(self._parameters, self._plan_hash)
         if not self.aggregator.remembers:
             return digest
         return hashlib.sha256(digest + content_digest(self.aggregator.state()).encode()).digest()
