@@ -78,6 +78,7 @@ class OpacusEpoch:
         clients: How many clients.
         batch: Expected records of a step.
         lr: Learning rate.
+        batch_first: Whether the module's layers see the batch in their first dimension, or in their second.
         beside: CPU seconds of what each call did not count: to make a client's module, optimiser, loader and engine.
     """
 
@@ -87,6 +88,7 @@ class OpacusEpoch:
     clients: int
     batch: int
     lr: float = 0.1
+    batch_first: bool = True
     beside: list[float] = field(default_factory=list)
     engine: PrivacyEngine = field(init=False)
 
@@ -119,6 +121,7 @@ class OpacusEpoch:
             data_loader=loader,
             noise_multiplier=NOISE,
             max_grad_norm=CLIP,
+            batch_first=self.batch_first,
         )
         began = time.process_time()
         for inputs, targets in loader:
