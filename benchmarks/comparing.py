@@ -143,6 +143,8 @@ def one_thread() -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
+        # As FedSafe sets it: a peer on Ray shall not give way either.
+        "RAY_worker_niceness": "0",
     }
 
 

@@ -97,7 +97,7 @@ class Stream:
             self._cipher = Cipher(algorithms.ChaCha20(self._subkey, start), mode=None).encryptor()
             self._cipher.update(bytes(used))
         self._drawn += words.nbytes
-        into = words.view(np.uint8)
+        into = words.view(np.uint8).data
         for first in range(0, len(into), len(_ZEROS)):
             part = into[first : first + len(_ZEROS)]
             self._cipher.update_into(_ZEROS[: len(part)], part)
