@@ -1,7 +1,8 @@
 """What a Flower app's strategy returned, whether or not the app keeps it.
 
 Flower's runtimes drop it: an app that wants its ``Result`` elsewhere writes it itself. Here it is read from the
-outside, by wrapping ``start`` of the strategies, and the older ``start_grid``, while the app runs.
+outside while the app runs, by wrapping ``start`` of the strategies and, for older apps, ``start_grid`` and the
+``LegacyContext`` of a workflow, which holds its history.
 """
 
 import functools
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from flwr.server import LegacyContext
 from flwr.serverapp import server_app
 from flwr.serverapp.strategy import Result, Strategy
 
@@ -79,7 +81,12 @@ def results_of_strategies() -> Iterator[Results]:
         results.histories.append(history)
         return history
 
+    def remembering(made: LegacyContext, /, *args: Any, **options: Any) -> None:
+        begin(made, *args, **options)
+        results.histories.append(made.history)
+
     start_grid = vars(server_app)["start_grid"]
+    begin = vars(LegacyContext)["__init__"]
     with ExitStack() as stack:
 
         def replace(owner: Any, name: str, by: Callable[..., Any]) -> None:
@@ -87,6 +94,7 @@ def results_of_strategies() -> Iterator[Results]:
             setattr(owner, name, by)
 
         replace(server_app, "start_grid", older)
+        replace(LegacyContext, "__init__", remembering)
         for kind in _kinds(Strategy):
             if "start" in vars(kind):
                 replace(kind, "start", noting(vars(kind)["start"]))

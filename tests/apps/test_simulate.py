@@ -168,3 +168,16 @@ def test_a_grid_may_be_put_around_ours():
     assert 30 < done.tally.messages < 90, "of 3 rounds of 40"
     assert done.tally.replies == done.tally.messages
     assert done.rounds == 3
+
+
+def test_an_older_workflow_aggregates_securely_and_its_history_is_kept():
+    """Five messages to a client and round, whose keys are in its state; the masks cancel."""
+    app = find_app(str(APPS / "workflow"), ["secure=true"])
+    done = simulate(app, nodes=4, workers=1, engine="inline")
+    assert done.tally.errors == 0
+    assert done.tally.messages == done.tally.replies == 2 * 4 * (4 + 1)
+    # Clients 0 to 3 move by a quarter of their number, with weights 1 to 4: by half a unit together.
+    assert done.metrics["train"] == {1: {"partition": 2.0}, 2: {"partition": 2.0}}
+    means = {number: found["mean"] for number, found in done.metrics["evaluate_clients"].items()}
+    assert means == pytest.approx({1: 0.5, 2: 1.0}, abs=1e-4), "up to the steps of 16 / 2^22 that it sends"
+    assert done.result is None

@@ -15,7 +15,7 @@ from fedsafe.engine.simulation import simulate
 
 HERE = Path(__file__).parent
 APPS = HERE / "flower_apps"
-NAMES = ["quickstart", "custom_strategy", "stateful", "older_style"]
+NAMES = ["quickstart", "custom_strategy", "stateful", "older_style", "workflow"]
 NODES = 4
 
 
