@@ -1,13 +1,11 @@
 """``nn.MultiheadAttention``, stacked: four stacked linear layers, and between them nothing that has parameters."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import inf
 
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.stacked.alignment import keep_freed_memory
 from fedsafe.client.stacked.layers.base import Slots, StackedLayer
 from fedsafe.client.stacked.layers.dot_product_attention import attend
 from fedsafe.client.stacked.layers.linear import StackedLinear
@@ -19,7 +17,6 @@ class StackedMultiheadAttention(StackedLayer):
 
     def __init__(self, template: nn.MultiheadAttention, slots: Slots) -> None:
         super().__init__(template, slots)
-        keep_freed_memory()
         if not template.batch_first:
             self.examples_in, self.examples_out = (1, 1, 1, 0), (1, 0)
         self._heads, self._batch_first = template.num_heads, template.batch_first
@@ -29,7 +26,6 @@ class StackedMultiheadAttention(StackedLayer):
             _linear(_third(slots, place, name, width), inputs, width)
             for place, (name, inputs) in enumerate(zip("qkv", widths, strict=True))
         )
-        self._together = _Projections(slots, width) if slots.has("in_proj_weight") else None
         self._output = _linear(_renamed(slots, "out_proj.weight", "out_proj.bias"), width, width)
 
     @staticmethod
@@ -63,56 +59,20 @@ class StackedMultiheadAttention(StackedLayer):
             )
         if is_causal and attn_mask is None:
             raise ModelError("an attention layer is called with is_causal and no attn_mask: give it the mask")
-        parts = self._projected(query, key, value)
-        positions, keys = parts[0].shape[1], parts[min(1, len(parts) - 1)].shape[1]
-        # The mask is what it is said to be, unless it is needed for more.
-        if is_causal and key_padding_mask is None and not need_weights:
-            attn_mask = torch.ones(positions, keys, dtype=torch.bool, device=parts[0].device).triu(1)
-        mask = _mask(attn_mask, key_padding_mask, parts[0])
-        # Only for the weights' sake does the ordinary layer let a position that may see nothing become NaN.
-        mixed, weights = attend(
-            parts, mask, self._heads, zero_if_all_masked=not need_weights, need_weights=need_weights
-        )
-        output = self._output(mixed)
-        shown = None
-        if weights is not None:
-            shown = weights.mean(1) if average_attn_weights else weights
-        return (output if self._batch_first else output.transpose(0, 1)), shown
-
-    def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> Sequence[Tensor]:
-        """Queries, keys and values ``(examples, positions, width)``, or all three side by side."""
-        alike = query is key and key is value
         if not self._batch_first:
             query, key, value = (part.transpose(0, 1) for part in (query, key, value))
-        if alike and self._together is not None:
-            projected: Tensor = self._together(query)
-            return (projected,)
-        return self._query(query), self._key(key), self._value(value)
-
-
-class _Projections(StackedLinear):
-    """The three projections of self-attention as one product; each third has the place that it has by itself.
-
-    A layer that is also called with a query of its own then adds to the same parameters, as tied weights do.
-    """
-
-    def __init__(self, slots: Slots, width: int) -> None:
-        whole = _renamed(slots, "in_proj_weight", "in_proj_bias")
-        template = nn.Linear(width, 3 * width, bias=whole.has("bias"), device="meta")
-        super().__init__(template, whole)
-        thirds = [_third(slots, place, name, width) for place, name in enumerate("qkv")]
-        columns = {
-            f"{name}.{part}": place
-            for name, third in zip("qkv", thirds, strict=True)
-            for part, place in third.columns.items()
-        }
-        self.slots = replace(whole, columns=columns)
-
-    def named(self, summed: Sequence[Tensor]) -> Iterable[tuple[str, Tensor]]:
-        """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
-        for part, values in zip(("weight", "bias"), summed, strict=False):
-            for name, third in zip("qkv", values.chunk(3, 1), strict=True):
-                yield f"{name}.{part}", third
+        q, k, v = self._query(query), self._key(key), self._value(value)
+        # The mask is what it is said to be, unless it is needed for more.
+        if is_causal and key_padding_mask is None and not need_weights:
+            attn_mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).triu(1)
+        mask = _mask(attn_mask, key_padding_mask, q)
+        # Only for the weights' sake does the ordinary layer let a position that may see nothing become NaN.
+        mixed, weights = attend(q, k, v, mask, self._heads, zero_if_all_masked=not need_weights)
+        output = self._output(mixed)
+        shown = None
+        if need_weights:
+            shown = weights.mean(1) if average_attn_weights else weights
+        return (output if self._batch_first else output.transpose(0, 1)), shown
 
 
 def _third(slots: Slots, place: int, name: str, width: int) -> Slots:

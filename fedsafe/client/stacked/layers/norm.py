@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,50 +57,7 @@ class StackedLayerNorm(_Affine):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(clients * batch, ..., *normalized_shape)`` to the same."""
-        rows = x.reshape(self.slots.clients, -1, self._weight.shape[2])
-        handle = self.slots.handle(rows, rows.shape[0] * rows.shape[1], rows.shape[2])
-        output, normal = _LayerNorm.apply(rows, self._weight, self._bias, handle, self._eps)  # type: ignore[no-untyped-call]
-        if handle is not None:
-            self.slots.note(self, normal, handle)
-        mapped: Tensor = output.view(x.shape)
-        return mapped
-
-
-class _LayerNorm(torch.autograd.Function):
-    """A layer norm and its affine map in one step, with what a tap needs: the normal values."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, handle: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor]:
-        width = x.shape[2]
-        if x.dtype in (torch.float32, torch.float64):
-            # As exact as the library's own, which takes twice as long for rows this short.
-            mean = x.mean(2, keepdim=True)
-            normal = x - mean
-            lengths = torch.linalg.vector_norm(normal, dim=2, keepdim=True)
-            scale = lengths.square_().div_(width).add_(eps).rsqrt_()
-            normal.mul_(scale)
-        else:
-            normal, mean, scale = torch.native_layer_norm(x, (width,), None, None, eps)
-        output = normal * weight
-        # Two operations: a fused one rounds differently at the end of a vector register.
-        if bias is not None:
-            output.add_(bias)
-        ctx.save_for_backward(x, weight, mean, scale)
-        ctx.mark_non_differentiable(normal)
-        return output, normal
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, scale = ctx.saved_tensors
-        by_x = None
-        if ctx.needs_input_grad[0]:
-            wanted = [True, False, False]
-            by_x, _, _ = torch.ops.aten.native_layer_norm_backward(
-                gradient * weight, x, (x.shape[2],), mean, scale, None, None, wanted
-            )
-        return by_x, None, None, gradient if ctx.needs_input_grad[3] else None, None
+        return self._over_last(F.layer_norm(x, self._shape, eps=self._eps), len(self._shape))
 
 
 class StackedRMSNorm(_Affine):
