@@ -127,8 +127,8 @@ def bernoulli_rows(streams: Sequence[Stream], rate: float, shape: tuple[int, ...
 def normal_rows(streams: Sequence[Stream], count: int) -> NDArray[np.float32]:
     """``(len(streams), count)`` standard normal draws in single precision, one row from each stream.
 
-    Box and Muller (1958) on 64 random bits for each radius, so that the tail reaches 9.4 standard deviations,
-    and 32 for each angle. Row i depends on stream i alone.
+    Box and Muller (1958) on 63 random bits for each radius, so that the tail reaches 9.3 standard deviations,
+    and 24 for each angle. Row i depends on stream i alone.
     """
     out = np.empty((len(streams), count), dtype=np.float32)
     for left in range(0, count, _BLOCK):

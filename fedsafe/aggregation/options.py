@@ -60,7 +60,7 @@ def matched(
     if LEARNING_RATE in known and lr is None:
         raise ConfigError(
             f"server.aggregator ({name}) takes a client's update for plain steps of one size: leave momentum, "
-            'weight_decay and schedule out of client.optimizer, and name = "sgd" there'
+            'weight_decay and schedule out of client.optimizer, name = "sgd" there, and leave client.proximal out'
         )
     own = [key for key in known if key != LEARNING_RATE]
     for option in asked:

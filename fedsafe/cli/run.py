@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import nullcontext, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +71,9 @@ def run_command(
 
     progress = Progress(sys.stderr if as_json else sys.stdout)
     try:
-        finished = _run(config, overrides, resume, workers, engine, ray_address, out, progress)
+        # What anything else prints, such as Ray of a lost worker, is no part of the one object.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            finished = _run(config, overrides, resume, workers, engine, ray_address, out, progress)
         _close(finished, progress, as_json=as_json)
     except KeyboardInterrupt:
         progress.stop()

@@ -16,6 +16,7 @@ from fedsafe.client.probe import (
     refuse_mixing,
     refuse_other_outputs,
     refuse_other_parameters,
+    refuse_precision,
     refuse_wrong_gradients,
     stacks_faithfully,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "choose_trainer",
     "layout_of",
     "precompute",
+    "refuse_precision",
 ]
 
 

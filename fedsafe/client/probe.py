@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fedsafe.client.batches import Batch, chosen, examples
+from fedsafe.client.features import precompute
 from fedsafe.client.objectives import Objective
 from fedsafe.client.stacked.engine import clipped_sum
 from fedsafe.client.stacked.model import measure
@@ -26,7 +27,7 @@ _REMEDY = (
 )
 PROBE_BATCH = 5
 PROBE_CLIENTS = 3
-_BATCHES = (PROBE_BATCH, 40)
+_BATCHES = (PROBE_BATCH, 40, 257)
 _NEEDS = {
     "binary": "one logit for two classes",
     "multiclass": "one logit for each class",
@@ -168,13 +169,20 @@ def _refuse_mixing_of(model: nn.Module, objective: Objective, signature: Signatu
             "the model gives other values when it is run again (dropout, or a forward that changes its input or its "
             "own state): set the probability of dropout to 0, and change nothing in place"
         )
-    for changed in range(0, batch, max(1, batch // 5)):
+    # Of a large batch one example will do: it is for what only happens there.
+    for changed in range(0, batch, max(1, batch // 5)) if batch < _BATCHES[-1] else (batch // 2,):
         others = _changed(x, y, signature, changed)
         kept = torch.arange(batch) != changed
         if not _close(_losses(model, objective, *others, 1)[kept], losses[kept]):
             raise ModelError(
                 "changing one example changes the loss of another, so one record's influence has no bound: "
                 f"{_REMEDY}"
+            )
+    for count in (1, PROBE_BATCH):
+        if not _close(_losses(model, objective, x[:count], y[:count], 1), losses[:count]):
+            raise ModelError(
+                f"the loss of an example is another one in a batch of {batch} than in one of {count}, so one record's "
+                f"influence has no bound: {_REMEDY}"
             )
 
 
@@ -209,6 +217,34 @@ def _stacks(module: nn.Module, objective: Objective, data: Batch, clients: int) 
         for row, vector in enumerate(parameters)
     ]
     return all(_agree(found, expected) for found, expected in zip(sums, alone, strict=True))
+
+
+def refuse_precision(
+    module: nn.Module, objective: Objective, signature: Signature, precision: torch.dtype
+) -> None:
+    """Raise if a model that stacks cannot run forward and backward in another precision.
+
+    Args:
+        module: The model.
+        objective: Gives one loss per example.
+        signature: What the task's inputs and targets are.
+        precision: Such as ``torch.bfloat16``.
+
+    Raises:
+        ModelError: With what the model's code said.
+    """
+    x, y = probe_data(signature, PROBE_BATCH)
+    module, x = precompute(module, x)
+    parameters = next(_parameter_vectors(module)).unsqueeze(0)
+    mask = torch.ones(1, PROBE_BATCH, dtype=torch.bool)
+    try:
+        model = measure(module, objective, (x, y)).stack(module, parameters, precision=precision)
+        clipped_sum(model, objective, (x, y), mask, PROBE_CLIP)
+    except (Exception, SystemExit) as error:  # whatever the model's own code raises
+        raise ModelError(
+            f"the model cannot train in {str(precision).removeprefix('torch.')}: {_named(error)}; leave "
+            "client.precision out"
+        ) from error
 
 
 def refuse_wrong_gradients(module: nn.Module, objective: Objective, data: Batch, clipped: ClippedSum) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from flwr.app import Message
 
 from fedsafe.engine.chunks import Pace
-from fedsafe.engine.grid import expired
+from fedsafe.engine.grid import ErrorCode, error_reply, expired
 from fedsafe.engine.interchange import States, packed
 from fedsafe.errors import EngineError
 
@@ -286,15 +286,38 @@ class Dispatcher:
         if chunk.tries < TRIES:
             chunk.worker = None
             self._waiting.insert(0, chunk)
-        else:
+        elif self.batched:
             self._fail(chunk, f"{TRIES} workers were lost, the last: {self.cause(error)}")
+        else:
+            self._give_up(chunk, self.cause(error))
+
+    def _give_up(self, chunk: Chunk, why: str) -> None:
+        """Answer for the message that no worker survived, after each of a chunk's was tried alone.
+
+        Only for apps that see every reply: in a chunk with one reply nobody can tell what was lost.
+        """
+        if len(chunk.messages) == 1:
+            (message,) = chunk.messages
+            node = message.metadata.dst_node_id
+            reason = f"{TRIES} workers were lost to the client on node {node}, the last: {why}"
+            self._deliver(chunk.sending, [error_reply(message, ErrorCode.CLIENT_APP_CRASHED, reason)])
+            self._finish(chunk.sending)
+            return
+        cost = chunk.cost / len(chunk.messages)
+        alone = [
+            Chunk(messages=[message], cost=cost, worker=None, sending=chunk.sending, tries=TRIES - 1)
+            for message in chunk.messages
+        ]
+        with self._changed:
+            chunk.sending.left += len(alone) - 1
+        self._waiting[:0] = alone
 
     def _fail(self, chunk: Chunk, why: str) -> None:
         sending = chunk.sending
         self._waiting = [other for other in self._waiting if other.sending is not sending]
         with self._changed:
             sending.error = EngineError(
-                f"a worker failed on {len(chunk.messages)} clients: {why}; resume the run to repeat the round"
+                f"a worker failed on {len(chunk.messages)} client(s): {why}; `fedsafe run --resume` repeats the round"
             )
             self._changed.notify_all()
 

@@ -1,11 +1,12 @@
 """The section ``client``: what a client does with its records."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fedsafe.client import SGD, Adam, LocalTraining, Schedule
+from fedsafe.errors import ConfigError
 from fedsafe.privacy.plan import RecordPlan
 from fedsafe.runs.sections import Count, Decay, NotNegative, Positive, Rate, Section, own_keys
 
@@ -28,6 +29,15 @@ class ScheduleConfig(Section):
     def _name_alone(cls, values: Any) -> Any:
         return {"name": values} if isinstance(values, str) else values
 
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
+        if self.name == "exponential" and self.final == 0.0:
+            raise ConfigError(
+                "client.optimizer.schedule = exponential never reaches final = 0: set final to what shall be left of the "
+                'learning rate, such as { name = "exponential", final = 0.1 }'
+            )
+        return self
+
 
 class ClientOptimizerConfig(Section):
     """What a local step does with the noised gradient. Its state starts from nothing in each round."""
@@ -47,17 +57,19 @@ class ClientOptimizerConfig(Section):
     def _keys_of_the_named(cls, values: Any) -> Any:
         return own_keys("client.optimizer", _OPTIMIZERS, "sgd", values)
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ConfigError(
+                "client.optimizer.nesterov = true needs a momentum: set client.optimizer.momentum too"
+            )
+        return self
+
     @property
     def made(self) -> SGD | Adam:
         """The optimiser."""
         options = self.model_dump(exclude_none=True, exclude={"name", "lr", "schedule"})
         return Adam(**options) if self.name == "adam" else SGD(**options)
-
-    @property
-    def constant_rate(self) -> float | None:
-        """The learning rate of plain steps, all alike; None where steps are something else."""
-        made = self.made
-        return self.lr if made.plain and self.schedule is None else None
 
 
 class ClientConfig(Section):
@@ -73,6 +85,13 @@ class ClientConfig(Section):
     rate: Rate = 0.5
     proximal: NotNegative = 0.0
     precision: Literal["bfloat16"] | None = None
+
+    @property
+    def plain_rate(self) -> float | None:
+        """The learning rate of plain steps by the gradient, all alike; None where steps are something else."""
+        schedule = self.optimizer.schedule
+        alike = schedule is None or (schedule.name == "constant" and not schedule.warmup)
+        return self.optimizer.lr if alike and self.optimizer.made.plain and not self.proximal else None
 
 
 def local_training(config: ClientConfig, level: RecordPlan, rounds: int) -> LocalTraining:

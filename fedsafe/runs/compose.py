@@ -29,6 +29,7 @@ from fedsafe.client import (
     choose_trainer,
     layout_of,
     precompute,
+    refuse_precision,
 )
 from fedsafe.data import ClientRows, Examples, Federated, Task, federate, load_task
 from fedsafe.data.mapped import let_go
@@ -53,7 +54,7 @@ class Parts:
         config: The configuration.
         federated: The task, cut into clients.
         module: The model, with its initial weights.
-        trainer: ``"stacked"`` or ``"opacus"``.
+        trainer: ``"stacked"``, ``"vmap"`` or ``"opacus"``.
         layout: Of the model's parameters.
         availability: Which clients are there when they are asked; None where all are.
     """
@@ -112,7 +113,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         config.server.aggregator,
         client_private=math.isfinite(config.privacy.client.epsilon),
         record_private=math.isfinite(config.privacy.record.epsilon),
-        learning_rate=config.client.optimizer.constant_rate,
+        learning_rate=config.client.plain_rate,
     )
     task = load_task(config.task) if data is None else data
     objective = build_objective(config.client.objective, task.kind)
@@ -131,6 +132,13 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
     task = federated.task
     module = build_model(config.model if model is None else model, signature=task.signature, seed=config.seed)
     trainer = choose_trainer(module, objective, task.signature)
+    if config.client.precision is not None:
+        if trainer != "stacked":
+            raise ConfigError(
+                f"client.precision = {config.client.precision!r} is for models that stack, and this one trains by "
+                f"{trainer}: leave it out"
+            )
+        refuse_precision(module, objective, task.signature, torch.bfloat16)
     return Parts(
         config=config,
         federated=federated,
@@ -203,9 +211,7 @@ def program_digest(parts: Parts) -> str:
 def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
     """The aggregator, the same at workers and server."""
     config = parts.config
-    return build_aggregator(
-        config.server.aggregator, plan, learning_rate=config.client.optimizer.constant_rate
-    )
+    return build_aggregator(config.server.aggregator, plan, learning_rate=config.client.plain_rate)
 
 
 def server_optimizer_of(parts: Parts) -> ServerOptimizer:

@@ -42,7 +42,7 @@ def resume(
 
     Args:
         path: The run folder.
-        engine: Engine options to change; they cannot change a result.
+        engine: Engine options to change; they cannot change a result. The device would, and stays.
         model: The module, if the run was started with one.
         data: The task, if the run was started with one.
         callbacks: Told what happens.
@@ -70,6 +70,11 @@ def resume(
             raise ConfigError(
                 f"{path} ran on Flower's own runtime, whose nodes forget their noise keys when it ends: a round that "
                 "was under way would be released again under other noise; start a new run"
+            )
+        if engine and engine.get("device", config.engine.device) != config.engine.device:
+            raise ConfigError(
+                f"the run began on engine.device = {config.engine.device!r}: on another device a repeated round would meet "
+                "its noise with other bits; leave the device as it is, or start a new run"
             )
         if engine:
             merged = {**config.engine.model_dump(), **engine}

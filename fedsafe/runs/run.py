@@ -105,13 +105,15 @@ def run(
     seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
     planning = _Background(lambda: plan_and_claims(parts, key_from_seed=seed is not None))
     with ExitStack() as stack:
-        _start_engine(resolved.engine, stack)
+        device = _start_engine(resolved.engine, stack)
         joined = connect(parts) if connect is not None else None
         plan, claims = planning.result()
         grid = joined(plan) if joined is not None else None
         start = describe_start(path.name, parts, plan, claims)
         # From here to the start line nothing is slow: a run that is killed in between cannot be resumed.
-        folder = RunFolder.create(path, resolved.to_toml())
+        # A round that is repeated on another device would meet its noise with other bits: "auto" is settled now.
+        engine = resolved.engine.model_copy(update={"device": device})
+        folder = RunFolder.create(path, resolved.model_copy(update={"engine": engine}).to_toml())
         stack.enter_context(folder.lock())
         key = create_key(folder.private, seed=seed)
         # Import paths of the configuration must lead to the same modules when the run is resumed elsewhere.
@@ -272,16 +274,21 @@ def _grid(parts: Parts, plan: PrivacyPlan, key: bytes, stack: ExitStack) -> Loca
     return grid
 
 
-def _start_engine(engine: EngineConfig, stack: ExitStack) -> None:
-    """Start or join Ray where it is asked for, and see that the device is there before a folder exists."""
-    if engine.name != "ray":
-        require_device(engine.device)
-        return
+def _start_engine(engine: EngineConfig, stack: ExitStack) -> str:
+    """Start or join Ray where it is asked for, and see that the device is there before a folder exists.
+
+    Returns:
+        Where clients train; for nodes of Flower's runtimes, which decide for themselves, what is configured.
+    """
+    if engine.name == "flower":
+        return engine.device
+    if engine.name == "inline":
+        return require_device(engine.device)
     from fedsafe.engine.cluster import resources_for, start_ray, stop_ray
 
     if start_ray(engine.workers, engine.address):
         stack.callback(stop_ray)
-    resources_for(engine.device, engine.gpus, engine.workers)
+    return resources_for(engine.device, engine.gpus, engine.workers).device
 
 
 def _resolve(config: Config | Mapping[str, Any] | Path | str | None) -> Config:

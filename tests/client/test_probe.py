@@ -1,12 +1,15 @@
 """A model that mixes examples is refused before any record is touched; what has no rule goes to Opacus."""
 
+import numpy as np
 import pytest
 import torch
 from stacked_models import CASES
 from torch import nn
+from training_problems import make_jobs
 
-from fedsafe.client import build_objective, choose_trainer
+from fedsafe.client import LocalTraining, build_objective, build_trainer, choose_trainer
 from fedsafe.client.objectives import cross_entropy
+from fedsafe.client.probe import probe_data
 from fedsafe.data import Signature
 from fedsafe.errors import ModelError
 
@@ -188,6 +191,53 @@ class SecondDimension(nn.Module):
 
     def forward(self, x):
         return self.head(self.norm(x.unsqueeze(0)))[0]
+
+
+class ReadsTheBatch(nn.Module):
+    """Its outputs depend on how many examples there are, or do from some number on."""
+
+    def __init__(self, from_=0):
+        super().__init__()
+        self.head, self.from_ = nn.Linear(6, 2), from_
+
+    def forward(self, x):
+        z = self.head(x)
+        if self.from_:
+            return z - z.mean(0) if len(x) > self.from_ else z
+        return z * (1.0 + 1e-3 * len(x))
+
+
+@pytest.mark.parametrize("model", [ReadsTheBatch(), ReadsTheBatch(50)])
+def test_a_model_that_reads_how_large_the_batch_is_is_refused(model):
+    with pytest.raises(ModelError, match="in a batch of|changing one example"):
+        chosen(model)
+
+
+def penalised(how):
+    def objective(model, batch):
+        loss = cross_entropy(model, batch)
+        weights = [p for p in model.parameters()] if how == "parameters" else [getattr(model, "weight", None)]
+        return loss + sum(1e-4 * w.pow(2).sum() for w in weights if w is not None)
+
+    return objective
+
+
+@pytest.mark.parametrize(("how", "trainer"), [("parameters", "vmap"), ("getattr", "stacked")])
+def test_a_penalty_on_the_parameters_is_not_lost(how, trainer):
+    signature, objective = table(), penalised(how)
+    model = nn.Linear(6, 2)
+    assert choose_trainer(model, objective, signature) == trainer
+    x, y = probe_data(signature, 8)
+    results = []
+    for clip in (1e-6, 1e6):
+        way = LocalTraining(learning_rate=1.0, steps=1, rate=1.0, clip=clip, noise=0.0)
+        built = build_trainer(trainer, model, objective, x, y, way)
+        oracle = build_trainer("vmap", model, objective, x, y, way)
+        start = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
+        parts = [np.arange(8)]
+        results.append([one.train(start, make_jobs(parts, [0])) - start for one in (built, oracle)])
+    for found, expected in results:
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-9)
 
 
 class LastDimension(nn.Module):

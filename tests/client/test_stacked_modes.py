@@ -10,6 +10,7 @@ from torch import nn
 from training_problems import make_jobs, make_problem
 
 from fedsafe.client import build_objective
+from fedsafe.client.objectives import cross_entropy
 from fedsafe.client.stacked import StackedModel, StackedTrainer, clipped_sum, layout_of, measure
 from fedsafe.client.trainer import LocalTraining
 
@@ -168,3 +169,17 @@ def test_how_many_clients_share_a_stack_changes_no_bit(stack):
     free = build("stacked", training=training).train(start, make_jobs(parts, range(8)))
     bound = build("stacked", training=training, stack=stack).train(start, make_jobs(parts, range(8)))
     np.testing.assert_array_equal(bound, free)
+
+
+def test_no_packing_changes_a_bit_in_half_precision():
+    """Products in bfloat16 give other bits to one client in hundreds when others are beside it."""
+    torch.manual_seed(8)
+    module = nn.Sequential(nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 3))
+    x, y = torch.randn(3000, 9), torch.randint(0, 3, (3000,))
+    parts = list(np.arange(3000).reshape(200, 15))
+    way = LocalTraining(learning_rate=1.0, steps=4, rate=0.5, clip=1.0, noise=1.0)
+    start = nn.utils.parameters_to_vector(module.parameters()).detach().numpy()
+    trainer = StackedTrainer(module, cross_entropy, (x, y), way, precision=torch.bfloat16)
+    together = trainer.train(start, make_jobs(parts, range(200)))
+    few = np.concatenate([trainer.train(start, make_jobs(parts, range(k, k + 2))) for k in range(0, 200, 2)])
+    np.testing.assert_array_equal(together, few)

@@ -208,7 +208,9 @@ def measure(module: nn.Module, objective: Objective, batch: Batch) -> StackShape
             model = StackedModel(module, parameters, channels_last=channels_last, exposed=exposed)
             with torch.enable_grad():
                 _, copies = model._losses(objective, zeros)
-            break
+            if not model.taps.read:
+                break
+            exposed += tuple(sorted(model.taps.read))
         except UnreadableParameter as error:
             exposed += (error.parameter,)
         except RuntimeError:

@@ -59,6 +59,8 @@ def pack(
     values: int,
     room: int = _SHARED_VALUES,
     most: int | None = None,
+    *,
+    alone: bool = False,
 ) -> Iterator[Packed]:
     """Stacks of clients.
 
@@ -68,6 +70,7 @@ def pack(
         values: How many values the model's layers keep for one example.
         room: How many values they may keep for one step of a stack.
         most: How many clients may share a stack. Neither changes any client's bits.
+        alone: Whether each client trains alone, where the kernels' bits depend on the number of clients.
     """
     ways = [job.training or training for job in jobs]
     batches = _sampled(jobs, ways)
@@ -77,7 +80,7 @@ def pack(
         capacity = batch_capacity(len(job.records), way.rate, largest)
         alike.setdefault((capacity, _kind(way)), []).append(position)
     for (capacity, _), positions in alike.items():
-        limit = _most(capacity, values, room if most is None else most * capacity * values)
+        limit = 1 if alone else _most(capacity, values, room if most is None else most * capacity * values)
         for first in range(0, len(positions), limit):
             chosen = positions[first : first + limit]
             own = [jobs[position] for position in chosen]

@@ -30,7 +30,7 @@ class StackedTrainer:
         training: How every client trains, unless its job says otherwise.
         device: Where it trains. Noise is made on the processor, whatever the device.
         precision: Of the forward and backward passes, such as ``torch.bfloat16``; clipping, noise and steps stay in
-            the parameters' own. None for the same.
+            the parameters' own. None for the same. With another one each client trains alone.
         stack: How many clients share a stack at most; by default as many as fit the cache. It changes no result.
     """
 
@@ -63,7 +63,10 @@ class StackedTrainer:
         """``(len(jobs), parameters)``: each client's parameters after its local steps."""
         trained = np.empty((len(jobs), self.layout.total), np.float32)
         models: dict[int, StackedModel] = {}
-        for packed in pack(jobs, self._training, self._shape.values, self._room, self._stack):
+        # Products in half precision give a client other bits when there are more clients beside it.
+        alone = self._precision is not None
+        stacks = pack(jobs, self._training, self._shape.values, self._room, self._stack, alone=alone)
+        for packed in stacks:
             model = models.get(packed.size)
             if model is None:
                 shape = (packed.size, self.layout.total)

@@ -1,6 +1,7 @@
 """Put stacked layers in the place of ordinary ones."""
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from torch import Tensor, nn
 
@@ -23,7 +24,18 @@ def swap(
     """
     swapping = _Swapping(module, parameters, taps, channels_last, set(exposed))
     top = swapping.visit(module)
+    for layer in top.modules():
+        for name in _LISTS:
+            layer.__dict__[name] = _refuse_list
     return top, swapping.exposed()
+
+
+# What a module tells of its parameters: a stacked one would tell of fewer, and a penalty on them would be lost.
+_LISTS = ("parameters", "named_parameters", "state_dict")
+
+
+def _refuse_list(*_: object, **__: object) -> NoReturn:
+    raise ModelError("the model's code lists its parameters, which a stack has for each client")
 
 
 def ruled(layer: nn.Module) -> bool:

@@ -50,7 +50,11 @@ class Taps(list[Tap]):
     While ``open`` is false nothing is left: outputs and gradients by the inputs need no taps.
     """
 
-    open = True
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = True
+        # Names of parameters that the model's code asked a layer for, whether or not it minds that there is none.
+        self.read: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -264,6 +268,7 @@ class StackedLayer(nn.Module, ABC):
         """What the ordinary layer would give, but for parameters that are trained."""
         own = self.__dict__
         if "slots" in own and name in own["slots"].names:
+            own["slots"].taps.read.add(own["slots"].names[name])
             raise UnreadableParameter(own["slots"].names[name])
         if "slots" in own and name in own["slots"].frozen:
             return own["slots"].frozen[name]
