@@ -12,9 +12,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 
 from fedsafe.engine.chunks import Pace
-from fedsafe.engine.grid import ErrorCode, error_reply, expired
+from fedsafe.engine.grid import error_reply, expired
 from fedsafe.engine.interchange import States, packed
 from fedsafe.errors import EngineError
 

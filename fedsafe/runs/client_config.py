@@ -33,8 +33,8 @@ class ScheduleConfig(Section):
     def _something_is_left(self) -> Self:
         if self.name == "exponential" and self.final == 0.0:
             raise ConfigError(
-                "client.optimizer.schedule = exponential never reaches final = 0: set final to what shall be left of the "
-                'learning rate, such as { name = "exponential", final = 0.1 }'
+                "client.optimizer.schedule = exponential never reaches final = 0: set final to what shall be left of "
+                'the learning rate, such as { name = "exponential", final = 0.1 }'
             )
         return self
 

@@ -73,8 +73,8 @@ def resume(
             )
         if engine and engine.get("device", config.engine.device) != config.engine.device:
             raise ConfigError(
-                f"the run began on engine.device = {config.engine.device!r}: on another device a repeated round would meet "
-                "its noise with other bits; leave the device as it is, or start a new run"
+                f"the run began on engine.device = {config.engine.device!r}: on another device a repeated round would "
+                "meet its noise with other bits; leave the device as it is, or start a new run"
             )
         if engine:
             merged = {**config.engine.model_dump(), **engine}

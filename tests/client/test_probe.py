@@ -209,14 +209,14 @@ class ReadsTheBatch(nn.Module):
 
 @pytest.mark.parametrize("model", [ReadsTheBatch(), ReadsTheBatch(50)])
 def test_a_model_that_reads_how_large_the_batch_is_is_refused(model):
-    with pytest.raises(ModelError, match="in a batch of|changing one example"):
+    with pytest.raises(ModelError, match=r"in a batch of|changing one example"):
         chosen(model)
 
 
 def penalised(how):
     def objective(model, batch):
         loss = cross_entropy(model, batch)
-        weights = [p for p in model.parameters()] if how == "parameters" else [getattr(model, "weight", None)]
+        weights = list(model.parameters()) if how == "parameters" else [getattr(model, "weight", None)]
         return loss + sum(1e-4 * w.pow(2).sum() for w in weights if w is not None)
 
     return objective
