@@ -94,7 +94,7 @@ def test_the_device_is_settled_at_the_start_and_stays(tmp_path):
     lines = (out / "record.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["kind"] == "end"
     (out / "record.jsonl").write_text("".join(line + "\n" for line in lines[:-2]))
-    with pytest.raises(ConfigError, match="began on engine.device = 'cpu'"):
+    with pytest.raises(ConfigError, match=r"began on engine.device = 'cpu'"):
         resume(out, engine={"device": "cuda"})
     resume(out, engine={"device": "cpu", "stack": 2})
     again = [json.loads(line) for line in (out / "record.jsonl").read_text().splitlines()]
