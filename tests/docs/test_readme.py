@@ -47,11 +47,18 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize("command", commands("fedsafe"), ids=" ".join)
 def test_every_command_of_the_readme_works(command, finished, fedsafe):
     """The long runs are shortened; everything else is run as it stands."""
-    stands_for = {"RUN": finished, "experiments/adult.toml": ROOT / "experiments" / "adult.toml"}
+    stands_for = {
+        "RUN": finished,
+        "experiments/adult.toml": ROOT / "experiments" / "adult.toml",
+        "MY_APP": ROOT / "tests" / "apps" / "flower_apps" / "quickstart",
+        "1000": "4",
+    }
     arguments = [stands_for.get(word, word) for word in command[1:]]
     if arguments[0] == "run" and "--resume" not in arguments:
         arguments += ["--engine", "inline", "--set", "rounds=2", "--set", "assess.require=[]"]
         arguments += ["--set", 'assess.assessors=["performance"]']
+    if arguments[0] == "simulate":
+        arguments += ["--engine", "inline"]
     done = fedsafe(*arguments)
     assert done.code == 0, done.err
     assert done.out
