@@ -44,10 +44,6 @@ class LocalTraining:
         """The public divisor of a step's sum: the expected batch, at least one record."""
         return max(1.0, self.rate * records)
 
-    def step_size(self, records: int) -> float:
-        """Learning rate, before its schedule, over the divisor."""
-        return self.learning_rate / self.divisor(records)
-
     def learning_rate_at(self, round: int, step: int) -> float:
         """Learning rate of a step.
 

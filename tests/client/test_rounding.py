@@ -142,3 +142,20 @@ def test_what_is_tiny_on_one_side_and_huge_on_the_other_is_measured(inputs, slop
     sums, norms = clipped_sum(model, steep, (x, torch.zeros(16)), mask, 1.0)
     assert float(norms[0, 1]) == pytest.approx(inputs * slope * 3.0**0.5, rel=1e-5)
     assert 0.99 < float(sums[0].double().norm()) <= 1.0
+
+
+@pytest.mark.parametrize("width", [2**12, 2**14])
+def test_small_values_beside_large_ones_on_both_sides_of_a_product_are_measured(width):
+    """What is lost of the inputs' norm and of the gradients' adds up, and both must fit the margin."""
+    small = (0.49 * 2.0**-23) ** 0.5
+    row = torch.full((width,), small)
+    row[0] = 1.0
+
+    def steep(model, batch):
+        return (model(batch[0]) * row).sum(1) * 8.0
+
+    model = StackedModel(nn.Linear(width, width, bias=False), torch.zeros(1, width * width))
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    sums, norms = clipped_sum(model, steep, (row.unsqueeze(0), torch.zeros(1)), mask, 1.0)
+    assert float(norms) == pytest.approx(8.0 * float(row.double().norm()) ** 2, rel=2.0**-11)
+    assert 1.0 - 2.0**-9 < float(torch.linalg.vector_norm(sums, dtype=torch.float64)) <= 1.0

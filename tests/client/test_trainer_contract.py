@@ -116,7 +116,7 @@ def test_the_noise_of_a_step_has_the_planned_scale(trainer):
     _, silent, _, _ = make_problem("relu", sizes=sizes, steps=1, clip=0.8, noise=0.0)
     noisy = build(trainer, training=training).train(start, make_jobs(parts, range(60)))
     plain = build(trainer, training=silent).train(start, make_jobs(parts, range(60)))
-    noise = (noisy.astype(float) - plain.astype(float)) / training.step_size(40)
+    noise = (noisy.astype(float) - plain.astype(float)) / (training.learning_rate / training.divisor(40))
     scale = 1.7 * 0.8
     assert _noise_fits(noise, scale)
     assert not _noise_fits(noise, scale * 2.0 / 3.0)
@@ -152,8 +152,8 @@ def test_a_bad_record_leaves_every_other_client_bit_identical(trainer, bad):
 def test_the_divisor_is_public():
     """The step size depends on the number of records and the rate, never on the batch that was drawn."""
     training = LocalTraining(learning_rate=2.0, steps=1, rate=0.1, clip=1.0, noise=1.0)
-    assert training.step_size(400) == pytest.approx(2.0 / 40.0)
-    assert training.step_size(3) == pytest.approx(2.0)
+    assert training.divisor(400) == pytest.approx(40.0)
+    assert training.divisor(3) == pytest.approx(1.0)
 
 
 def test_a_trainer_does_not_touch_the_global_generators():

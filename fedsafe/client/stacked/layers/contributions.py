@@ -8,6 +8,10 @@ from torch import Tensor
 from fedsafe.client.stacked.alignment import aligned_product
 from fedsafe.client.stacked.layers.base import Call, Contribution, squared
 
+# Single precision loses what is smaller than half a unit of the sum so far, and over more values than this, that can
+# be more than the margin of the clip.
+_WIDE = 2**14
+
 
 class Instantiated:
     """Gradients written out per example: what is measured is what is summed, so rounding has no slack.
@@ -47,14 +51,15 @@ def _lengths_squared(gradients: Tensor) -> Tensor:
     return _row_squares(gradients).reshape(*gradients.shape[:2], -1).sum(2)
 
 
-def _row_squares(rows: Tensor, least: float = 0.0) -> Tensor:
+def _row_squares(rows: Tensor, least: float = 0.0, wide: int = _WIDE) -> Tensor:
     """Squared norms over the last dimension: in single precision where that neither overflows nor matters.
 
     Args:
         rows: Of any shape.
         least: Norms up to this are taken in double precision too.
+        wide: Rows of more values than this are, whatever their norm.
     """
-    if rows.shape[-1] > _WIDE:
+    if rows.shape[-1] > wide:
         return squared(rows)
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
     low, high = (float(bound) for bound in norms.aminmax())
@@ -67,10 +72,6 @@ def _row_squares(rows: Tensor, least: float = 0.0) -> Tensor:
 
 # The square of a larger value may overflow single precision; that of a smaller one than 1e-19 is lost.
 _LARGE, _SMALL = 1e15, 1e-15
-
-# Single precision loses what is smaller than half a unit of the sum so far, and over more values than this, that can
-# be more than the margin of the clip.
-_WIDE = 2**14
 
 # Rounding in the denormal range is off by up to 1e-45 whatever the value, which inputs shorter than the root of this
 # leave far below any clip.
@@ -102,9 +103,9 @@ class OuterProducts:
         self._norms = norms
         if not norms:
             return
-        # What is small here may be multiplied by what is large there.
-        self._lengths = _row_squares(inputs, _SMALL)
-        squares = _row_squares(gradients, _SMALL) * (self._lengths + biases)
+        # What is small here may be multiplied by what is large there, and what both lose adds up.
+        self._lengths = _row_squares(inputs, _SMALL, _WIDE // 4)
+        squares = _row_squares(gradients, _SMALL, _WIDE // 4) * (self._lengths + biases)
         if self._positions == 1:
             self.squares = squares
         else:
