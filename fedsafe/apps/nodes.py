@@ -12,11 +12,11 @@ from typing import cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 import fedsafe
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.log import LOG
+from fedsafe.engine import GridAround
 from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.extensions import searched
 from fedsafe.privacy.plan import PrivacyPlan
@@ -30,7 +30,7 @@ _FIRST_NODE = 2
 _POLL_SECONDS = 0.3
 
 
-class NodeGrid(Grid):
+class NodeGrid(GridAround):
     """A grid of joined nodes; every message to them carries the experiment.
 
     Args:
@@ -41,29 +41,8 @@ class NodeGrid(Grid):
     """
 
     def __init__(self, grid: Grid, nodes: Sequence[int], experiment: ConfigRecord, wait: float) -> None:
-        self._grid, self._nodes, self._experiment, self._wait = grid, tuple(nodes), experiment, wait
-
-    def set_run(self, run: Run) -> None:
-        """Set the run that the grid operates in."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run that the grid operates in."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message from the server."""
-        return Message(
-            content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl
-        )
+        super().__init__(grid)
+        self._nodes, self._experiment, self._wait = tuple(nodes), experiment, wait
 
     def get_node_ids(self) -> Iterable[int]:
         """One for each client, in the order of the clients."""
@@ -76,10 +55,6 @@ class NodeGrid(Grid):
             message.metadata.dst_node_id = self._nodes[message.metadata.dst_node_id - _FIRST_NODE]
             message.content[EXPERIMENT] = self._experiment
         return self._grid.push_messages(sent)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that have arrived and were not pulled before."""
-        return self._grid.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

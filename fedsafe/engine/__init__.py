@@ -5,7 +5,7 @@ from flwr.serverapp import Grid
 from fedsafe.engine.availability import Availability
 from fedsafe.engine.availability_grid import AvailabilityGrid
 from fedsafe.engine.devices import Device, require_device
-from fedsafe.engine.grid import ClientApps, InlineGrid, LocalGrid
+from fedsafe.engine.grid import ClientApps, GridAround, InlineGrid, LocalGrid
 
 __all__ = [
     "Availability",
@@ -13,6 +13,7 @@ __all__ = [
     "ClientApps",
     "Device",
     "Grid",
+    "GridAround",
     "InlineGrid",
     "LocalGrid",
     "require_device",

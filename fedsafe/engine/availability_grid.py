@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedsafe.engine.availability import Availability
+from fedsafe.engine.grid import GridAround
 from fedsafe.errors import EngineError
 
 Times = Callable[[str, str], float]
@@ -29,7 +29,7 @@ class Realised:
     seconds: float
 
 
-class AvailabilityGrid(Grid):
+class AvailabilityGrid(GridAround):
     """Delivers to another grid the messages that a model of availability says are answered in time.
 
     The others are not delivered, and nothing comes back for them; what a client would have done is not computed, so
@@ -46,7 +46,8 @@ class AvailabilityGrid(Grid):
     def __init__(
         self, grid: Grid, availability: Availability, *, times: Times | None = None, began: float = 0.0
     ) -> None:
-        self._grid, self._availability, self._times = grid, availability, times
+        super().__init__(grid)
+        self._availability, self._times = availability, times
         self._now = began
         self._asked = self._missing = self._undelivered = 0
         self._seconds = 0.0
@@ -64,40 +65,12 @@ class AvailabilityGrid(Grid):
         self._asked, self._missing, self._seconds = 0, 0, 0.0
         return found
 
-    def set_run(self, run: Run) -> None:
-        """Set the run that the grid operates in."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run that the grid operates in."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message from the server."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Every registered node."""
-        return self._grid.get_node_ids()
-
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send those that are answered; the others get a number that no reply ever has."""
         sent = list(messages)
         delivered = self._answered(sent)
         numbers = iter(self._grid.push_messages([m for m, d in zip(sent, delivered, strict=True) if d]))
         return [next(numbers) if d else self._number_of_none() for d in delivered]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that have arrived."""
-        return self._grid.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

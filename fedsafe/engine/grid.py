@@ -137,8 +137,53 @@ class Tally:
     errors: int = 0
 
 
+class MessagingGrid(Grid):
+    """What every grid makes messages by."""
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message from the server."""
+        return Message(
+            content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl
+        )
+
+
+class GridAround(MessagingGrid):
+    """A grid that hands what it does not change on to another one.
+
+    Args:
+        grid: The other one.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that the grid operates in."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run that the grid operates in."""
+        return self._grid.run
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Every registered node."""
+        return self._grid.get_node_ids()
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that have arrived and were not pulled before."""
+        return self._grid.pull_messages(message_ids)
+
+
 @dataclass(kw_only=True)
-class LocalGrid(Grid):
+class LocalGrid(MessagingGrid):
     """What every grid of ours shares: nodes 2, 3, ... for clients 0, 1, ..., and ids.
 
     Args:
@@ -177,19 +222,6 @@ class LocalGrid(Grid):
     def run(self) -> Run:
         """The run that the grid operates in."""
         return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message from the server."""
-        return Message(
-            content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl
-        )
 
     def get_node_ids(self) -> Iterable[int]:
         """Every node, whether busy or not."""
