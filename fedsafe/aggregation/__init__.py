@@ -37,9 +37,10 @@ from fedsafe.aggregation.choosing import (
     check_aggregator,
     released_by,
 )
+from fedsafe.aggregation.fedavg import FedAvg
 from fedsafe.aggregation.noisy_mean import NoisyMean
 from fedsafe.aggregation.q_fedavg import QFedAvg
-from fedsafe.aggregation.rows import FedAvg, Median, RowRule, TrimmedMean
+from fedsafe.aggregation.rows import Median, RowRule, TrimmedMean
 from fedsafe.aggregation.scaffold import Scaffold
 from fedsafe.aggregation.server_optimizers import (
     SERVER_OPTIMIZERS,

@@ -7,10 +7,11 @@ from typing import Any
 from fedsafe.aggregation.agnostic import Agnostic
 from fedsafe.aggregation.base import Aggregator
 from fedsafe.aggregation.checked import Checked, rehearse, require_members
+from fedsafe.aggregation.fedavg import FedAvg
 from fedsafe.aggregation.noisy_mean import NoisyMean
 from fedsafe.aggregation.options import matched
 from fedsafe.aggregation.q_fedavg import QFedAvg
-from fedsafe.aggregation.rows import FedAvg, Median, TrimmedMean
+from fedsafe.aggregation.rows import Median, TrimmedMean
 from fedsafe.aggregation.scaffold import Scaffold
 from fedsafe.errors import ConfigError, FedSafeError
 from fedsafe.extensions import one_line, resolve

@@ -12,6 +12,8 @@ from fedsafe.privacy.mechanisms import from_grid, gaussian_on_grid, to_grid
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
+_VALUES_AT_ONCE = 2**15
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,13 @@ class NoisyMean(Rule):
 
     def add(self, fold: Fold, updates: Updates) -> Fold:
         """Check, clip, round toward zero and sum: exact, so order cannot matter."""
-        grid = to_grid(clip_rows(updates.rows, self.clip), self.bits)
-        return Fold(arrays={"total": fold.arrays["total"] + grid.sum(axis=0, dtype=np.int64)})
+        total = fold.arrays["total"].copy()
+        # A few rows at a time: what is in between stays in the cache.
+        few = max(1, _VALUES_AT_ONCE // max(1, len(total)))
+        for first in range(0, len(updates.rows), few):
+            grid = to_grid(clip_rows(updates.rows[first : first + few], self.clip), self.bits)
+            total += grid.sum(axis=0, dtype=np.int64)
+        return Fold(arrays={"total": total})
 
     def merge(self, first: Fold, second: Fold) -> Fold:
         """The sum over both."""

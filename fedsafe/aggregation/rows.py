@@ -103,18 +103,6 @@ def weighted_mean(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> ND
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class FedAvg(RowRule):
-    """The mean weighted by example counts (McMahan et al., 2017), for runs without a client-level guarantee."""
-
-    name: ClassVar[str] = "fedavg"
-
-    def combine(self, updates: Updates) -> NDArray[np.float64]:
-        """Weighted mean over the replies, row by row."""
-        return weighted_mean(updates.rows, updates.examples)
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
 class Median(RowRule):
     """Coordinate-wise median (Yin et al., 2018); the mean of the two middle values for an even number."""
 

@@ -37,7 +37,8 @@ def grid_bits(clip: float, population: int, noise: float = 1.0) -> int:
 
 def to_grid(rows: NDArray[np.float64], bits: int) -> Grid:
     """Round toward zero to multiples of ``2^-bits``; ``(rows, parameters)`` int64."""
-    grid: Grid = np.trunc(np.ldexp(rows, bits)).astype(np.int64)
+    # A cast to whole numbers cuts what follows the point.
+    grid: Grid = (rows * 2.0**bits).astype(np.int64)
     return grid
 
 

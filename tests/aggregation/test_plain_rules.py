@@ -42,6 +42,37 @@ def test_fedavg_lets_a_client_with_half_the_data_move_half_the_mean():
     assert finished(FedAvg(), rows, examples) == pytest.approx(0.5)
 
 
+@given(rows_of_clients, st.data())
+def test_fedavg_has_the_same_bits_in_any_order_and_packing(rows, data):
+    order = data.draw(st.permutations(range(len(rows))))
+    cut = data.draw(st.integers(0, len(rows)))
+    rule, examples = FedAvg(), 1.0 + np.arange(len(rows))
+    packed = rule.zero(rows.shape[1])
+    for some in (order[:cut], order[cut:]):
+        updates = Updates(clients=np.array(some, int), rows=rows[some], examples=examples[some])
+        packed = rule.merge(rule.add(rule.zero(rows.shape[1]), updates), packed)
+    assert rule.finish(packed, unused()).tobytes() == finished(rule, rows, examples).tobytes()
+
+
+def test_fedavg_keeps_no_row():
+    """More rows than are summed at once, of every size; the fold is as large as for one."""
+    rows = np.random.default_rng(0).normal(size=(5000, 3)) * [1e-6, 1.0, 1e6]
+    rule, examples = FedAvg(), np.full(5000, 7.0)
+    fold = rule.add(rule.zero(3), Updates(clients=np.arange(5000), rows=rows, examples=examples))
+    assert {name: array.size for name, array in fold.arrays.items()} == {
+        "whole": 3,
+        "fraction": 3,
+        "examples": 1,
+    }
+    np.testing.assert_allclose(rule.finish(fold, unused()), rows.mean(axis=0), rtol=1e-10, atol=1e-13)
+
+
+def test_fedavg_cuts_what_is_beyond_its_range_and_loses_nothing_else():
+    rows = np.array([[1e300, 0.5], [-1e30, 0.25]])
+    np.testing.assert_array_equal(finished(FedAvg(), rows[:1], np.ones(1)), [2.0**40, 0.5])
+    np.testing.assert_array_equal(finished(FedAvg(), rows, np.ones(2)), [0.0, 0.375])
+
+
 @given(rows_of_clients)
 def test_the_median_is_numpys(rows):
     np.testing.assert_array_equal(finished(Median(), rows, np.ones(len(rows))), np.median(rows, axis=0))

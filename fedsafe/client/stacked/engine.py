@@ -73,7 +73,7 @@ def plain_sum(model: StackedModel, objective: Objective, batch: Batch, mask: Ten
     for part in parts_of(calls, mask.shape[1], norms=False):
         _add(part, part.contribution.summed(factors, mask, True), sums)
     losses = losses.view(mask.shape)
-    dirty = ~torch.isfinite(sums).all(1) | ~torch.isfinite(torch.where(mask, losses, 0.0)).all(1)
+    dirty = ~torch.isfinite(sums.sum(1)) | ~torch.isfinite(torch.where(mask, losses, 0.0)).all(1)
     if dirty.any():
         again, _ = _clipped(model, losses, list(parts_of(calls, mask.shape[1])), mask, torch.inf)
         sums.copy_(torch.where(dirty.unsqueeze(1), again, sums))
