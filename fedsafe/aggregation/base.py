@@ -7,8 +7,8 @@ Some rules remember: control variates, or weights of the clients. Only the serve
 ``advance`` alone, and its ``state`` reveals who took part: it never leaves ``RUN/private/``.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -31,12 +31,16 @@ class Updates:
         rows: ``(rows, parameters)`` float64, the trained parameters less the broadcast ones.
         examples: ``(rows,)`` number of records of each client, the weight of plain FedAvg.
         losses: ``(rows,)`` mean training loss of each client at the broadcast model, for the rules that need it.
+        draws: For each row, the stream of what its client draws before it sends, for the rules whose clients do.
+        announced: What the rule at the server announced with the model.
     """
 
     clients: NDArray[np.int64]
     rows: NDArray[np.float64]
     examples: NDArray[np.float64]
     losses: NDArray[np.float64] | None = None
+    draws: Sequence[Stream] | None = None
+    announced: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,8 @@ class Aggregator(Protocol):
     proven_sensitivity: ClassVar[bool]
     # Whether ``Updates.losses`` must be there. It costs a forward pass over each client's records.
     needs_losses: ClassVar[bool]
+    # Whether clients draw something themselves, such as noise: ``Updates.draws`` must be there.
+    needs_draws: ClassVar[bool]
     # Whether ``state`` is part of the run: saved after each round, restored on resuming.
     remembers: ClassVar[bool]
     # What leaves a client un-noised because of this rule; each a phrase for the claim's list of what it does not cover.
@@ -100,6 +106,10 @@ class Aggregator(Protocol):
         """``(parameters,)`` that the client adds to every step's gradient in the coming round, or None."""
         ...
 
+    def announce(self) -> Mapping[str, float]:
+        """Public numbers that the clients of the coming round are told beside the model."""
+        ...
+
     def advance(self, fold: Fold) -> None:
         """Remember what the finished round's fold says; called once, after ``finish``."""
         ...
@@ -122,12 +132,17 @@ class Rule:
 
     proven_sensitivity: ClassVar[bool] = False
     needs_losses: ClassVar[bool] = False
+    needs_draws: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
     releases: ClassVar[tuple[str, ...]] = ()
 
     def correction(self, client: int, parameters: int) -> Vector | None:
         """None: clients follow their own gradients."""
         return None
+
+    def announce(self) -> Mapping[str, float]:
+        """Nothing."""
+        return {}
 
     def advance(self, fold: Fold) -> None:
         """Nothing is remembered."""

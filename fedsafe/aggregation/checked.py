@@ -35,6 +35,7 @@ class Checked(Rule):
         self._rule: Aggregator = rule
         self.name = label  # type: ignore[misc]
         self.needs_losses = bool(getattr(rule, "needs_losses", False))  # type: ignore[misc]
+        self.needs_draws = bool(getattr(rule, "needs_draws", False))  # type: ignore[misc]
         self.remembers = bool(getattr(rule, "remembers", hasattr(rule, "state")))  # type: ignore[misc]
 
     @classmethod
@@ -74,6 +75,17 @@ class Checked(Rule):
         if not isinstance(found, np.ndarray) or found.shape != (parameters,) or found.dtype.kind not in "fiu":
             raise self._wrong("correction", _what(found), f"None or floats of shape ({parameters},)")
         return found.astype(np.float32, copy=False)
+
+    def announce(self) -> Mapping[str, float]:
+        """The rule's, checked; empty if it has none."""
+        if not hasattr(self._rule, "announce"):
+            return {}
+        found: Any = self._call("announce", self._rule.announce)
+        if not isinstance(found, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, int | float) for name, value in found.items()
+        ):
+            raise self._wrong("announce", _what(found), "numbers by name")
+        return {name: float(value) for name, value in found.items()}
 
     def advance(self, fold: Fold) -> None:
         """The rule's, if it has one."""

@@ -18,6 +18,7 @@ from fedsafe.federation.messages import (
     EVALUATE,
     Instruction,
     Reply,
+    announced_digest,
     read_correction,
     read_instruction,
     release_digest,
@@ -167,8 +168,10 @@ class ClientRuntime:
         for message in messages[1:]:
             if message.content["arrays"] is not messages[0].content["arrays"]:
                 other = read_instruction(message, self.trainer.layout)
-                if other.round != instruction.round or not np.array_equal(
-                    other.parameters, instruction.parameters
+                if (
+                    other.round != instruction.round
+                    or other.announced != instruction.announced
+                    or not np.array_equal(other.parameters, instruction.parameters)
                 ):
                     raise PlanViolation(
                         "the messages of a chunk carry different models: send one round at a time"
@@ -214,8 +217,8 @@ class ClientRuntime:
 
     def _updates(self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]) -> Updates:
         # Computed here from what arrived, never taken from the message: one stream meets one input.
-        shared = input_digest(instruction.parameters, self.plan)
-        jobs = []
+        shared = announced_digest(input_digest(instruction.parameters, self.plan), instruction.announced)
+        jobs, draws = [], []
         for client in clients:
             correction = corrections[client]
             digest = release_digest(shared, correction)
@@ -229,6 +232,8 @@ class ClientRuntime:
                     correction=correction,
                 )
             )
+            if self.aggregator.needs_draws:
+                draws.append(self._stream("client draws", client, instruction.round, digest))
         trained = self.trainer.train(instruction.parameters, jobs)
         losses = None
         if self.aggregator.needs_losses and self.measure is not None:
@@ -239,6 +244,8 @@ class ClientRuntime:
             rows=trained.astype(np.float64) - instruction.parameters.astype(np.float64),
             examples=np.array([len(job.records) for job in jobs], np.float64),
             losses=losses,
+            draws=draws or None,
+            announced=instruction.announced,
         )
 
     def _stream(self, purpose: str, client: int, round: int, digest: bytes) -> Stream:

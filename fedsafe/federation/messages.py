@@ -1,7 +1,9 @@
 """The codec between FedSafe's values and Flower's records. Both entry points of a client speak it."""
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -16,6 +18,7 @@ TRAIN = "train"
 EVALUATE = "evaluate"
 
 _CORRECTION = "correction"
+_ANNOUNCED = "announced"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +29,13 @@ class Instruction:
         round: The round, from 1.
         plan: Hash of the privacy plan that the server follows.
         parameters: The broadcast model.
+        announced: Public numbers that the aggregator announces for this round.
     """
 
     round: int
     plan: str
     parameters: Vector
+    announced: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +76,14 @@ def unpack_parameters(arrays: ArrayRecord, layout: Layout) -> Vector:
     return layout.join(found)
 
 
-def instruction_content(arrays: ArrayRecord, *, round: int, plan: str) -> RecordDict:
+def instruction_content(
+    arrays: ArrayRecord, *, round: int, plan: str, announced: Mapping[str, float] | None = None
+) -> RecordDict:
     """The content of a message to a client; many messages share one."""
-    return RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": round, "plan": plan})})
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": round, "plan": plan})})
+    if announced:
+        content[_ANNOUNCED] = MetricRecord(dict(announced))
+    return content
 
 
 def with_correction(content: RecordDict, correction: Vector) -> RecordDict:
@@ -88,6 +98,9 @@ def read_instruction(message: Message, layout: Layout) -> Instruction:
         round=cast("int", config["server-round"]),
         plan=cast("str", config["plan"]),
         parameters=unpack_parameters(message.content.array_records["arrays"], layout),
+        announced={
+            k: float(cast("float", v)) for k, v in message.content.metric_records.get(_ANNOUNCED, {}).items()
+        },
     )
 
 
@@ -106,6 +119,13 @@ def read_correction(message: Message, layout: Layout) -> Vector | None:
             f"a correction should have shape ({layout.total},), the message carries {correction.shape}"
         )
     return correction
+
+
+def announced_digest(shared: bytes, announced: Mapping[str, float]) -> bytes:
+    """Digest of the broadcast parameters and the plan together with what was announced beside them."""
+    if not announced:
+        return shared
+    return hashlib.sha256(shared + json.dumps(dict(announced), sort_keys=True).encode()).digest()
 
 
 def release_digest(shared: bytes, correction: Vector | None) -> bytes:

@@ -117,7 +117,9 @@ class NoisyAverage(Strategy):
         drawn = poisson_cohort(self._stream("cohort", server_round), self.plan.clients, self.plan.client.rate)
         cohort = self.ledger.within_cap(drawn.tolist(), server_round)
         self._head = self.ledger.reserve(round=server_round, digest=self._digest, cohort=cohort)
-        shared = instruction_content(arrays, round=server_round, plan=self._plan_hash)
+        shared = instruction_content(
+            arrays, round=server_round, plan=self._plan_hash, announced=self.aggregator.announce()
+        )
         self._messages = []
         for client in cohort:
             correction = self.aggregator.correction(client, self.layout.total)
