@@ -11,7 +11,7 @@ JSON has no NaN and no infinity. A number that is not finite is written as ``nul
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Self, TypeAlias
 
 from fedsafe.errors import RecordError
@@ -91,12 +91,12 @@ class _Line:
         _check_schema(line)
         if line.get("kind") != cls.kind:
             raise RecordError(f"expected a record line of kind {cls.kind!r}, found {line.get('kind')!r}")
-        missing = [entry.name for entry in fields(cls) if entry.name not in line]
+        missing = [entry.name for entry in fields(cls) if entry.name not in line and entry.default is MISSING]
         if missing:
             raise RecordError(
                 f"the {cls.kind} line of the record lacks {', '.join(missing)}; the file was edited or cut"
             )
-        return cls(**{entry.name: line[entry.name] for entry in fields(cls)})
+        return cls(**{entry.name: line[entry.name] for entry in fields(cls) if entry.name in line})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +116,7 @@ class Start(_Line):
         trainer: Name of the local trainer.
         federation: clients, partition, records_per_client (min, median, max).
         claims: One mapping for each privacy claim.
+        matrix: One mapping for each adversary and unit: what is claimed, or why nothing is.
         plan: The plan's hash and its numbers.
         settings_sha256: Digest of ``config.toml`` without its engine, sinks and card, which cannot change a result.
     """
@@ -136,9 +137,11 @@ class Start(_Line):
     claims: tuple[Mapping[str, Any], ...]
     plan: Mapping[str, Any]
     settings_sha256: str
+    matrix: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "claims", tuple(self.claims))
+        object.__setattr__(self, "matrix", tuple(self.matrix))
 
 
 @dataclass(frozen=True, kw_only=True)

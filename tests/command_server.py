@@ -42,14 +42,14 @@ def warm() -> None:
     """Import what runs need, and calibrate the tiny plan, whose figures are remembered."""
     import tiny_federation
 
-    from fedsafe.privacy.claim import planned_claims
+    from fedsafe.privacy.matrix import Circumstances, planned_claims
     from fedsafe.runs.compose import calibrate, compose
     from fedsafe.runs.config import make_config
     from fedsafe.runs.judge import Judge
 
     parts = compose(make_config(tiny_federation.config()))
     plan = calibrate(parts)
-    planned_claims(plan, key_from_seed=True)
+    planned_claims(plan, Circumstances(key_from_seed=True))
     plan.spending()
     Judge(parts, ())
 

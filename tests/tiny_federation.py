@@ -10,8 +10,9 @@ from torch import nn
 from fedsafe.data import Categorical, Examples, Label, Numeric, Schema, Source, Task
 from fedsafe.federation import NoisyAverage, RoundOutcome, make_server_app, server_context
 from fedsafe.privacy.ledger import Ledger
+from fedsafe.privacy.levels import ClientPlan, RecordPlan
 from fedsafe.privacy.mechanisms import grid_bits
-from fedsafe.privacy.plan import ClientPlan, PrivacyPlan, RecordPlan
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.compose import (
     Parts,
     aggregator_of,

@@ -35,6 +35,7 @@ from fedsafe.aggregation.choosing import (
     AggregatorSpec,
     build_aggregator,
     check_aggregator,
+    mechanism_of,
     released_by,
 )
 from fedsafe.aggregation.fedavg import FedAvg
@@ -76,6 +77,7 @@ __all__ = [
     "Yogi",
     "build_aggregator",
     "check_aggregator",
+    "mechanism_of",
     "released_by",
     "require_update",
 ]

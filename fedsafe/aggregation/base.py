@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedsafe.errors import RecordError
 from fedsafe.params import Vector
+from fedsafe.privacy.levels import CENTRAL
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
@@ -66,6 +67,8 @@ class Aggregator(Protocol):
     # Whether one client's influence on the fold is bounded by the clip, with a proof. Without it there is no
     # client-level claim.
     proven_sensitivity: ClassVar[bool]
+    # Who adds the noise: "central", the server, or "local", each client (``fedsafe.privacy.levels``).
+    mechanism: ClassVar[str]
     # Whether ``Updates.losses`` must be there. It costs a forward pass over each client's records.
     needs_losses: ClassVar[bool]
     # Whether clients draw something themselves, such as noise: ``Updates.draws`` must be there.
@@ -131,6 +134,7 @@ class Rule:
     """What most rules answer: no proof, no losses, no memory."""
 
     proven_sensitivity: ClassVar[bool] = False
+    mechanism: ClassVar[str] = CENTRAL
     needs_losses: ClassVar[bool] = False
     needs_draws: ClassVar[bool] = False
     remembers: ClassVar[bool] = False

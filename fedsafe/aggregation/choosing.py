@@ -15,7 +15,8 @@ from fedsafe.aggregation.rows import Median, TrimmedMean
 from fedsafe.aggregation.scaffold import Scaffold
 from fedsafe.errors import ConfigError, FedSafeError
 from fedsafe.extensions import one_line, resolve
-from fedsafe.privacy.plan import ClientPlan, PrivacyPlan, RecordPlan
+from fedsafe.privacy.levels import CENTRAL, ClientPlan, RecordPlan
+from fedsafe.privacy.plan import PrivacyPlan
 
 RULES: dict[str, type[Aggregator]] = {
     rule.name: rule for rule in (NoisyMean, FedAvg, Median, TrimmedMean, QFedAvg, Agnostic, Scaffold)
@@ -95,6 +96,16 @@ def build_aggregator(spec: AggregatorSpec, plan: PrivacyPlan, *, learning_rate: 
     if name == NoisyMean.name and not plan.client.private:
         spec, name = {**options, "name": FedAvg.name}, FedAvg.name
     return _made(spec, resolve("aggregator", name, RULES), plan, learning_rate=learning_rate)
+
+
+def mechanism_of(spec: AggregatorSpec) -> str:
+    """Who adds the noise of an aggregator: see :class:`~fedsafe.privacy.levels.ClientPlan`.
+
+    Raises:
+        ConfigError: Nothing has that name.
+    """
+    name, _ = _parsed(spec)
+    return str(RULES[name].mechanism) if name in RULES else CENTRAL
 
 
 def released_by(spec: AggregatorSpec) -> tuple[str, ...]:

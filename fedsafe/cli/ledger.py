@@ -18,14 +18,17 @@ def show_command(run: _Run) -> None:
 
     What is printed is private: who took part when is what amplification relies on.
     """
+    from fedsafe.privacy.ledger import CANCELLED
+
     ledger = _open(run)
     for event in ledger.events:
         body = event.body
-        what = (
-            f"plan {body['plan'][:12]}"
-            if event.kind == "plan"
-            else f"{len(body['cohort']):4d} clients reserved"
-        )
+        if event.kind == "plan":
+            what = f"plan {body['plan'][:12]}"
+        elif event.kind == CANCELLED:
+            what = f"event {body['of']} cancelled: no message of it had left"
+        else:
+            what = f"{len(body['cohort']):4d} clients reserved"
         typer.echo(
             f"event {event.sequence:4d}  {event.kind:10s}  round {event.round:4d}  {what}  {event.hash[:12]}"
         )

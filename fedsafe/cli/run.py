@@ -149,6 +149,7 @@ def summary(run: "Run", report: Path) -> dict[str, Any]:
         "accuracy": run.accuracy,
         "metrics": run.metrics,
         "claims": run.claims,
+        "matrix": run.matrix,
         "findings": [{key: finding[key] for key in _FINDING_KEYS} for finding in run.last_findings()],
         "requirements": run.last_verdicts(),
     }

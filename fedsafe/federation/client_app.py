@@ -26,7 +26,7 @@ from fedsafe.federation.messages import (
 )
 from fedsafe.federation.scores import score_of_client, sum_of_scores
 from fedsafe.params import Vector, input_digest
-from fedsafe.privacy.plan import EvaluationPlan
+from fedsafe.privacy.levels import EvaluationPlan
 from fedsafe.rng import Stream, StreamId
 
 Rows = NDArray[np.int64]

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.aggregation import Fold
+from fedsafe.privacy.levels import EvaluationPlan
 from fedsafe.privacy.mechanisms import from_grid, gaussian_on_grid, to_grid
-from fedsafe.privacy.plan import EvaluationPlan
 from fedsafe.rng import Stream
 
 _BITS = 30

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedsafe.aggregation import Aggregator, OptimizerState, ServerOptimizer, State, require_update
-from fedsafe.errors import EngineError
+from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.federation.messages import (
     EVALUATE,
     TRAIN,
@@ -26,7 +27,7 @@ from fedsafe.federation.scores import mean_score, merge_scores
 from fedsafe.params import Layout, Vector, input_digest
 from fedsafe.privacy.ledger import Head, Ledger
 from fedsafe.privacy.plan import PrivacyPlan
-from fedsafe.privacy.sampling import poisson_cohort
+from fedsafe.privacy.sampling import fixed_cohort, poisson_cohort
 from fedsafe.rng import Stream, StreamId
 from fedsafe.store.checkpoints import content_digest
 
@@ -114,17 +115,28 @@ class NoisyAverage(Strategy):
         self._register(grid)
         self._parameters = unpack_parameters(arrays, self.layout)
         self._digest = self._inputs()
-        drawn = poisson_cohort(self._stream("cohort", server_round), self.plan.clients, self.plan.client.rate)
-        cohort = self.ledger.within_cap(drawn.tolist(), server_round)
+        cohort = self.ledger.within_cap(self._drawn(server_round), server_round)
         self._head = self.ledger.reserve(round=server_round, digest=self._digest, cohort=cohort)
+        try:
+            self._messages = self._addressed(server_round, arrays, cohort)
+        except BaseException:
+            # Nothing left. A release that was reserved by an earlier process may have, and stays spent.
+            with suppress(PlanViolation):
+                self.ledger.cancel()
+            raise
+        self.ledger.departs()
+        return self._messages
+
+    def _addressed(self, server_round: int, arrays: ArrayRecord, cohort: Sequence[int]) -> list[Message]:
+        """A message for each client of a cohort."""
         shared = instruction_content(
             arrays, round=server_round, plan=self._plan_hash, announced=self.aggregator.announce()
         )
-        self._messages = []
+        messages = []
         for client in cohort:
             correction = self.aggregator.correction(client, self.layout.total)
             content = shared if correction is None else with_correction(shared, correction)
-            self._messages.append(
+            messages.append(
                 Message(
                     content,
                     dst_node_id=self._nodes[client],
@@ -132,7 +144,7 @@ class NoisyAverage(Strategy):
                     group_id=str(server_round),
                 )
             )
-        return self._messages
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -167,6 +179,7 @@ class NoisyAverage(Strategy):
         stream = self._stream("evaluation cohort", server_round)
         cohort = poisson_cohort(stream, self.plan.clients, evaluation.rate).tolist()
         self._head = self.ledger.reserve_evaluation(round=server_round, digest=self._digest, cohort=cohort)
+        self.ledger.departs()
         content = instruction_content(arrays, round=server_round, plan=self._plan_hash)
         self._messages = [
             Message(
@@ -261,6 +274,15 @@ class NoisyAverage(Strategy):
         if len(nodes) != self.plan.clients:
             raise EngineError(f"the plan is for {self.plan.clients} clients, {len(nodes)} are registered")
         self._nodes = nodes
+
+    def _drawn(self, server_round: int) -> list[int]:
+        """The cohort as sampled: clients that may not take part any more are still in it."""
+        stream, level = self._stream("cohort", server_round), self.plan.client
+        if level.cohort_size is not None:
+            drawn = fixed_cohort(stream, self.plan.clients, level.cohort_size)
+        else:
+            drawn = poisson_cohort(stream, self.plan.clients, level.rate)
+        return [int(client) for client in drawn]
 
     def _inputs(self) -> bytes:
         """Digest of everything that the round's releases depend on besides records: one stream meets one input."""

@@ -5,9 +5,10 @@ hash under a secret salt, so that the heads printed outside ``private/`` let nob
 may leave a reservation that was never used (over-counted); it cannot lose one that was.
 
 Guarantees:
-    ``reserve`` returns only after the event is on the disk. A round outside the plan, a client beyond its cap, or
-    the same round with other inputs is refused and leaves no trace. A truncated, edited or older ledger is
-    detected, by the chain or by the head that the run record carries.
+    ``reserve`` returns only after the event is on the disk, and what is reserved is spent. ``cancel`` takes it back,
+    and refuses once a message may have left: after ``departs``, or in another process than the one that reserved. A
+    round outside the plan, a client beyond its cap, or the same round with other inputs is refused and leaves no
+    trace. A truncated, edited or older ledger is detected, by the chain or by the head that the run record carries.
 
 More than 400 lines in one file, so that whoever audits what was spent reads it in one piece.
 """
@@ -33,6 +34,10 @@ CREATE TABLE event (
     previous TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE TABLE release (kind TEXT, round INTEGER, digest TEXT NOT NULL, PRIMARY KEY (kind, round)) WITHOUT ROWID;
 """
+
+
+# Of an event that takes the one before it back.
+CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,7 @@ class Ledger:
                 f"{plan.hash[:12]}: a plan cannot change after the first round; start a new run"
             )
         self._salt = str(opening.body["salt"])
+        self._reserved_here: int | None = None
         self._participations = Counter(client for event in self._trained for client in event.body["cohort"])
 
     @classmethod
@@ -152,7 +158,15 @@ class Ledger:
     @property
     def _trained(self) -> list[Event]:
         """The events of training rounds."""
-        return [event for event in self._events if event.kind == "round"]
+        return [event for event in self._spent if event.kind == "round"]
+
+    @property
+    def _spent(self) -> list[Event]:
+        """All events but the cancelled ones and those that cancel."""
+        cancelled = {event.body["of"] for event in self._events if event.kind == CANCELLED}
+        return [
+            event for event in self._events if event.kind != CANCELLED and event.sequence not in cancelled
+        ]
 
     @property
     def head(self) -> Head:
@@ -167,13 +181,30 @@ class Ledger:
     def within_cap(self, cohort: Sequence[int], round: int) -> list[int]:
         """The clients of a cohort whom ``round`` keeps inside their planned cap; the others are left out.
 
-        Only earlier rounds count, so that asking again for a reserved round gives the same clients.
+        So are clients that took part too recently, where the plan keeps their rounds apart. Only earlier rounds count,
+        so that asking again for a reserved round gives the same clients.
         """
+        trained = self._trained
         later = Counter(
-            client for event in self._trained if event.round >= round for client in event.body["cohort"]
+            client for event in trained if event.round >= round for client in event.body["cohort"]
         )
-        cap = self._plan.record.max_participations
-        return [int(client) for client in cohort if self._participations[client] - later[client] < cap]
+        recent = self._recent(round, trained)
+        return [
+            int(client)
+            for client in cohort
+            if self._participations[client] - later[client] < self._plan.record.cap_of(client)
+            and client not in recent
+        ]
+
+    def _recent(self, round: int, trained: Sequence[Event]) -> set[int]:
+        """Clients that took part less than the planned separation before ``round``."""
+        apart = self._plan.client.separation
+        return {
+            client
+            for event in trained
+            if round - apart < event.round < round
+            for client in event.body["cohort"]
+        }
 
     def reserve(self, *, round: int, digest: bytes, cohort: Sequence[int]) -> Head:
         """Write what a round will spend, before any message leaves.
@@ -196,6 +227,36 @@ class Ledger:
             self._participations.update(members)
         return self.head
 
+    def departs(self) -> None:
+        """A message may leave from here on: what is reserved cannot be taken back."""
+        self._reserved_here = None
+
+    def cancel(self) -> Head:
+        """Take the newest reservation back, since no message of it left.
+
+        Raises:
+            PlanViolation: One may have left, or another process reserved it.
+        """
+        last = self._events[-1]
+        if self._reserved_here != last.sequence:
+            raise PlanViolation(
+                f"event {last.sequence} cannot be cancelled: a message of it may have left, so it is spent"
+            )
+        with _damage_reported(), self._database:
+            self._database.execute(
+                "DELETE FROM release WHERE kind = ? AND round = ?", (last.kind, last.round)
+            )
+            body = {"of": last.sequence}
+            event = _append(
+                self._database, self._salt, kind=CANCELLED, round=last.round, body=body, previous=last
+            )
+        _sync_folder(self._path.parent)
+        self._events.append(event)
+        if last.kind == "round":
+            self._participations.subtract(last.body["cohort"])
+        self._reserved_here = None
+        return self.head
+
     def reserve_evaluation(self, *, round: int, digest: bytes, cohort: Sequence[int]) -> Head:
         """Write which clients will be asked for the score of a round's new model, before any message leaves.
 
@@ -212,7 +273,8 @@ class Ledger:
         if not self._known("evaluation", round, digest, members):
             if self._plan.evaluation is None or not self._plan.evaluation.due(round):
                 raise PlanViolation(f"the plan has no evaluation after round {round}")
-            if self._events[-1].kind != "round" or self._events[-1].round != round:
+            newest = self._spent[-1]
+            if newest.kind != "round" or newest.round != round:
                 raise PlanViolation(
                     f"an evaluation of round {round} was asked for after event {self.head.sequence}, which is not that "
                     "round's training"
@@ -232,7 +294,7 @@ class Ledger:
             known = self._database.execute(query, (kind, round)).fetchone()
         if known is None:
             return False
-        event = next((event for event in self._events if (event.kind, event.round) == (kind, round)), None)
+        event = next((event for event in self._spent if (event.kind, event.round) == (kind, round)), None)
         if event is None or known[0] != digest.hex() or event.body["cohort"] != members:
             raise LedgerError(
                 f"round {round} was already released with other inputs: a second release under the same noise "
@@ -249,9 +311,10 @@ class Ledger:
         # SQLite syncs its file, not the removal of its journal: without this a power failure could undo the commit.
         _sync_folder(self._path.parent)
         self._events.append(event)
+        self._reserved_here = event.sequence
 
     def _check(self, round: int, cohort: Sequence[int]) -> None:
-        done = self._events[-1].round
+        done = self._spent[-1].round
         if round != done + 1:
             raise PlanViolation(
                 f"round {round} was asked for after round {done}: rounds are released in order"
@@ -262,10 +325,14 @@ class Ledger:
                 "needs a new plan"
             )
         self._check_clients(cohort)
+        recent = self._recent(round, self._trained)
         for client in cohort:
-            if self._participations[client] >= self._plan.record.max_participations:
+            cap = self._plan.record.cap_of(client)
+            if self._participations[client] >= cap:
+                raise PlanViolation(f"client {client} has used its {cap} planned participations")
+            if client in recent:
                 raise PlanViolation(
-                    f"client {client} has used its {self._plan.record.max_participations} planned participations"
+                    f"client {client} took part less than {self._plan.client.separation} rounds before round {round}"
                 )
 
     def _check_clients(self, cohort: Sequence[int]) -> None:
@@ -301,21 +368,30 @@ class Ledger:
             LedgerError: A round is out of order or outside the plan, or a client is over its cap.
         """
         counts: Counter[int] = Counter()
-        for expected, event in enumerate(self._trained, start=1):
+        trained = self._trained
+        for expected, event in enumerate(trained, start=1):
             counts.update(event.body["cohort"])
-            worst = max(counts.values(), default=0)
             if event.round != expected or event.round > self._plan.rounds:
                 raise LedgerError(f"event {event.sequence} is for round {event.round}, outside the plan")
-            if worst > self._plan.record.max_participations:
-                raise LedgerError(f"a client took part in {worst} rounds, beyond its planned cap")
+            if self._recent(event.round, trained) & set(event.body["cohort"]):
+                raise LedgerError(
+                    f"a client took part too often before round {event.round}: the plan keeps it apart"
+                )
+        for client, count in counts.items():
+            if count > self._plan.record.cap_of(client):
+                raise LedgerError(f"a client took part in {count} rounds, beyond its planned cap")
         evaluation = self._plan.evaluation
-        for event in self._events[1:]:
+        for before, event in zip(self._events, self._events[1:], strict=False):
+            if event.kind == CANCELLED:
+                if event.body["of"] != before.sequence or before.kind in ("plan", CANCELLED):
+                    raise LedgerError(f"event {event.sequence} cancels what is not the event before it")
+                continue
             if event.kind != "round" and (evaluation is None or not evaluation.due(event.round)):
                 raise LedgerError(f"event {event.sequence} is an evaluation that the plan does not have")
 
     def realised(self) -> dict[str, float | None]:
         """Epsilon of what was really reserved; never above the plan's."""
-        rounds = self._events[-1].round
+        rounds = self._spent[-1].round
         worst = max(self._participations.values(), default=0)
         return self._plan.spend(rounds, worst)
 
@@ -372,6 +448,8 @@ def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
         releases = {(kind, round): digest for kind, round, digest in rows_of_release}
     with _damage_reported():
         salt = str(json.loads(rows[0][3])["salt"]) if rows else ""
+    with _damage_reported():
+        cancelled = {json.loads(body)["of"] for _, kind, _, body, _, _ in rows if kind == CANCELLED}
     previous = ""
     for expected, (sequence, kind, round, body, before, digest) in enumerate(rows):
         with _damage_reported():
@@ -380,7 +458,8 @@ def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
             raise LedgerError(f"the chain of the ledger breaks at event {sequence}: it was edited or cut")
         with _damage_reported():
             content = json.loads(body)
-            if kind != "plan" and releases.pop((kind, round), None) != content["digest"]:
+            held = kind not in ("plan", CANCELLED) and sequence not in cancelled
+            if held and releases.pop((kind, round), None) != content["digest"]:
                 raise LedgerError(f"round {round} has no matching release: the ledger was edited")
         previous = digest
         yield Event(sequence=sequence, kind=kind, round=round, body=content, hash=digest)

@@ -1,123 +1,26 @@
 """The planned regime: everything that decides epsilon is fixed, and hashed, before the first round.
 
-The plan is the only place where sampling, clipping, mechanism and accounting meet. A round outside the plan is
-refused by the ledger; stopping early is covered, since a shorter run spends less.
+A round outside the plan is refused by the ledger; stopping early is covered, since a shorter run spends less.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
-from fedsafe.errors import CalibrationError, PlanViolation
-from fedsafe.privacy.accounting import FINE, SampledGaussian, calibrate_noise, epsilon, spending_curve
-from fedsafe.privacy.mechanisms import grid_bits
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordPlan:
-    """DP-SGD at every client.
-
-    Args:
-        epsilon: The target at ``delta``; infinity removes clip and noise.
-        delta: Probability that the bound fails.
-        clip: Bound on one example's gradient, all tensors together.
-        rate: Poisson rate of records in a step, the same for every client.
-        steps: Steps in a round.
-        max_participations: Rounds that one client may take part in.
-        noise: Noise multiplier (0 where epsilon is infinite).
-    """
-
-    epsilon: float
-    delta: float
-    clip: float
-    rate: float
-    steps: int
-    max_participations: int
-    noise: float
-
-    @property
-    def private(self) -> bool:
-        """Whether this level clips and adds noise."""
-        return math.isfinite(self.epsilon)
-
-    def mechanism(self, participations: int | None = None) -> SampledGaussian:
-        """What a client releases in ``participations`` rounds, the planned cap by default."""
-        rounds = self.max_participations if participations is None else participations
-        return SampledGaussian(rate=self.rate, noise=self.noise, count=rounds * self.steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientPlan:
-    """The noisy average at the server.
-
-    Args:
-        epsilon: The target at ``delta``; infinity means plain FedAvg.
-        delta: Probability that the bound fails.
-        clip: Bound on one client's update, all tensors together.
-        rate: Poisson rate of clients in a cohort.
-        noise: Noise multiplier (0 where epsilon is infinite).
-        grid_bits: Updates and noise are multiples of ``2^-grid_bits``.
-    """
-
-    epsilon: float
-    delta: float
-    clip: float
-    rate: float
-    noise: float
-    grid_bits: int
-
-    @property
-    def private(self) -> bool:
-        """Whether this level clips and adds noise."""
-        return math.isfinite(self.epsilon)
-
-    def mechanism(self, rounds: int) -> SampledGaussian:
-        """What the server releases in ``rounds`` rounds."""
-        return SampledGaussian(rate=self.rate, noise=self.noise, count=rounds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationPlan:
-    """Federated evaluation: how clients' scores on their own validation records are released.
-
-    Every ``every`` rounds a Poisson cohort of its own is asked for the mean score of the new model, in [0, 1] and
-    counted from the middle. A client adds noise before it answers, and the server adds noise to the sum.
-
-    Args:
-        every: Rounds between two evaluations.
-        noised: Whether scores are noised and charged; if not, they are listed as not covered.
-        epsilon: What evaluation alone may cost at either level.
-        rate: Poisson rate of clients in an evaluation.
-        noise_record: Noise multiplier at the client, where one record moves the mean of n records by 1/(2n).
-        noise_client: Noise multiplier at the server, where one client moves the sum of scores by ``score_bound``.
-    """
-
-    every: int
-    noised: bool
-    epsilon: float
-    rate: float
-    noise_record: float
-    noise_client: float
-
-    @property
-    def score_bound(self) -> float:
-        """What a client's mean from the middle is clipped to: 1/2 holds all of them, and noise needs room."""
-        return 1.0 if self.noise_record else 0.5
-
-    def due(self, round: int) -> bool:
-        """Whether a round ends with an evaluation."""
-        return round % self.every == 0
-
-    def of_record(self, rounds: int) -> SampledGaussian:
-        """What a validation record takes part in: nothing hides it from the server, so no rate counts."""
-        return SampledGaussian(rate=1.0, noise=self.noise_record, count=rounds // self.every)
-
-    def of_client(self, rounds: int) -> SampledGaussian:
-        """What a client takes part in besides training."""
-        return SampledGaussian(rate=self.rate, noise=self.noise_client, count=rounds // self.every)
+from fedsafe.errors import PlanViolation
+from fedsafe.privacy.accounting import (
+    Accounted,
+    Adjacency,
+    SampledGaussian,
+    account,
+    epsilon,
+    group_epsilon,
+    spending_curve,
+)
+from fedsafe.privacy.levels import ClientPlan, EvaluationPlan, RecordPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +47,8 @@ class PrivacyPlan:
     @property
     def divisor(self) -> float:
         """The public constant that the sum of updates is divided by: the expected cohort."""
-        return self.clients * self.client.rate
+        size = self.client.cohort_size
+        return self.clients * self.client.rate if size is None else float(size)
 
     @property
     def hash(self) -> str:
@@ -152,8 +56,15 @@ class PrivacyPlan:
         return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()
 
     def _plain(self) -> dict[str, Any]:
-        """Without an evaluation, nothing of it: the hash of such a plan is the one it always had."""
+        """Without what is at its default: the hash of a plan is the one it had before there was such a thing."""
         plain = asdict(self)
+        for name in ("record", "client"):
+            optional = {f.name: f.default for f in fields(getattr(self, name)) if f.default is not MISSING}
+            plain[name] = {
+                key: value
+                for key, value in plain[name].items()
+                if key not in optional or value != optional[key]
+            }
         return plain if self.evaluation else {k: v for k, v in plain.items() if k != "evaluation"}
 
     def numbers(self) -> dict[str, Any]:
@@ -179,7 +90,11 @@ class PrivacyPlan:
         """
 
         def level(values: Mapping[str, Any]) -> dict[str, Any]:
-            return {**values, "epsilon": math.inf if values["epsilon"] is None else values["epsilon"]}
+            return {
+                **values,
+                "epsilon": math.inf if values["epsilon"] is None else values["epsilon"],
+                **({"caps": tuple((k, v) for k, v in values["caps"])} if "caps" in values else {}),
+            }
 
         try:
             plan = cls(
@@ -209,14 +124,47 @@ class PrivacyPlan:
         worst = min(rounds, cap if participations is None else participations)
         record = client = None
         if self.record.private:
-            record = max(
-                epsilon(self.record.mechanism(worst), self.record.delta), self._validation_epsilon(rounds)
-            )
+            record = self.record_epsilon(rounds, worst)
         if self.client.private:
-            client = epsilon(
-                self.client.mechanism(rounds), self.client.delta, FINE, self._evaluations(rounds)
-            )
+            client = self.client_epsilon(rounds, worst)
         return {"record": record, "client": client}
+
+    def record_epsilon(self, rounds: int, participations: int) -> float:
+        """Of all records of one person in one client who took part so often, its validation records included."""
+        released = self.record.mechanism(participations)
+        return max(of_group(released, self.record), self._validation_epsilon(rounds))
+
+    def client_epsilon(self, rounds: int, participations: int) -> float:
+        """The number of :meth:`client_account` under the level's own adjacency and delta."""
+        return self.client_account(rounds, participations).epsilon
+
+    def client_account(
+        self,
+        rounds: int,
+        participations: int,
+        *,
+        adjacency: Adjacency | None = None,
+        delta: float | None = None,
+    ) -> Accounted:
+        """What one client, or all that one person is, spends as the client level's own adversary sees it.
+
+        Args:
+            rounds: Rounds that released a model.
+            participations: The most rounds that any client took part in.
+            adjacency: What differs; the level's own by default.
+            delta: Probability that the bound fails; the level's own by default.
+        """
+        level = self.client
+        release = level.release(clients=self.clients, rounds=rounds, cap=participations, adjacency=adjacency)
+        evaluations = self._evaluations(rounds, release.adjacency)
+        found = account([release, *evaluations], delta or level.delta)
+        if level.group == 1:
+            return found
+        return replace(
+            found,
+            epsilon=group_epsilon(release, found.delta, level.group, evaluations),
+            accountant=f"{found.accountant}, for {level.group} clients of one person",
+        )
 
     def spending(self) -> dict[str, list[float | None]]:
         """Planned epsilon of each level after each round: the worst case, whoever took part."""
@@ -226,130 +174,56 @@ class PrivacyPlan:
         if self.record.private:
             level = self.record
             worst = [min(round, level.max_participations) * level.steps for round in rounds]
-            trained = spending_curve(level.mechanism(), level.delta, worst)
-            record = [
-                max(bound, self._validation_epsilon(round))
-                for round, bound in zip(rounds, trained, strict=True)
-            ]
+            if level.group > 1:
+                record = self._spending_of_group()
+            else:
+                trained = spending_curve(level.mechanism(), level.delta, worst)
+                record = [
+                    max(bound, self._validation_epsilon(round))
+                    for round, bound in zip(rounds, trained, strict=True)
+                ]
         if self.client.private:
-            mechanism = self.client.mechanism(self.rounds)
-            client = [*spending_curve(mechanism, self.client.delta, list(rounds), self._evaluations)]
+            client = self._client_spending()
         return {"record": record, "client": client}
 
-    def _evaluations(self, rounds: int) -> tuple[SampledGaussian, ...]:
+    def _spending_of_group(self) -> list[float | None]:
+        """The whole plan's bound for every round, which is one for each: a curve would cost minutes."""
+        return [self.record_epsilon(self.rounds, self.record.max_participations)] * self.rounds
+
+    def _client_spending(self) -> list[float | None]:
+        level, cap = self.client, self.record.max_participations
+        whole = level.release(clients=self.clients, rounds=self.rounds, cap=cap)
+        if not isinstance(whole, SampledGaussian) or level.group > 1:
+            points = {
+                round: self.client_epsilon(round, min(round, cap))
+                for round in sorted({*range(self.rounds, 0, -max(1, self.rounds // 10)), self.rounds})
+            }
+            # A round between two points gets the figure of the later one, which bounds it.
+            return [
+                min(value for at, value in points.items() if at >= round)
+                for round in range(1, self.rounds + 1)
+            ]
+        counts = [
+            level.release(clients=self.clients, rounds=round, cap=min(round, cap)).count
+            for round in range(1, self.rounds + 1)
+        ]
+        return [*spending_curve(whole, level.delta, counts, lambda count: self._evaluations(count))]
+
+    def _evaluations(self, rounds: int, adjacency: Adjacency = "zero-out") -> tuple[SampledGaussian, ...]:
         """Evaluations that a client's training composes with."""
-        noised = self.evaluation is not None and self.evaluation.noised
-        return (self.evaluation.of_client(rounds),) if self.evaluation and noised else ()
+        if self.evaluation is None or not self.evaluation.noised:
+            return ()
+        return (self.evaluation.of_client(rounds, adjacency),)
 
     def _validation_epsilon(self, rounds: int) -> float:
-        """Epsilon of a validation record, which training never reads: the two do not add up."""
+        """Epsilon of validation records, which training never reads: the two do not add up."""
         if self.evaluation is None or not self.evaluation.noised:
             return 0.0
-        return epsilon(self.evaluation.of_record(rounds), self.record.delta)
+        return of_group(self.evaluation.of_record(rounds), self.record)
 
 
-def make_plan(
-    *,
-    clients: int,
-    rounds: int,
-    cohort_rate: float,
-    record_epsilon: float,
-    record_delta: float,
-    record_clip: float,
-    record_rate: float,
-    steps: int,
-    max_participations: int | None,
-    client_epsilon: float,
-    client_delta: float,
-    client_clip: float,
-    program: str = "",
-    evaluate_every: int | None = None,
-    evaluation_epsilon: float = math.inf,
-) -> PrivacyPlan:
-    """Calibrate the noise of both levels so that the PLD of the whole plan meets each target.
-
-    The arguments are those of the plan's parts; ``evaluate_every`` None means no federated evaluation, and an
-    infinite ``evaluation_epsilon`` sends its scores without noise, outside of the claims.
-
-    Raises:
-        CalibrationError: A target cannot be met.
-    """
-    cap = min(rounds, rounds if max_participations is None else max_participations)
-    record_noise = client_noise = 0.0
-    evaluation: EvaluationPlan | None = None
-    if evaluate_every is not None:
-        evaluation = _plan_evaluation(
-            every=evaluate_every,
-            target=evaluation_epsilon,
-            rounds=rounds,
-            rate=cohort_rate,
-            record=(record_epsilon, record_delta),
-            client=(client_epsilon, client_delta),
-        )
-    if math.isfinite(record_epsilon):
-        record_noise = _calibrate("record", record_epsilon, record_delta, record_rate, cap * steps)
-    if math.isfinite(client_epsilon):
-        also = (evaluation.of_client(rounds),) if evaluation and evaluation.noised else ()
-        client_noise = _calibrate("client", client_epsilon, client_delta, cohort_rate, rounds, also)
-    return PrivacyPlan(
-        clients=clients,
-        rounds=rounds,
-        record=RecordPlan(
-            epsilon=record_epsilon,
-            delta=record_delta,
-            clip=record_clip,
-            rate=record_rate,
-            steps=steps,
-            max_participations=cap,
-            noise=record_noise,
-        ),
-        client=ClientPlan(
-            epsilon=client_epsilon,
-            delta=client_delta,
-            clip=client_clip,
-            rate=cohort_rate,
-            noise=client_noise,
-            grid_bits=grid_bits(client_clip, clients, client_noise),
-        ),
-        program=program,
-        evaluation=evaluation,
-    )
-
-
-def _plan_evaluation(
-    *,
-    every: int,
-    target: float,
-    rounds: int,
-    rate: float,
-    record: tuple[float, float],
-    client: tuple[float, float],
-) -> EvaluationPlan:
-    noised = math.isfinite(target)
-    noise = {"record": 0.0, "client": 0.0}
-    for level, (whole, delta), sampled in (("record", record, 1.0), ("client", client, rate)):
-        if not noised or not math.isfinite(whole):
-            continue
-        if target > whole or (level == "client" and target == whole):
-            raise CalibrationError(
-                f"evaluation may cost epsilon {target:g}, all of privacy.{level}.epsilon = {whole:g} or more: lower it"
-            )
-        if rounds >= every:
-            noise[level] = _calibrate(f"{level} (evaluation)", target, delta, sampled, rounds // every)
-    return EvaluationPlan(
-        every=every,
-        noised=noised,
-        epsilon=target if noised else 0.0,
-        rate=rate,
-        noise_record=noise["record"],
-        noise_client=noise["client"],
-    )
-
-
-def _calibrate(
-    level: str, target: float, delta: float, rate: float, count: int, also: tuple[SampledGaussian, ...] = ()
-) -> float:
-    try:
-        return calibrate_noise(target, delta, rate=rate, count=count, also=also)
-    except CalibrationError as error:
-        raise CalibrationError(f"privacy.{level}: {error}") from error
+def of_group(release: SampledGaussian, level: RecordPlan) -> float:
+    """Epsilon at a level's delta of as many records as one person has."""
+    if level.group == 1:
+        return epsilon(release, level.delta)
+    return group_epsilon(release, level.delta, level.group)

@@ -1,8 +1,8 @@
-"""True Poisson sampling, of clients into a cohort and of records into a batch.
+"""Sampling of clients into a cohort and of records into a batch: Poisson, or of a fixed size where that is asked for.
 
 Guarantees:
-    Every element enters independently with probability ``rate``; nothing is truncated, resampled or skipped, an
-    empty cohort and an empty batch included.
+    In a Poisson sample every element enters independently with probability ``rate``; nothing is truncated, resampled
+    or skipped, an empty cohort and an empty batch included.
 """
 
 import functools
@@ -17,6 +17,15 @@ from fedsafe.rng import Stream, bernoulli_rows
 def poisson_cohort(stream: Stream, population: int, rate: float) -> NDArray[np.int64]:
     """Indices in ``range(population)``, each present with probability ``rate``."""
     return np.flatnonzero(stream.bernoulli(rate, (population,)))
+
+
+def fixed_cohort(stream: Stream, population: int, size: int) -> NDArray[np.int64]:
+    """``size`` different indices in ``range(population)``, every such set with the same probability.
+
+    Each client draws a 64-bit number, and the smallest are chosen.
+    """
+    drawn = stream.words(population)
+    return np.sort(np.argsort(drawn, kind="stable")[:size])
 
 
 def poisson_batches(stream: Stream, records: int, rate: float, steps: int) -> NDArray[np.bool_]:

@@ -136,6 +136,7 @@ def _view(reading: Reading) -> dict[str, Any]:
         "assessed": sorted({cell.round for _, cell in cells}),
         "metrics": sorted({(cell.name, cell.about) for _, cell in cells if cell.status == "measured"}),
         "claims": [facts.claim(reading, unit) for unit in ("record", "client")],
+        "matrix": facts.matrix(reading),
         "source": _source(reading),
         "federation": facts.federation(start) if start else [],
         "strategy": _strategy(config),

@@ -23,6 +23,8 @@ _CLAIM_FIELDS = (
     ("horizon", "Horizon"),
     ("accountant", "Accountant"),
     ("randomness", "Randomness"),
+    ("arithmetic", "Arithmetic"),
+    ("known_cohorts_epsilon", "Epsilon to somebody who sees the cohorts"),
 )
 _SHOWN_APART = {"assumptions", "not_covered", "statement", *(key for key, _ in _CLAIM_FIELDS)}
 
@@ -59,12 +61,38 @@ def claim(reading: Reading, unit: str) -> dict[str, Any]:
     }
 
 
+def matrix(reading: Reading) -> dict[str, Any]:
+    """What is claimed for each unit against each adversary, as text; no rows where the record has none."""
+    cells = [dict(cell) for cell in reading.start.matrix] if reading.start else []
+    units = list(dict.fromkeys(str(cell["unit"]) for cell in cells))
+    return {
+        "units": units,
+        "rows": [
+            {
+                "adversary": adversary,
+                "cells": [_cell(cell) for cell in cells if cell["adversary"] == adversary],
+            }
+            for adversary in dict.fromkeys(str(cell["adversary"]) for cell in cells)
+        ],
+    }
+
+
+def _cell(cell: Mapping[str, Any]) -> dict[str, str]:
+    claim = cell.get("claim") or {}
+    return {
+        "epsilon": formats.epsilon(cell.get("epsilon")),
+        "delta": formats.delta(cell["delta"]) if claim else "",
+        "reason": str(cell.get("reason") or ""),
+        "statement": str(claim.get("statement") or ""),
+    }
+
+
 def _claim_value(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key == "delta":
         return formats.delta(value)
-    if key in ("epsilon", "group_epsilon"):
+    if key.endswith("epsilon"):
         return f"{formats.epsilon(value)} (recorded as {value!r})"
     return f"{value:g}" if isinstance(value, float) else str(value)
 

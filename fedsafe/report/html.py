@@ -86,6 +86,7 @@ def _view(reading: Reading) -> dict[str, Any]:
         "config": reading.config,
         "headline": headline(reading),
         "claims": [facts.claim(reading, unit) for unit in ("record", "client")],
+        "matrix": facts.matrix(reading),
         "learning": figures.learning(reading),
         "spend": [figures.spend(reading, unit) for unit in ("record", "client")],
         "planned_rounds": plan.get("rounds"),

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from fedsafe.client import SGD, Adam, LocalTraining, Schedule
 from fedsafe.errors import ConfigError
-from fedsafe.privacy.plan import RecordPlan
+from fedsafe.privacy.levels import RecordPlan
 from fedsafe.runs.sections import Count, Decay, NotNegative, Positive, Rate, Section, own_keys
 
 # Each optimiser has keys of its own; those that are left out have the defaults of ``client/optimizers.py``.

@@ -25,6 +25,7 @@ class Commit:
     Args:
         folder: Of the run.
         config: Of the run.
+        rounds: Of the plan: a budget may end it before those of the configuration.
         judge: Measures each round's model.
         spend: Planned epsilon of each unit after each round.
         callbacks: Told once a round is on the disk.
@@ -33,6 +34,7 @@ class Commit:
 
     folder: RunFolder
     config: Config
+    rounds: int
     judge: Judge
     spend: Mapping[str, Sequence[float | None]]
     callbacks: Sequence[Callback]
@@ -105,7 +107,7 @@ class Commit:
     def _assess(self, number: int, parameters: Vector) -> Assessment | None:
         """The assessment of a round, on the disk; None where none is due."""
         every = self.config.assess.every
-        if number % every and number != self.config.rounds:
+        if number % every and number != self.rounds:
             return None
         before = (number - 1) // every * every
         # Read back, so that a resumed run compares with the same model.

@@ -20,6 +20,7 @@ from fedsafe.aggregation import (
     ServerOptimizer,
     build_aggregator,
     check_aggregator,
+    mechanism_of,
 )
 from fedsafe.client import (
     ClientJob,
@@ -39,7 +40,8 @@ from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime, ModuleMeasure
 from fedsafe.models import build_model
 from fedsafe.params import Layout, Vector, fingerprint
-from fedsafe.privacy.plan import PrivacyPlan, make_plan
+from fedsafe.privacy.calibration import Mechanics, make_plan
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, new_key
 from fedsafe.runs.availability import build_availability
 from fedsafe.runs.client_config import local_training
@@ -181,7 +183,7 @@ def calibrate(parts: Parts) -> PrivacyPlan:
     return make_plan(
         clients=len(parts.records),
         rounds=config.rounds,
-        cohort_rate=config.federation.cohort.rate,
+        cohort_rate=config.federation.cohort.rate_of(len(parts.records)),
         record_epsilon=privacy.record.epsilon,
         record_delta=privacy.record.delta,
         record_clip=privacy.record.clip,
@@ -194,7 +196,30 @@ def calibrate(parts: Parts) -> PrivacyPlan:
         program=program_digest(parts),
         evaluate_every=evaluation.every if evaluation else None,
         evaluation_epsilon=evaluation.epsilon if evaluation and evaluation.noised else math.inf,
+        record_noise=privacy.record.noise,
+        client_noise=privacy.client.noise,
+        record_group=privacy.record.max_records_per_person,
+        client_group=privacy.client.max_clients_per_person,
+        budgets=_budgets(config, len(parts.records)),
+        mechanics=Mechanics(
+            mechanism=mechanism_of(config.server.aggregator), cohort_size=config.federation.cohort.size
+        ),
     )
+
+
+def _budgets(config: Config, clients: int) -> dict[int, float]:
+    """Record-level budgets of single clients.
+
+    Raises:
+        ConfigError: There is no such client.
+    """
+    budgets = {int(client): epsilon for client, epsilon in config.privacy.record.budgets.items()}
+    for client in budgets:
+        if client >= clients:
+            raise ConfigError(
+                f"privacy.record.budgets names client {client}; there are {clients}, numbered from 0"
+            )
+    return budgets
 
 
 def program_digest(parts: Parts) -> str:

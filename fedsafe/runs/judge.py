@@ -119,7 +119,7 @@ class Judge:
         if plan is None:
             return None
         level, config = plan.record, parts.config
-        expected = math.ceil(config.federation.cohort.rate * round)
+        expected = math.ceil(plan.client.rate * round)
         return Federation(
             training=local_training(config.client, level, config.rounds),
             trainer=parts.trainer,

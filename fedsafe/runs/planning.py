@@ -1,10 +1,11 @@
 """The privacy plan of a run and its claims: seconds of accounting, before anything is released."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from fedsafe.aggregation import released_by
 from fedsafe.assess import ASSESSORS, READS_CLIENTS, find_assessor
-from fedsafe.privacy.claim import planned_claims
+from fedsafe.privacy.matrix import Circumstances, claim_matrix, planned_claims
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import headline_metric
 from fedsafe.runs.availability import assumptions
@@ -12,21 +13,39 @@ from fedsafe.runs.compose import Parts, calibrate
 from fedsafe.runs.judge import assessor_names
 
 
-def plan_and_claims(parts: Parts, *, key_from_seed: bool) -> tuple[PrivacyPlan, list[dict[str, Any]]]:
-    """The plan, and the headline claim of each unit as plain values.
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What is fixed before the first round.
+
+    Args:
+        plan: The calibrated plan.
+        claims: The headline claim of each unit, as plain values.
+        matrix: What is claimed for each unit against each adversary, as plain values.
+    """
+
+    plan: PrivacyPlan
+    claims: list[dict[str, Any]]
+    matrix: list[dict[str, Any]]
+
+
+def plan_and_claims(parts: Parts, *, key_from_seed: bool) -> Planned:
+    """The plan of a run and what it lets one claim.
 
     Raises:
         CalibrationError: A target cannot be met.
     """
     plan = calibrate(parts)
-    claims = planned_claims(
-        plan,
+    about = Circumstances(
         key_from_seed=key_from_seed,
         uncovered=uncovered(parts),
         own_nodes=parts.config.engine.name == "flower",
         assumed=assumptions(parts.availability),
     )
-    return plan, [claim.to_json() for claim in claims]
+    return Planned(
+        plan=plan,
+        claims=[claim.to_json() for claim in planned_claims(plan, about)],
+        matrix=[cell.to_json() for cell in claim_matrix(plan, about)],
+    )
 
 
 def uncovered(parts: Parts) -> tuple[str, ...]:

@@ -46,6 +46,11 @@ class Run:
         return [dict(claim) for claim in self.start.claims]
 
     @property
+    def matrix(self) -> list[dict[str, Any]]:
+        """What is claimed for each unit against each adversary, or why nothing is; as in the record."""
+        return [dict(cell) for cell in self.start.matrix]
+
+    @property
     def metrics(self) -> dict[str, float | None]:
         """Metrics of the newest model on the evaluation records, as in a round of the record."""
         rounds = self._rounds()

@@ -107,9 +107,10 @@ def run(
     with ExitStack() as stack:
         device = _start_engine(resolved.engine, stack)
         joined = connect(parts) if connect is not None else None
-        plan, claims = planning.result()
+        planned = planning.result()
+        plan = planned.plan
         grid = joined(plan) if joined is not None else None
-        start = describe_start(path.name, parts, plan, claims)
+        start = describe_start(path.name, parts, planned)
         # From here to the start line nothing is slow: a run that is killed in between cannot be resumed.
         # A round that is repeated on another device would meet its noise with other bits: "auto" is settled now.
         engine = resolved.engine.model_copy(update={"device": device})
@@ -203,6 +204,7 @@ def execute(
         commit = Commit(
             folder=folder,
             config=parts.config,
+            rounds=plan.rounds,
             judge=judge,
             spend=spend,
             callbacks=callbacks,
@@ -230,13 +232,24 @@ def execute(
     end = End(
         rounds=plan.rounds,
         seconds=state.seconds + time.perf_counter() - began,
-        status="completed",
+        status="completed" if plan.rounds == parts.config.rounds else "stopped",
+        reason=_spent(plan, parts.config),
         accuracy=Run(folder.path).accuracy,
     )
     folder.append_record(end)
     for callback in callbacks:
         callback.on_end(end)
     return Run(folder.path)
+
+
+def _spent(plan: PrivacyPlan, config: Config) -> str | None:
+    """Why a plan is shorter than the configuration: its noise is given, and its budget lasts so long."""
+    if plan.rounds == config.rounds:
+        return None
+    return (
+        f"the budget of privacy.client is spent after {plan.rounds} of {config.rounds} rounds: one more would cost "
+        f"more than epsilon {plan.client.epsilon:g}"
+    )
 
 
 def _score_deviation(

@@ -10,6 +10,7 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 # Beyond these, the public grid of the updates has no room for both a clip and its noise.
 Clip = Annotated[float, Field(ge=1e-6, le=1e6)]
+Noise = Annotated[float, Field(ge=0.1, le=1e5)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]

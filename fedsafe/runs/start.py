@@ -3,24 +3,22 @@
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import Start
 from fedsafe.runs.availability import describe_availability
 from fedsafe.runs.compose import Parts
+from fedsafe.runs.planning import Planned
 
 _PACKAGES = ("fedsafe", "flwr", "ray", "torch", "numpy", "opacus", "dp-accounting", "captum", "fairlearn")
 
 
-def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[dict[str, Any]]) -> Start:
+def describe_start(name: str, parts: Parts, planned: Planned) -> Start:
     """Describe a run before its first round."""
     task, config = parts.task, parts.config
     sizes = parts.records.sizes
@@ -64,8 +62,9 @@ def describe_start(name: str, parts: Parts, plan: PrivacyPlan, claims: Sequence[
             },
             **({"availability": there} if there else {}),
         },
-        claims=tuple(claims),
-        plan=plan.numbers(),
+        claims=tuple(planned.claims),
+        matrix=tuple(planned.matrix),
+        plan=planned.plan.numbers(),
         settings_sha256=config.digest,
     )
 

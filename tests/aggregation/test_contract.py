@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from fedsafe.aggregation import RULES, Aggregator, Fold, Updates, build_aggregator
 from fedsafe.errors import EngineError, RecordError
-from fedsafe.privacy.plan import ClientPlan, PrivacyPlan, RecordPlan
+from fedsafe.privacy.levels import ClientPlan, RecordPlan
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, key_from_seed
 
 KEY = key_from_seed(6)

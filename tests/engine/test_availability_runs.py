@@ -14,7 +14,7 @@ from fedsafe.errors import ConfigError, DataError, EngineError
 from fedsafe.federation import ClientRuntime, score_deviation
 from fedsafe.federation.scores import mean_score
 from fedsafe.privacy.ledger import read_events
-from fedsafe.privacy.plan import EvaluationPlan
+from fedsafe.privacy.levels import EvaluationPlan
 from fedsafe.report import write_report
 from fedsafe.rng import Stream, StreamId
 from fedsafe.runs.availability import INDEPENDENT, PUBLIC_TIMES

@@ -10,7 +10,7 @@ from tiny_federation import apps, parts, plan, play
 from fedsafe.engine import ClientApps, InlineGrid
 from fedsafe.engine.ray_grid import RayGrid
 from fedsafe.params import fingerprint
-from fedsafe.privacy.plan import EvaluationPlan
+from fedsafe.privacy.levels import EvaluationPlan
 
 
 @pytest.fixture(scope="module", params=[1.0, 0.0], ids=["private", "plain FedAvg"])

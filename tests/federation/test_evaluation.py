@@ -22,7 +22,8 @@ from fedsafe.federation.scores import (
     sum_of_scores,
 )
 from fedsafe.privacy.ledger import read_events
-from fedsafe.privacy.plan import EvaluationPlan, PrivacyPlan
+from fedsafe.privacy.levels import EvaluationPlan
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, key_from_seed
 
 

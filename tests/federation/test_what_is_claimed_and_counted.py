@@ -4,7 +4,7 @@ import numpy as np
 from tiny_federation import CLIENTS, apps, config, parts, plan, play
 
 from fedsafe.engine import InlineGrid
-from fedsafe.privacy.claim import planned_claims
+from fedsafe.privacy.matrix import Circumstances, planned_claims
 from fedsafe.runs import run
 
 
@@ -27,9 +27,9 @@ def test_a_second_answer_to_one_message_counts_for_nothing(tmp_path):
 
 def test_a_simulated_claim_begins_with_its_caveat():
     by = plan(parts())
-    for claim in planned_claims(by, key_from_seed=True):
+    for claim in planned_claims(by, Circumstances(key_from_seed=True)):
         assert claim.statement().startswith("Simulated: no guarantee against anyone who knows the seed.")
-    for claim in planned_claims(by, key_from_seed=False):
+    for claim in planned_claims(by, Circumstances(key_from_seed=False)):
         assert not claim.statement().startswith("Simulated")
 
 

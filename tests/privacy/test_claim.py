@@ -8,12 +8,15 @@ from decimal import Decimal
 import pytest
 
 from fedsafe.privacy.accounting import SampledGaussian, epsilon
-from fedsafe.privacy.claim import Claim, planned_claims
-from fedsafe.privacy.plan import PrivacyPlan, make_plan
+from fedsafe.privacy.calibration import make_plan
+from fedsafe.privacy.claim import Claim
+from fedsafe.privacy.matrix import Circumstances, planned_claims
+from fedsafe.privacy.plan import PrivacyPlan
 
 KEYS = [
     "unit", "epsilon", "delta", "adjacency", "adversary", "release", "sampler", "accountant", "horizon", "regime",
-    "randomness", "assumptions", "not_covered", "cohort_secret", "group_epsilon", "statement",
+    "randomness", "arithmetic", "assumptions", "not_covered", "cohort_secret", "group_epsilon",
+    "known_cohorts_epsilon", "statement",
 ]  # fmt: skip
 
 
@@ -33,7 +36,7 @@ def plan() -> PrivacyPlan:
 
 @pytest.fixture(scope="module")
 def claims(plan) -> tuple[Claim, Claim]:
-    return planned_claims(plan, key_from_seed=False)
+    return planned_claims(plan, Circumstances(key_from_seed=False))
 
 
 def test_there_is_one_headline_for_each_unit(claims):
@@ -103,7 +106,7 @@ def test_json_has_every_key_and_nothing_that_json_cannot_hold(claims, position):
     ("target", "position", "unit"), [("record_epsilon", 0, "record"), ("client_epsilon", 1, "client")]
 )
 def test_infinity_is_null_and_says_that_nothing_is_claimed(target, position, unit):
-    claim = planned_claims(plan_of(**{target: math.inf}), key_from_seed=False)[position]
+    claim = planned_claims(plan_of(**{target: math.inf}), Circumstances(key_from_seed=False))[position]
     assert claim.to_json()["epsilon"] is None
     assert claim.to_json()["group_epsilon"] is None
     assert claim.statement().startswith(f"No {unit}-level differential privacy is claimed")
@@ -117,7 +120,7 @@ def test_an_unbounded_group_is_null_and_said_in_words(claims):
 
 
 def test_a_key_from_the_seed_is_said_in_these_words(plan):
-    for claim in planned_claims(plan, key_from_seed=True):
+    for claim in planned_claims(plan, Circumstances(key_from_seed=True)):
         assert claim.randomness == "simulated: no guarantee against anyone who knows the seed"
         assert claim.randomness in claim.statement()
 

@@ -21,7 +21,8 @@ import pytest
 
 from fedsafe.errors import LedgerError, PlanViolation
 from fedsafe.privacy.ledger import Ledger, read_events
-from fedsafe.privacy.plan import ClientPlan, PrivacyPlan, RecordPlan
+from fedsafe.privacy.levels import ClientPlan, RecordPlan
+from fedsafe.privacy.plan import PrivacyPlan
 
 KEY = "f" * 64
 

@@ -11,7 +11,8 @@ import pytest
 
 from fedsafe.errors import CalibrationError, PlanViolation
 from fedsafe.privacy.accounting import epsilon
-from fedsafe.privacy.plan import PrivacyPlan, make_plan
+from fedsafe.privacy.calibration import Mechanics, make_plan
+from fedsafe.privacy.plan import PrivacyPlan
 
 # Little epsilon is much noise, whose loss distribution is narrow and quick to compose.
 NUMBERS: dict[str, Any] = {
@@ -43,7 +44,13 @@ def plan() -> PrivacyPlan:
 def changed(plan: PrivacyPlan, level: str, field: str) -> PrivacyPlan:
     target = plan if level == "plan" else getattr(plan, level)
     value = getattr(target, field)
-    other = value + "x" if isinstance(value, str) else value + 1 if isinstance(value, int) else value * 1.001
+    others = {"caps": ((3, 1),), "grid_bits": 33, "cohort_size": 20}
+    if field in others and not value:
+        other = others[field]
+    elif isinstance(value, str):
+        other = value + "x"
+    else:
+        other = value + 1 if isinstance(value, int) else value * 1.001
     new = replace(target, **{field: other})
     return new if level == "plan" else replace(plan, **{level: new})
 
@@ -51,7 +58,9 @@ def changed(plan: PrivacyPlan, level: str, field: str) -> PrivacyPlan:
 FIELDS = [
     *(("plan", field) for field in ("clients", "rounds", "program")),
     *(("record", f) for f in ("epsilon", "delta", "clip", "rate", "steps", "max_participations", "noise")),
+    *(("record", f) for f in ("caps", "group", "grid_bits")),
     *(("client", f) for f in ("epsilon", "delta", "clip", "rate", "noise", "grid_bits")),
+    *(("client", f) for f in ("mechanism", "cohort_size", "group", "separation")),
 ]
 
 
@@ -114,14 +123,15 @@ class TestNumbers:
 class TestCalibration:
     def test_both_levels_meet_their_own_target_and_use_it(self, plan):
         record = epsilon(plan.record.mechanism(), plan.record.delta)
-        client = epsilon(plan.client.mechanism(plan.rounds), plan.client.delta)
+        client = plan.client_epsilon(plan.rounds, plan.record.max_participations)
         assert 0.99 * 0.3 < record <= 0.3
         assert 0.99 * 0.5 < client <= 0.5
 
     def test_a_record_is_composed_over_steps_times_the_most_participations(self, plan):
         mechanism = plan.record.mechanism()
         assert (mechanism.rate, mechanism.count) == (0.1, 5 * 3)
-        assert (plan.client.mechanism(8).rate, plan.client.mechanism(8).count) == (0.4, 8)
+        released = plan.client.release(clients=50, rounds=8, cap=5)
+        assert (released.rate, released.count) == (0.4, 8)
 
     def test_no_level_is_amplified_by_the_sampling_of_the_other(self, plan):
         """Elsewhere the pooled rate times the client rate was used: the server knows who takes part."""
@@ -181,3 +191,64 @@ class TestSpend:
     def test_a_level_without_noise_spends_null_not_zero(self):
         assert plan_of(client_epsilon=math.inf).spend(8)["client"] is None
         assert plan_of(record_epsilon=math.inf).spend(8)["record"] is None
+
+
+class TestNoiseThatIsGiven:
+    """The target then is a budget: what it pays for is planned, and no more."""
+
+    def test_a_client_takes_part_in_as_many_rounds_as_its_budget_pays_for(self):
+        plan = plan_of(record_noise=8.0, max_participations=8, record_epsilon=0.2)
+        cap = plan.record.max_participations
+        assert 0 < cap < 8
+        assert plan.record.noise == 8.0
+        assert plan.record_epsilon(8, cap) <= 0.2 < plan.record_epsilon(8, cap + 1)
+
+    def test_the_run_ends_before_its_budget_is_overspent(self):
+        plan = plan_of(client_noise=5.0, rounds=40, client_epsilon=0.8)
+        assert 0 < plan.rounds < 40
+        longer = replace(plan, rounds=plan.rounds + 1)
+        cap = plan.record.max_participations
+        assert plan.client_epsilon(plan.rounds, cap) <= 0.8 < longer.client_epsilon(longer.rounds, cap)
+        assert plan.record.max_participations <= plan.rounds
+
+    @pytest.mark.parametrize("level", ["record", "client"])
+    def test_a_budget_that_pays_for_no_round_says_what_one_costs(self, level):
+        with pytest.raises(
+            CalibrationError, match=rf"privacy.{level}: one round with noise = 0.5 costs epsilon"
+        ):
+            plan_of(**{f"{level}_noise": 0.5})
+
+    def test_a_client_with_a_smaller_budget_has_a_smaller_cap(self):
+        plan = plan_of(budgets={4: 0.15, 7: 1e-6, 9: 5.0})
+        caps = dict(plan.record.caps)
+        assert caps.keys() == {4, 7}
+        assert 0 < caps[4] < plan.record.max_participations
+        assert caps[7] == 0
+        assert plan.record_epsilon(8, caps[4]) <= 0.15 < plan.record_epsilon(8, caps[4] + 1)
+        assert PrivacyPlan.from_numbers(json.loads(json.dumps(plan.numbers()))) == plan
+
+
+class TestOtherWays:
+    def test_cohorts_of_fixed_size_meet_the_target_by_their_own_bound(self):
+        plan = plan_of(mechanics=Mechanics(cohort_size=20), client_epsilon=2.0)
+        found = plan.client_epsilon(8, 5)
+        assert 0.98 * 2.0 < found <= 2.0
+        assert plan.client.noise > plan_of(client_epsilon=2.0).client.noise
+        assert plan.divisor == 20.0
+        curve = plan.spending()["client"]
+        assert curve == sorted(curve)
+        assert curve[-1] == pytest.approx(found)
+
+    def test_local_noise_is_calibrated_for_the_rounds_of_one_client(self):
+        plan = plan_of(mechanics=Mechanics(mechanism="local"))
+        released = plan.client.release(clients=50, rounds=8, cap=5)
+        assert (released.rate, released.count) == (1.0, 5)
+        assert 0.99 * 0.5 < plan.client_epsilon(8, 5) <= 0.5
+
+    @pytest.mark.parametrize("level", ["record", "client"])
+    def test_more_of_one_person_need_more_noise_for_the_same_target(self, level):
+        one, two = plan_of(), plan_of(**{f"{level}_group": 2})
+        assert getattr(two, level).noise > 1.5 * getattr(one, level).noise
+        spent = two.record_epsilon(8, 5) if level == "record" else two.client_epsilon(8, 5)
+        target = 0.3 if level == "record" else 0.5
+        assert 0.98 * target < spent <= target

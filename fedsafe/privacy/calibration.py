@@ -1,0 +1,252 @@
+"""From targets to a plan: the noise that meets them, or, where the noise is given, how long it lasts."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from fedsafe.errors import CalibrationError
+from fedsafe.privacy.accounting import Adjacency, SampledGaussian, calibrate_noise
+from fedsafe.privacy.levels import CENTRAL, ClientPlan, EvaluationPlan, RecordPlan
+from fedsafe.privacy.mechanisms import grid_bits
+from fedsafe.privacy.plan import PrivacyPlan, of_group
+
+_LEAST, _MOST = 0.3, 1e5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanics:
+    """How the client level releases, besides the numbers that every way has.
+
+    Args:
+        mechanism: See :class:`~fedsafe.privacy.levels.ClientPlan`.
+        cohort_size: See there.
+    """
+
+    mechanism: str = CENTRAL
+    cohort_size: int | None = None
+
+
+def make_plan(
+    *,
+    clients: int,
+    rounds: int,
+    cohort_rate: float,
+    record_epsilon: float,
+    record_delta: float,
+    record_clip: float,
+    record_rate: float,
+    steps: int,
+    max_participations: int | None,
+    client_epsilon: float,
+    client_delta: float,
+    client_clip: float,
+    program: str = "",
+    evaluate_every: int | None = None,
+    evaluation_epsilon: float = math.inf,
+    record_noise: float | None = None,
+    client_noise: float | None = None,
+    record_group: int = 1,
+    client_group: int = 1,
+    record_grid_bits: int | None = None,
+    budgets: Mapping[int, float] | None = None,
+    mechanics: Mechanics = Mechanics(),
+) -> PrivacyPlan:
+    """A plan that meets both targets: by its noise, or, where that is given, by its length.
+
+    The arguments are those of the plan's parts, and ``evaluate_every`` None means no federated evaluation; an infinite
+    ``evaluation_epsilon`` sends its scores without noise, outside of the claims. Where ``record_noise`` or
+    ``client_noise`` is given, that level's target is a budget: a client takes part in as many rounds as its own pays
+    for, and the run ends before the other is overspent. ``budgets`` are epsilons of the clients that have smaller
+    record-level budgets of their own, by client.
+
+    Raises:
+        CalibrationError: A target cannot be met.
+    """
+    cap = min(rounds, rounds if max_participations is None else max_participations)
+    evaluation: EvaluationPlan | None = None
+    if evaluate_every is not None:
+        evaluation = _plan_evaluation(
+            every=evaluate_every,
+            target=evaluation_epsilon,
+            rounds=rounds,
+            rate=cohort_rate,
+            record=(record_epsilon, record_delta),
+            client=(client_epsilon, client_delta),
+        )
+    record = RecordPlan(
+        epsilon=record_epsilon,
+        delta=record_delta,
+        clip=record_clip,
+        rate=record_rate,
+        steps=steps,
+        max_participations=cap,
+        noise=0.0,
+        group=record_group,
+        grid_bits=record_grid_bits if math.isfinite(record_epsilon) else None,
+    )
+    if record.private:
+        record = _noised_record(record, record_noise, budgets or {})
+    client = ClientPlan(
+        epsilon=client_epsilon,
+        delta=client_delta,
+        clip=client_clip,
+        rate=cohort_rate,
+        noise=0.0,
+        grid_bits=0,
+        mechanism=mechanics.mechanism,
+        cohort_size=mechanics.cohort_size,
+        group=client_group,
+    )
+    plan = PrivacyPlan(
+        clients=clients, rounds=rounds, record=record, client=client, program=program, evaluation=evaluation
+    )
+    if client.private:
+        plan = _noised_client(plan, client_noise)
+    bits = grid_bits(client_clip, clients, plan.client.noise)
+    return replace(plan, client=replace(plan.client, grid_bits=bits))
+
+
+def _noised_record(level: RecordPlan, noise: float | None, budgets: Mapping[int, float]) -> RecordPlan:
+    if noise is None:
+        count = level.max_participations * level.steps
+        if level.group == 1:
+            found = _calibrate("record", level.epsilon, level.delta, level.rate, count)
+        else:
+            found = _bisect(
+                "record",
+                level.epsilon,
+                lambda noise: of_group(replace(level, noise=noise).mechanism(), level),
+            )
+        level = replace(level, noise=found)
+    else:
+        level = replace(level, noise=noise)
+        level = replace(level, max_participations=_lasting(level))
+    caps = []
+    for client, budget in sorted(budgets.items()):
+        cap = _affordable(level, budget)
+        if cap < level.max_participations:
+            caps.append((client, cap))
+    return replace(level, caps=tuple(caps))
+
+
+def _affordable(level: RecordPlan, budget: float) -> int:
+    """In how many rounds a client can take part."""
+    return _most(level.max_participations, lambda rounds: of_group(level.mechanism(rounds), level) <= budget)
+
+
+def _lasting(level: RecordPlan) -> int:
+    lasting = _affordable(level, level.epsilon)
+    if lasting == 0:
+        once = of_group(level.mechanism(1), level)
+        raise CalibrationError(
+            f"privacy.record: one round with noise = {level.noise:g} costs epsilon {once:.3g}, more than the budget of "
+            f"{level.epsilon:g}: raise the noise or the budget"
+        )
+    return lasting
+
+
+def _noised_client(plan: PrivacyPlan, noise: float | None) -> PrivacyPlan:
+    level, cap = plan.client, plan.record.max_participations
+    if noise is None:
+        release = level.release(clients=plan.clients, rounds=plan.rounds, cap=cap)
+        if isinstance(release, SampledGaussian) and level.group == 1:
+            also = (
+                (plan.evaluation.of_client(plan.rounds),)
+                if plan.evaluation and plan.evaluation.noised
+                else ()
+            )
+            found = _calibrate(
+                "client", level.epsilon, level.delta, release.rate, release.count, also, release.adjacency
+            )
+        else:
+            found = _bisect(
+                "client",
+                level.epsilon,
+                lambda noise: replace(plan, client=replace(level, noise=noise)).client_epsilon(
+                    plan.rounds, cap
+                ),
+            )
+        return replace(plan, client=replace(level, noise=found))
+    plan = replace(plan, client=replace(level, noise=noise))
+    rounds = _most(plan.rounds, lambda n: plan.client_epsilon(n, min(n, cap)) <= level.epsilon)
+    if rounds == 0:
+        raise CalibrationError(
+            f"privacy.client: one round with noise = {noise:g} costs epsilon {plan.client_epsilon(1, 1):.3g}, more "
+            f"than the budget of {level.epsilon:g}: raise the noise or the budget"
+        )
+    record = replace(plan.record, max_participations=min(cap, rounds))
+    return replace(plan, rounds=rounds, record=record)
+
+
+def _most(limit: int, affordable: Callable[[int], bool]) -> int:
+    """The largest number up to ``limit`` that is affordable; what a larger one costs is never less."""
+    low, high = 0, limit + 1
+    if affordable(limit):
+        return limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if affordable(middle) else (low, middle)
+    return low
+
+
+def _bisect(unit: str, target: float, cost: Callable[[float], float]) -> float:
+    """A noise multiplier within 0.5 % of the smallest that costs no more than ``target``."""
+    if cost(_LEAST) <= target:
+        return _LEAST
+    low, high = _LEAST, 2.0 * _LEAST
+    while cost(high) > target:
+        low, high = high, 2.0 * high
+        if high > _MOST:
+            raise CalibrationError(
+                f"privacy.{unit}: no noise multiplier up to {_MOST:g} reaches epsilon {target:g}; raise epsilon or "
+                "delta, or plan fewer rounds"
+            )
+    while high / low > 1.004:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if cost(middle) > target else (low, middle)
+    return high
+
+
+def _plan_evaluation(
+    *,
+    every: int,
+    target: float,
+    rounds: int,
+    rate: float,
+    record: tuple[float, float],
+    client: tuple[float, float],
+) -> EvaluationPlan:
+    noised = math.isfinite(target)
+    noise = {"record": 0.0, "client": 0.0}
+    for level, (whole, delta), sampled in (("record", record, 1.0), ("client", client, rate)):
+        if not noised or not math.isfinite(whole):
+            continue
+        if target > whole or (level == "client" and target == whole):
+            raise CalibrationError(
+                f"evaluation may cost epsilon {target:g}, all of privacy.{level}.epsilon = {whole:g} or more: lower it"
+            )
+        if rounds >= every:
+            noise[level] = _calibrate(f"{level} (evaluation)", target, delta, sampled, rounds // every)
+    return EvaluationPlan(
+        every=every,
+        noised=noised,
+        epsilon=target if noised else 0.0,
+        rate=rate,
+        noise_record=noise["record"],
+        noise_client=noise["client"],
+    )
+
+
+def _calibrate(
+    level: str,
+    target: float,
+    delta: float,
+    rate: float,
+    count: int,
+    also: tuple[SampledGaussian, ...] = (),
+    adjacency: Adjacency = "zero-out",
+) -> float:
+    try:
+        return calibrate_noise(target, delta, rate=rate, count=count, adjacency=adjacency, also=also)
+    except CalibrationError as error:
+        raise CalibrationError(f"privacy.{level}: {error}") from error

@@ -1,0 +1,162 @@
+"""The numbers of each level of a plan, and what it releases with them.
+
+Everything here is fixed before the first round. A level says which events its unit takes part in, so that accounting,
+the ledger and the claims speak of the same ones.
+"""
+
+import math
+from dataclasses import dataclass
+
+from fedsafe.privacy.accounting import Adjacency, FixedSizeGaussian, Release, SampledGaussian
+
+# Who adds the noise of the client level: the server to the sum, or each client to its own update.
+CENTRAL, LOCAL = "central", "local"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordPlan:
+    """DP-SGD at every client.
+
+    Args:
+        epsilon: The target at ``delta``; infinity removes clip and noise.
+        delta: Probability that the bound fails.
+        clip: Bound on one example's gradient, all tensors together.
+        rate: Poisson rate of records in a step, the same for every client.
+        steps: Steps in a round.
+        max_participations: Rounds that one client may take part in.
+        noise: Noise multiplier (0 where epsilon is infinite).
+        caps: Clients that may take part in fewer rounds, since their own budget is smaller, and in how many.
+        group: The most records that one person has; the target holds for all of them together.
+        grid_bits: Gradient sums and noise are multiples of ``2^-grid_bits``; None for single precision.
+    """
+
+    epsilon: float
+    delta: float
+    clip: float
+    rate: float
+    steps: int
+    max_participations: int
+    noise: float
+    caps: tuple[tuple[int, int], ...] = ()
+    group: int = 1
+    grid_bits: int | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether this level clips and adds noise."""
+        return math.isfinite(self.epsilon)
+
+    def mechanism(self, participations: int | None = None) -> SampledGaussian:
+        """What a client releases in ``participations`` rounds, the planned cap by default."""
+        rounds = self.max_participations if participations is None else participations
+        return SampledGaussian(rate=self.rate, noise=self.noise, count=rounds * self.steps)
+
+    def cap_of(self, client: int) -> int:
+        """Rounds that a client may take part in."""
+        return dict(self.caps).get(client, self.max_participations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientPlan:
+    """The noisy average.
+
+    Args:
+        epsilon: The target at ``delta``; infinity means plain FedAvg.
+        delta: Probability that the bound fails.
+        clip: Bound on one client's update, all tensors together.
+        rate: Probability of a client to be in a cohort; the expected share of all where cohorts have a fixed size.
+        noise: Noise multiplier (0 where epsilon is infinite): over ``clip`` where the server adds the noise, over
+            ``2 clip`` where each client does.
+        grid_bits: Updates and noise are multiples of ``2^-grid_bits``.
+        mechanism: ``"central"`` or ``"local"``.
+        cohort_size: Of cohorts of a fixed size, drawn without replacement; None for Poisson cohorts.
+        group: The most clients that one person is; the target holds for all of them together.
+        separation: A client takes part in at most one of so many rounds in a row.
+    """
+
+    epsilon: float
+    delta: float
+    clip: float
+    rate: float
+    noise: float
+    grid_bits: int
+    mechanism: str = CENTRAL
+    cohort_size: int | None = None
+    group: int = 1
+    separation: int = 1
+
+    @property
+    def private(self) -> bool:
+        """Whether this level clips and adds noise."""
+        return math.isfinite(self.epsilon)
+
+    @property
+    def adjacency(self) -> Adjacency:
+        """What the level's own target is about."""
+        return "zero-out" if self.mechanism == CENTRAL and self.cohort_size is None else "replace-one"
+
+    def release(self, *, clients: int, rounds: int, cap: int, adjacency: Adjacency | None = None) -> Release:
+        """What one client takes part in, as the level's own adversary sees it.
+
+        Args:
+            clients: The registered population.
+            rounds: Rounds that released a model.
+            cap: The most rounds that a client takes part in.
+            adjacency: What differs; the level's own by default.
+        """
+        if self.mechanism == LOCAL:
+            # The multiplier is over 2 clip, the distance of any two updates: nothing is sampled for the server.
+            return SampledGaussian(rate=1.0, noise=self.noise, count=min(rounds, cap))
+        if self.cohort_size is not None:
+            return FixedSizeGaussian(
+                population=clients, size=self.cohort_size, noise=self.noise, count=rounds
+            )
+        return SampledGaussian(
+            rate=self.rate, noise=self.noise, count=rounds, adjacency=adjacency or self.adjacency
+        )
+
+    def known_cohorts(self, participations: int) -> SampledGaussian:
+        """What one client releases to somebody who sees the cohorts: zero-out, and nothing is amplified."""
+        return SampledGaussian(rate=1.0, noise=self.noise, count=participations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """Federated evaluation: how clients' scores on their own validation records are released.
+
+    Every ``every`` rounds a Poisson cohort of its own is asked for the mean score of the new model, in [0, 1] and
+    counted from the middle. A client adds noise before it answers, and the server adds noise to the sum.
+
+    Args:
+        every: Rounds between two evaluations.
+        noised: Whether scores are noised and charged; if not, they are listed as not covered.
+        epsilon: What evaluation alone may cost at either level.
+        rate: Poisson rate of clients in an evaluation.
+        noise_record: Noise multiplier at the client, where one record moves the mean of n records by 1/(2n).
+        noise_client: Noise multiplier at the server, where one client moves the sum of scores by ``score_bound``.
+    """
+
+    every: int
+    noised: bool
+    epsilon: float
+    rate: float
+    noise_record: float
+    noise_client: float
+
+    @property
+    def score_bound(self) -> float:
+        """What a client's mean from the middle is clipped to: 1/2 holds all of them, and noise needs room."""
+        return 1.0 if self.noise_record else 0.5
+
+    def due(self, round: int) -> bool:
+        """Whether a round ends with an evaluation."""
+        return round % self.every == 0
+
+    def of_record(self, rounds: int) -> SampledGaussian:
+        """What a validation record takes part in: nothing hides it from the server, so no rate counts."""
+        return SampledGaussian(rate=1.0, noise=self.noise_record, count=rounds // self.every)
+
+    def of_client(self, rounds: int, adjacency: Adjacency = "zero-out") -> SampledGaussian:
+        """What a client takes part in besides training."""
+        count = rounds // self.every
+        return SampledGaussian(rate=self.rate, noise=self.noise_client, count=count, adjacency=adjacency)
