@@ -1,0 +1,165 @@
+"""Clients that are canaries: each sends a random direction, of a hundred clips, whenever it is in a cohort.
+
+They are registered beside the others, sampled by the same Poisson draw, clipped and summed by the same rule. The
+adversary is the claim's: it sees every broadcast model, and knows what the other clients sent, as whoever differential
+privacy holds against may.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsafe.aggregation import ServerOptimizer
+from fedsafe.aggregation.server_optimizers import Sgd
+from fedsafe.audit.canaries import RAW, Canaries, coins
+from fedsafe.audit.setting import Setting
+from fedsafe.client import ClientJob, Trainer, build_trainer
+from fedsafe.errors import ConfigError
+from fedsafe.federation import RoundOutcome
+from fedsafe.params import Layout, Vector
+from fedsafe.privacy.audit import CosineEstimate, cosine_estimate
+from fedsafe.privacy.clipping import clip_rows
+from fedsafe.privacy.mechanisms import grid_bits
+from fedsafe.rng import public_generator
+
+# Dimensions for each canary: with fewer, canaries are in each other's way.
+_ROOM = 4
+_LARGEST = 2**28  # values of all directions together: 1 GiB
+
+
+class CanaryClients(Canaries):
+    """Canary clients, registered after the others.
+
+    Args:
+        setting: The run.
+        canaries: How many.
+        key: Secret of the coins.
+        seed: Of the directions, which are public.
+
+    Raises:
+        ConfigError: The directions would not fit the memory.
+    """
+
+    def __init__(self, setting: Setting, canaries: int, key: bytes, seed: int) -> None:
+        self.included = coins(key, canaries)
+        self.scores = np.zeros(canaries)
+        natural = len(setting.records)
+        level = setting.plan.client
+        bits = min(level.grid_bits, grid_bits(level.clip, natural + canaries, level.noise))
+        self.plan = replace(setting.plan, clients=natural + canaries, client=replace(level, grid_bits=bits))
+        # As many records as the largest client says that it has, where a rule weighs by them.
+        largest = max(len(rows) for rows in setting.records)
+        pretended = np.full(largest, setting.records[0][0], np.int64)
+        self.records = [*(np.asarray(r, np.int64) for r in setting.records), *[pretended] * canaries]
+        inner = build_trainer(
+            setting.trainer,
+            setting.module,
+            setting.objective,
+            setting.x,
+            setting.y,
+            setting.training,
+            device=setting.device,
+            precision=setting.precision,
+        )
+        own = inner.layout.total
+        room = max(0, _ROOM * canaries - own)
+        if (own + room) * canaries > _LARGEST:
+            raise ConfigError(
+                f"{canaries} canary clients of {own + room} parameters do not fit the memory: use fewer canaries"
+            )
+        directions = public_generator(seed, "audit directions").standard_normal(
+            (canaries, own + room), np.float32
+        )
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        self._directions = directions
+        self.trainer = self._trainer = _TrainerOfAll(
+            inner, natural, room, RAW * level.clip * directions * self.included[:, None], level.clip
+        )
+        trained = [p.detach().flatten().numpy() for p in setting.module.parameters() if p.requires_grad]
+        self.initial = np.concatenate([*trained, np.zeros(room)]).astype(np.float32)
+        self._last, self._velocity = self.initial.astype(np.float64), np.zeros(own + room)
+        self._sum = np.zeros(own + room)
+        self._optimizer: ServerOptimizer = setting.optimizer
+
+    def see(self, outcome: RoundOutcome) -> None:
+        """Take the noised mean out of the step of the model, and what the other clients sent out of that."""
+        model = outcome.parameters.astype(np.float64)
+        step, self._last = model - self._last, model
+        sent = self._trainer.take_sent()
+        if isinstance(self._optimizer, Sgd):
+            velocity = step / self._optimizer.learning_rate
+            step = velocity - self._optimizer.momentum * self._velocity - sent / self.plan.divisor
+            self._velocity = velocity
+        self._sum += step
+        self.scores += self._directions @ step
+
+    def estimate(self, delta: float) -> CosineEstimate | None:
+        """By the cosine with the sum of all rounds."""
+        length = float(np.linalg.norm(self._sum))
+        if length == 0.0 or self.included.sum() < 2:
+            return None
+        return cosine_estimate(self.cosines[self.included], len(self._sum), delta)
+
+    @property
+    def cosines(self) -> NDArray[np.float64]:
+        """``(canaries,)`` cosines of each direction with the sum of all rounds."""
+        cosines = self._directions @ (self._sum / np.linalg.norm(self._sum))
+        return cosines.astype(np.float64)
+
+    @property
+    def dimension(self) -> int:
+        """Of the directions."""
+        return len(self._sum)
+
+
+class _TrainerOfAll:
+    """Trains natural clients with the audited trainer, and gives each canary its direction.
+
+    Args:
+        inner: The audited trainer.
+        natural: How many natural clients there are; canaries have the numbers after them.
+        room: Parameters beside the model's, at which natural clients do nothing.
+        updates: ``(canaries, parameters)`` of the canaries; zero for those that are out.
+        clip: Of the client level.
+    """
+
+    def __init__(
+        self, inner: Trainer, natural: int, room: int, updates: NDArray[np.float32], clip: float
+    ) -> None:
+        self.name = inner.name
+        shapes = (*inner.layout.shapes, (room,)) if room else inner.layout.shapes
+        names = (*inner.layout.names, "room of the canaries") if room else inner.layout.names
+        self.layout = Layout(names=names, shapes=shapes)
+        self._inner, self._natural, self._clip = inner, natural, clip
+        self._updates = updates.astype(np.float32)
+        self._sent = np.zeros(self.layout.total)
+
+    def train(self, parameters: Vector, jobs: Sequence[ClientJob]) -> NDArray[np.float32]:
+        """See :class:`~fedsafe.client.trainer.Trainer`."""
+        own = self._inner.layout.total
+        trained = np.tile(parameters, (len(jobs), 1))
+        places = [place for place, job in enumerate(jobs) if job.client < self._natural]
+        if places:
+            trained[places, :own] = self._inner.train(
+                parameters[:own].copy(), [_cut(jobs[place], own) for place in places]
+            )
+            updates = trained[places].astype(np.float64) - parameters.astype(np.float64)
+            self._sent += clip_rows(updates, self._clip).sum(0)
+        for place, job in enumerate(jobs):
+            if job.client >= self._natural:
+                trained[place] += self._updates[job.client - self._natural]
+        return trained
+
+    def take_sent(self) -> NDArray[np.float64]:
+        """``(parameters,)`` clipped sum of what natural clients sent since this was asked last."""
+        sent, self._sent = self._sent, np.zeros(self.layout.total)
+        return sent
+
+
+def _cut(job: ClientJob, own: int) -> ClientJob:
+    """The job for the model without the room beside it."""
+    start = None if job.start is None else job.start[:own].copy()
+    correction = None if job.correction is None else job.correction[:own].copy()
+    return replace(job, start=start, correction=correction)

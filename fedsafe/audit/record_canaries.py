@@ -1,0 +1,184 @@
+"""Records that are canaries, in the clients' own batches: they are sampled, clipped, noised and folded as all others.
+
+Two kinds. A *gradient* canary has a gradient of its choice: it pulls at one parameter that is added to the model for
+it, which no other record of its client touches, by a hundred times the clip. That is the strongest canary there is for
+DP-SGD, whatever the optimiser, and it passes through every step of the engine. An *input* canary is an ordinary record
+with a wrong label, which is what an adversary who can only insert records does.
+
+The adversary is the claim's: it sees each upload of each client.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedsafe.audit.canaries import RAW, Canaries, coins
+from fedsafe.audit.setting import Setting, build_audited_trainer
+from fedsafe.client import ClientJob, Objective, Trainer
+from fedsafe.client.batches import Batch
+from fedsafe.federation import RoundOutcome
+from fedsafe.params import Layout, Vector
+from fedsafe.rng import public_generator
+
+Sees = Callable[[Vector, ClientJob, Vector], None]
+
+
+class WithCells(nn.Module):
+    """A model, and beside it the parameters that gradient canaries pull at.
+
+    Clients share the cells: each client's upload is seen by itself, so that one cell serves a canary of each.
+
+    Args:
+        audited: The model.
+        cells: How many canaries one client has at most.
+    """
+
+    def __init__(self, audited: nn.Module, cells: int) -> None:
+        super().__init__()
+        self.audited = audited
+        # Cell 0 is nobody's.
+        self.cells = nn.Embedding(cells + 1, 1, _weight=torch.zeros(cells + 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the model gives."""
+        outputs: Tensor = self.audited(x)
+        return outputs
+
+
+@dataclass(frozen=True)
+class CanaryObjective:
+    """The losses of a batch with canaries.
+
+    Args:
+        natural: The audited objective.
+    """
+
+    natural: Objective
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """``(examples,)`` losses of ``(x, y, counts, cell, pull)``: natural where it counts, and the pull at a cell."""
+        x, y, counts, cell, pull = batch
+        # By name, since trainers put modules of their own in the place of these.
+        audited, cells = (model.get_submodule(name) for name in ("audited", "cells"))
+        pulled: Tensor = pull * cells(cell)[:, 0]
+        return torch.where(counts > 0, self.natural(audited, (x, y)), 0.0) - pulled
+
+
+class ObservedTrainer:
+    """A trainer whose results are seen by somebody.
+
+    Args:
+        inner: Trains.
+        sees: Is given the start, the job and the result of each client.
+    """
+
+    def __init__(self, inner: Trainer, sees: Sees) -> None:
+        self.name, self.layout = inner.name, inner.layout
+        self._inner, self._sees = inner, sees
+
+    layout: Layout
+
+    def train(self, parameters: Vector, jobs: Sequence[ClientJob]) -> NDArray[np.float32]:
+        """See :class:`~fedsafe.client.trainer.Trainer`."""
+        trained = self._inner.train(parameters, jobs)
+        for job, row in zip(jobs, trained, strict=True):
+            self._sees(parameters if job.start is None else job.start, job, row)
+        return trained
+
+
+class RecordCanaries(Canaries):
+    """Canaries among the records, spread evenly over the clients.
+
+    Args:
+        setting: The run.
+        canaries: How many.
+        key: Secret of the coins.
+        seed: Of what is public: which records input canaries are made of.
+    """
+
+    def __init__(self, setting: Setting, canaries: int, key: bytes, seed: int) -> None:
+        self.included = coins(key, canaries)
+        self.scores = np.zeros(canaries)
+        self.plan = setting.plan
+        clients, natural = len(setting.records), len(setting.y)
+        module, x = setting.with_features()
+        self._holder = np.arange(canaries) % clients
+        self._mine = [np.flatnonzero(self._holder == client) for client in range(min(clients, canaries))]
+        self._rows = natural + np.arange(canaries)
+        model = WithCells(module, -(-canaries // clients))
+        made_x, made_y, *parts = self._made(setting, x, public_generator(seed, "audit canaries"))
+        data = [torch.cat([x, made_x]), torch.cat([setting.y, made_y])]
+        before = (torch.ones(natural), torch.zeros(natural, dtype=torch.int64), torch.zeros(natural))
+        data += [torch.cat([all_others, own]) for all_others, own in zip(before, parts, strict=True)]
+        self.records = [np.asarray(rows, np.int64) for rows in setting.records]
+        for client, mine in enumerate(self._mine):
+            self.records[client] = np.append(self.records[client], self._rows[mine])
+        inner = build_audited_trainer(setting, model, CanaryObjective(setting.objective), tuple(data))
+        self.trainer = ObservedTrainer(inner, self._sees)
+        trainable = [p.detach().flatten() for p in model.parameters() if p.requires_grad]
+        self.initial = torch.cat(trainable).numpy().astype(np.float32)
+
+    def see(self, outcome: RoundOutcome) -> None:
+        """Nothing more: every upload was seen when it was made."""
+
+    def _made(self, setting: Setting, x: Tensor, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Inputs, targets, whether their loss counts, cell and pull of each canary: here, of gradient canaries."""
+        templates = torch.from_numpy(np.array([setting.records[int(client)][0] for client in self._holder]))
+        cell = 1 + np.arange(len(self.scores)) // len(setting.records)
+        self._columns = sum(p.numel() for p in setting.module.parameters() if p.requires_grad) + cell
+        pull = np.where(self.included, RAW * setting.plan.record.clip, 0.0)
+        return (
+            x[templates],
+            setting.y[templates],
+            torch.zeros(len(cell)),
+            torch.from_numpy(cell),
+            torch.from_numpy(pull.astype(np.float32)),
+        )
+
+    def _sees(self, start: Vector, job: ClientJob, trained: Vector) -> None:
+        """How far each canary's cell has moved the way it pulls."""
+        if job.client < len(self._mine):
+            mine = self._mine[job.client]
+            columns = self._columns[mine]
+            self.scores[mine] += trained[columns].astype(np.float64) - start[columns].astype(np.float64)
+
+
+class InputCanaries(RecordCanaries):
+    """Mislabelled records: a canary seems to be in where its loss falls while its client trains."""
+
+    def _made(self, setting: Setting, x: Tensor, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        chosen = [rng.choice(setting.records[int(client)]) for client in self._holder]
+        templates = torch.from_numpy(np.array(chosen, np.int64))
+        targets = setting.y[templates]
+        if setting.classes:
+            shift = rng.integers(1, max(2, setting.classes), tuple(targets.shape))
+            targets = (targets + torch.from_numpy(shift)) % setting.classes
+        else:
+            targets = torch.where(targets > 0, -1.0, 1.0).to(targets.dtype)
+        self._model = copy.deepcopy(setting.with_features()[0]).eval()
+        self._trainable = [p for p in self._model.parameters() if p.requires_grad]
+        self._objective, self._data = setting.objective, (x[templates], targets)
+        nothing = torch.zeros(len(templates))
+        counts = torch.from_numpy(self.included.astype(np.float32))
+        return (*self._data, counts, nothing.long(), nothing)
+
+    def _sees(self, start: Vector, job: ClientJob, trained: Vector) -> None:
+        """How far each canary's loss has fallen."""
+        if job.client < len(self._mine):
+            mine = self._mine[job.client]
+            fallen = self._losses(start, mine) - self._losses(trained, mine)
+            self.scores[mine] += np.nan_to_num(fallen)
+
+    @torch.no_grad()
+    def _losses(self, vector: Vector, canaries: NDArray[np.int64]) -> NDArray[np.float64]:
+        count = sum(p.numel() for p in self._trainable)
+        nn.utils.vector_to_parameters(torch.from_numpy(vector[:count].copy()), self._trainable)
+        rows = torch.from_numpy(canaries)
+        x, y = self._data
+        losses: NDArray[np.float64] = self._objective(self._model, (x[rows], y[rows])).double().numpy()
+        return losses

@@ -1,0 +1,109 @@
+"""What an audit found: at each look a lower bound beside the accounted one, and whether they cross."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedsafe.privacy.audit import CosineEstimate, OneRunBound
+from fedsafe.privacy.audit.gaussian_one_run import HYPOTHESIS
+from fedsafe.privacy.audit.membership import ASSUMPTION
+from fedsafe.records import to_plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at the run so far.
+
+    Args:
+        round: After which round.
+        accounted: Upper bound on epsilon so far, at the audit's delta; None where none is claimed.
+        bound: What the canaries prove, with the part of the confidence that this look may spend.
+        gaussian: The same guesses against a Gaussian mechanism's trade-off curve: a bound under that hypothesis.
+        membership: From exact intervals of the error rates: a bound if canaries are independent.
+        estimate: By the cosine test, of canary clients: neither bound.
+    """
+
+    round: int
+    accounted: float | None
+    bound: OneRunBound
+    gaussian: float
+    membership: float
+    estimate: CosineEstimate | None = None
+
+    @property
+    def crossed(self) -> bool:
+        """Whether what is proved exceeds what was accounted for."""
+        return self.accounted is not None and self.bound.epsilon > self.accounted
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """An audited run.
+
+    Args:
+        kind: Of the canaries.
+        unit: ``"record"`` or ``"client"``: whose epsilon is audited.
+        canaries: How many coins were thrown.
+        included: How many fell on heads.
+        adversary: Who guesses.
+        confidence: That no look's bound exceeds the truth.
+        delta: At which lower and upper bound are compared.
+        claimed_delta: Of the plan; where it differs, the accounted figure is that of the same plan at ``delta``.
+        looks: In the order of rounds, the last one at the end.
+        parameters: ``(parameters,)`` count of the audited model, what canaries needed included.
+    """
+
+    kind: str
+    unit: str
+    canaries: int
+    included: int
+    adversary: str
+    confidence: float
+    delta: float
+    claimed_delta: float
+    looks: tuple[Look, ...]
+    parameters: int
+
+    @property
+    def crossed(self) -> bool:
+        """Whether any look's bounds cross: with this confidence, the accounted epsilon is not what was run."""
+        return any(look.crossed for look in self.looks)
+
+    @property
+    def warning(self) -> str:
+        """What a model of this run must never be without."""
+        return (
+            f"an audited run: {self.canaries} {self.kind} canaries were among its {self.unit}s, and its model is "
+            "not for release"
+        )
+
+    def alarm(self) -> str | None:
+        """What to say where bounds cross, with what to do; None where none do."""
+        for look in self.looks:
+            if look.crossed:
+                return (
+                    f"after round {look.round} the canaries prove epsilon > {look.bound.epsilon:.4g} per {self.unit} "
+                    f"at delta {self.delta:g} (confidence {self.confidence:g} over all looks), and the accounted upper "
+                    f"bound is {look.accounted:.4g}: what was run is not what was accounted for. Release nothing; "
+                    "look at clipping, noise and sampling"
+                )
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; an infinite number becomes null."""
+        plain: dict[str, Any] = to_plain(
+            {
+                **{name: value for name, value in vars(self).items() if name != "looks"},
+                "warning": self.warning,
+                "crossed": self.crossed,
+                "alarm": self.alarm(),
+                "looks": [{**asdict(look), "crossed": look.crossed} for look in self.looks],
+                "kinds_of_figures": {
+                    "accounted": "upper bound",
+                    "bound": f"lower bound, confidence {self.confidence:g} over all looks",
+                    "gaussian": f"lower bound under the hypothesis that {HYPOTHESIS}",
+                    "membership": f"lower bound if {ASSUMPTION}",
+                    "estimate": "estimate, neither bound",
+                },
+            }
+        )
+        return plain

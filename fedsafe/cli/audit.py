@@ -1,0 +1,153 @@
+"""``fedsafe audit CONFIG``: train with canaries in it, and set what they prove beside what is accounted for."""
+
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedsafe.audit import AuditReport, Look, Setting
+    from fedsafe.privacy.plan import PrivacyPlan
+    from fedsafe.runs.compose import Parts
+
+
+class CanaryKind(StrEnum):
+    """What the canaries are."""
+
+    GRADIENT = "gradient"
+    INPUT = "input"
+    CLIENT = "client"
+
+
+_ALARM = 4
+
+
+def audit_command(
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file; the default experiment if left out.")
+    ] = None,
+    kind: Annotated[
+        CanaryKind, typer.Option(help="Records with a chosen gradient, mislabelled records, or clients.")
+    ] = CanaryKind.GRADIENT,
+    canaries: Annotated[int, typer.Option(help="How many; each is in with probability one half.")] = 1000,
+    every: Annotated[
+        int | None,
+        typer.Option(help="Rounds between two looks; assess.every by default, 0 for the end alone."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of all bounds together.")] = 0.95,
+    delta: Annotated[
+        float | None, typer.Option(help="At which bounds are compared; the plan's, or 0.01/canaries if less.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of partition and initial weights.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Train a configured run with canaries in it: a lower bound on epsilon beside the accounted upper bound.
+
+    Nothing is released or recorded. The exit code is 4 where the two cross.
+    """
+    from fedsafe.runs.config import read_config
+
+    overrides = [*(set_ or []), *([] if seed is None else [f"seed={seed}"])]
+    resolved = read_config(config, overrides)
+    every = resolved.assess.every if every is None else every or None
+
+    from fedsafe.audit import audit_run
+    from fedsafe.report.formats import epsilon
+    from fedsafe.runs.compose import compose
+    from fedsafe.runs.planning import plan_and_claims
+
+    say: Callable[[str], None] = (lambda text: None) if as_json else typer.echo
+    say("reading data, calibrating noise ...")
+    parts = compose(resolved)
+    planned = plan_and_claims(parts, key_from_seed=False)
+    rounds = planned.plan.rounds
+
+    def on_look(look: "Look") -> None:
+        say(f"round {look.round:3d}/{rounds}  {_line(look, epsilon)}")
+
+    report = audit_run(
+        setting_of(parts, planned.plan),
+        kind=kind.value,
+        canaries=canaries,
+        every=every,
+        confidence=confidence,
+        delta=delta,
+        seed=resolved.seed,
+        on_look=on_look,
+    )
+    alarm = report.alarm()
+    if as_json:
+        claims = [claim | {"audit": report.warning} for claim in planned.claims]
+        typer.echo(json.dumps({**report.to_json(), "claims": claims}, allow_nan=False))
+    else:
+        _close(report)
+    if alarm is not None:
+        sys.stderr.write(f"fedsafe: {alarm}\n")
+        sys.exit(_ALARM)
+
+
+def setting_of(parts: "Parts", plan: "PrivacyPlan") -> "Setting":
+    """What an audit trains, from the parts of a run.
+
+    Args:
+        parts: Of the run.
+        plan: Its calibrated plan.
+    """
+    import torch
+
+    from fedsafe.aggregation import build_aggregator
+    from fedsafe.audit import Setting
+    from fedsafe.client import build_objective
+    from fedsafe.runs.client_config import local_training
+    from fedsafe.runs.compose import server_optimizer_of
+
+    config, train = parts.config, parts.task.train
+    return Setting(
+        plan=plan,
+        training=local_training(config.client, plan.record, config.rounds),
+        aggregator=lambda plan: build_aggregator(
+            config.server.aggregator, plan, learning_rate=config.client.plain_rate
+        ),
+        optimizer=server_optimizer_of(parts),
+        module=parts.module,
+        trainer=parts.trainer,
+        objective=build_objective(config.client.objective, parts.task.kind),
+        x=torch.from_numpy(train.x),
+        y=torch.from_numpy(train.y),
+        classes=len(parts.task.classes),
+        records=parts.records,
+        precision=torch.bfloat16 if config.client.precision == "bfloat16" else None,
+    )
+
+
+def _line(look: "Look", epsilon: Callable[[float | None], str]) -> str:
+    found = look.bound
+    estimate = "" if look.estimate is None else f", cosine estimate {epsilon(look.estimate.epsilon)}"
+    guessed = f"{found.right} of {found.guesses} guesses right" if found.guesses else "nothing proved"
+    return f"epsilon > {found.epsilon:.4g} ({guessed}), accounted {epsilon(look.accounted)}{estimate}" + (
+        "  ALARM" if look.crossed else ""
+    )
+
+
+def _close(report: "AuditReport") -> None:
+    from fedsafe.report.formats import epsilon
+
+    last = report.looks[-1]
+    at = "" if report.delta == report.claimed_delta else f" (the plan's is {report.claimed_delta:g})"
+    typer.echo(
+        f"audited    epsilon per {report.unit} at delta {report.delta:g}{at}, against {report.adversary}"
+    )
+    typer.echo(f"lower      {last.bound.epsilon:.4g} with confidence {report.confidence:g} over all looks")
+    typer.echo(f"           {last.gaussian:.4g} if the trade-off curve is a Gaussian mechanism's")
+    typer.echo(f"           {last.membership:.4g} if the canaries' scores are independent")
+    if last.estimate is not None:
+        typer.echo(f"estimate   {epsilon(last.estimate.epsilon)} by the cosine test: neither bound")
+    typer.echo(f"upper      {epsilon(last.accounted)} accounted for")
+    typer.echo(f"This was {report.warning}.")

@@ -1,0 +1,54 @@
+"""``fedsafe audit``: one JSON object or a few lines, and an exit code that is an alarm where bounds cross."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import fedsafe.cli.audit as command
+
+
+def test_a_correct_run_prints_both_bounds_and_ends_with_zero(fedsafe, tiny_toml):
+    done = fedsafe("audit", tiny_toml(), "--canaries", 60, "--every", 2, "--json")
+    assert done.code == 0, done.err
+    printed = json.loads(done.out, parse_constant=pytest.fail)
+    assert printed["crossed"] is False
+    assert [look["round"] for look in printed["looks"]] == [2, 3]
+    assert printed["looks"][-1]["bound"]["epsilon"] <= printed["looks"][-1]["accounted"] <= 0.1
+    assert all("not for release" in claim["audit"] for claim in printed["claims"])
+
+
+def test_lines_for_people(fedsafe, tiny_toml):
+    done = fedsafe(
+        "audit", tiny_toml(), "--canaries", 60, "--kind", "client", "--every", 0, "--set", "rounds=1"
+    )
+    assert done.code == 0, done.err
+    for expected in ("round   1/1  epsilon >", "lower  ", "upper  ", "neither bound", "not for release"):
+        assert expected in done.out
+
+
+def test_crossing_bounds_are_an_alarm(tiny_toml, monkeypatch, capsys):
+    whole = command.setting_of
+
+    def silent(parts, plan):
+        made = whole(parts, plan)
+        return replace(made, training=replace(made.training, noise=0.0))
+
+    monkeypatch.setattr(command, "setting_of", silent)
+    with pytest.raises(SystemExit) as ended:
+        command.audit_command(
+            config=tiny_toml(), kind=command.CanaryKind.GRADIENT, canaries=100, every=0, confidence=0.95,
+            delta=None, set_=None, seed=None, as_json=False,
+        )  # fmt: skip
+    assert ended.value.code == 4
+    said = capsys.readouterr()
+    assert "ALARM" in said.out
+    assert said.err.startswith("fedsafe: after round 3 the canaries prove epsilon > ")
+    assert said.err.count("\n") == 1
+
+
+def test_a_wrong_number_is_one_line(fedsafe, tiny_toml):
+    done = fedsafe("audit", tiny_toml(), "--canaries", 2)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "canaries" in done.err
