@@ -16,16 +16,19 @@ from torch import Tensor, nn
 from fedsafe.client.batches import Batch, moved
 from fedsafe.client.objectives import Objective
 from fedsafe.client.optimizers import Rows
+from fedsafe.client.record_noise import grids_of, noised_on_grid, require_exact, to_record_grid
 from fedsafe.client.stacked.model import layout_of
 from fedsafe.client.trainer import ClientJob, LocalTraining
 from fedsafe.params import Vector
 from fedsafe.privacy.clipping import MARGIN
-from fedsafe.rng import normal_rows
+from fedsafe.rng import Stream, normal_rows
 
 # Records whose gradients are summed in single precision: with more, the sum's rounding could pass the clip's margin.
 _PART_ROWS = 4096
 # Values of gradients that are written out at once.
 _PART_VALUES = 2**25
+# Rows that are rounded to a grid at once: integers take twice the memory.
+_EXACT_ROWS = 64
 
 
 class OneByOneTrainer(ABC):
@@ -84,11 +87,10 @@ class OneByOneTrainer(ABC):
         if job.correction is not None:
             correction = torch.from_numpy(job.correction.copy()).to(self.device, self._dtype)
         divisor = training.divisor(len(job.records))
+        if training.on_grid:
+            require_exact(training, len(job.records), self.layout.total)
         for step, batch in enumerate(job.sample(training)):
-            change = self.clipped_sum(vector, torch.from_numpy(batch), training.clip)
-            if training.noise > 0.0:
-                noise = torch.from_numpy(normal_rows([job.noise], self.layout.total)[0]).to(self.device)
-                change = change.add_(noise, alpha=training.noise * training.clip)
+            change = self._noised_sum(vector, torch.from_numpy(batch), training, job.noise)
             rate = training.learning_rate_at(job.round, step)
             scale = 1.0 if optimizer is not None else rate
             change = change.mul_(scale / divisor).to(self._dtype)
@@ -112,9 +114,29 @@ class OneByOneTrainer(ABC):
         clip = self._training.clip if clip is None else clip
         if not len(rows):
             return torch.zeros_like(vector)
-        most = max(1, min(_PART_ROWS, _PART_VALUES // len(vector)))
-        parts = [self._part(vector, part.to(self.device), clip) for part in rows.split(most)]  # type: ignore[no-untyped-call]
+        parts = [self._part(vector, part, clip).sum(0) for part in self._parts(rows)]
         return parts[0] if len(parts) == 1 else torch.stack([part.double() for part in parts]).sum(0)
+
+    def _noised_sum(self, vector: Tensor, rows: Tensor, training: LocalTraining, stream: Stream) -> Tensor:
+        """``(parameters,)`` clipped sum with its noise, in the arithmetic that the client's training asks for."""
+        if training.on_grid:
+            exact = torch.zeros(1, len(vector), dtype=torch.int64, device=self.device)
+            for part in self._parts(rows):
+                for some in self._part(vector, part, training.clip).split(_EXACT_ROWS):  # type: ignore[no-untyped-call]
+                    # Each example is rounded by itself, and can only get shorter; integers add up exactly.
+                    exact += to_record_grid(some, grids_of([training])).sum(0)
+            return noised_on_grid(exact, [training], [stream])[0]
+        change = self.clipped_sum(vector, rows, training.clip)
+        if training.noise > 0.0:
+            noise = torch.from_numpy(normal_rows([stream], self.layout.total)[0]).to(self.device)
+            change = change.add_(noise, alpha=training.noise * training.clip)
+        return change
+
+    def _parts(self, rows: Tensor) -> list[Tensor]:
+        """The rows, as many at once as their gradients have room; none of no row."""
+        most = max(1, min(_PART_ROWS, _PART_VALUES // self.layout.total))
+        parts: tuple[Tensor, ...] = rows.to(self.device).split(most)  # type: ignore[no-untyped-call]
+        return [part for part in parts if len(part)]
 
     def _part(self, vector: Tensor, rows: Tensor, clip: float) -> Tensor:
         gradients, losses = self.gradients(vector, rows)
@@ -123,4 +145,4 @@ class OneByOneTrainer(ABC):
         factors = (clip * MARGIN / norms).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)
         keep = keep & (factors >= torch.finfo(vector.dtype).tiny)
         factors = torch.where(keep, factors, 0.0).to(vector.dtype)
-        return torch.where(keep[:, None], gradients * factors[:, None], 0.0).sum(0)
+        return torch.where(keep[:, None], gradients * factors[:, None], 0.0)

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.client.fixed_batches import fixed_batches
 from fedsafe.client.optimizers import SGD, LocalOptimizer, Schedule
 from fedsafe.params import Layout, Vector
 from fedsafe.privacy.sampling import poisson_batches
@@ -28,6 +29,10 @@ class LocalTraining:
         optimizer: What a step does with the noised gradient. Its state starts from nothing in each round.
         schedule: Of the learning rate, over the steps of all rounds.
         rounds: How many rounds there are, for the schedule.
+        grid_bits: The clipped sum and its noise are multiples of ``2^-grid_bits``, added exactly, as
+            ``record_noise.py`` says; None adds noise in single precision. Without noise it changes nothing.
+        batch_size: So many records without replacement in each step, in place of Poisson batches: the guarantee is then
+            one under replace-one adjacency, and ``rate`` is not read (``fixed_batches.py``). None for Poisson.
     """
 
     learning_rate: float
@@ -39,10 +44,17 @@ class LocalTraining:
     optimizer: LocalOptimizer = field(default_factory=SGD)
     schedule: Schedule = field(default_factory=Schedule)
     rounds: int = 1
+    grid_bits: int | None = None
+    batch_size: int | None = None
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether noise is added on a grid."""
+        return self.grid_bits is not None and self.noise > 0.0
 
     def divisor(self, records: int) -> float:
         """The public divisor of a step's sum: the expected batch, at least one record."""
-        return max(1.0, self.rate * records)
+        return max(1.0, self.rate * records) if self.batch_size is None else float(self.batch_size)
 
     def learning_rate_at(self, round: int, step: int) -> float:
         """Learning rate of a step.
@@ -63,7 +75,7 @@ class ClientJob:
     Args:
         client: The client's number.
         records: ``(n_k,)`` rows of the data that are this client's.
-        batches: Stream of its Poisson batches.
+        batches: Stream of its batches.
         noise: Stream of its noise.
         round: The round, from 1.
         correction: ``(parameters,)`` added to the gradient of each step after noise and divisor: SCAFFOLD's
@@ -87,7 +99,13 @@ class ClientJob:
 
         Args:
             training: How this client trains.
+
+        Raises:
+            ConfigError: A batch of a fixed size would have more records than the client.
         """
+        if training.batch_size is not None:
+            rows = fixed_batches(self.batches, len(self.records), training.batch_size, training.steps)
+            return list(self.records[rows])
         chosen = poisson_batches(self.batches, len(self.records), training.rate, training.steps)
         return [self.records[mask] for mask in chosen]
 

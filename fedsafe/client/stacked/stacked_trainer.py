@@ -1,7 +1,8 @@
 """Trains many clients at once: equal capacities are stacked, and every client keeps its own noise."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 from fedsafe.client.batches import Batch, chosen, moved
 from fedsafe.client.objectives import Objective
 from fedsafe.client.optimizers import Rows
+from fedsafe.client.record_noise import grids_of, noised_on_grid, require_exact, to_record_grid
 from fedsafe.client.stacked.alignment import aligned_rows, keep_freed_memory
 from fedsafe.client.stacked.engine import clipped_sum, plain_sum
 from fedsafe.client.stacked.model import StackedModel, layout_of, measure
 from fedsafe.client.stacked.packing import Packed, Part, pack, room_of
 from fedsafe.client.trainer import ClientJob, LocalTraining
 from fedsafe.params import Vector
-from fedsafe.rng import normal_rows
+from fedsafe.rng import Stream, normal_rows
 
 
 class StackedTrainer:
@@ -63,10 +65,7 @@ class StackedTrainer:
         """``(len(jobs), parameters)``: each client's parameters after its local steps."""
         trained = np.empty((len(jobs), self.layout.total), np.float32)
         models: dict[int, StackedModel] = {}
-        # Products in half precision give a client other bits when there are more clients beside it.
-        alone = self._precision is not None
-        stacks = pack(jobs, self._training, self._shape.values, self._room, self._stack, alone=alone)
-        for packed in stacks:
+        for packed in self._stacks(jobs):
             model = models.get(packed.size)
             if model is None:
                 shape = (packed.size, self.layout.total)
@@ -77,6 +76,39 @@ class StackedTrainer:
             rows = model.parameters[: len(packed.positions)]
             trained[packed.positions] = rows.float().cpu().numpy()
         return trained
+
+    def _stacks(self, jobs: Sequence[ClientJob]) -> Iterator[Packed]:
+        """Stacks of clients whose noise is added in one arithmetic, and whose batches are drawn in one way."""
+        alike: dict[tuple[bool, int | None, int], list[int]] = {}
+        for position, job in enumerate(jobs):
+            way = job.training or self._training
+            if way.on_grid:
+                require_exact(way, len(job.records), self.layout.total)
+            alike.setdefault((way.on_grid, way.batch_size, way.steps), []).append(position)
+        for (_, size, _), positions in alike.items():
+            own = [jobs[position] for position in positions]
+            for packed in self._packed(own) if size is None else self._packed_by_step(own):
+                yield replace(packed, positions=[positions[place] for place in packed.positions])
+
+    def _packed(self, jobs: Sequence[ClientJob]) -> Iterator[Packed]:
+        # Products in half precision give a client other bits when there are more clients beside it.
+        alone = self._precision is not None
+        return pack(jobs, self._training, self._shape.values, self._room, self._stack, alone=alone)
+
+    def _packed_by_step(self, jobs: Sequence[ClientJob]) -> Iterator[Packed]:
+        """Batches of a fixed size, as many steps for each: what is drawn for a step is packed like a whole client."""
+        ways = [job.training or self._training for job in jobs]
+        drawn = [job.sample(way) for job, way in zip(jobs, ways, strict=True)]
+        steps = []
+        for batches in zip(*drawn, strict=True):
+            whole = [
+                replace(job, records=batch, training=replace(way, steps=1, rate=1.0, batch_size=None))
+                for job, batch, way in zip(jobs, batches, ways, strict=True)
+            ]
+            steps.append(list(self._packed(whole)))
+        # Every step has the same sizes, and so the same stacks.
+        for stacks in zip(*steps, strict=True):
+            yield replace(stacks[0], steps=[stack.steps[0] for stack in stacks])
 
     @torch.no_grad()
     def _train_stack(
@@ -89,7 +121,6 @@ class StackedTrainer:
         start = model.parameters.clone() if ways[0].proximal > 0.0 else None
         optimizer = None if ways[0].optimizer.plain else Rows([w.optimizer for w in ways], model.parameters)
         clip = self._clip_of(ways)
-        scales = _column([way.noise * way.clip for way in ways], model.parameters) if ways[0].noise else None
         corrections = self._corrections(jobs[:own])
         divisors = [way.divisor(len(job.records)) for way, job in zip(ways, jobs, strict=True)]
         for step, parts in enumerate(packed.steps):
@@ -99,10 +130,8 @@ class StackedTrainer:
                 change = change.double()
             for part in parts[1:]:
                 change.add_(self._sum(model, part, clip))
-            if scales is not None:
-                # Two operations: a fused one rounds differently at the end of a vector register.
-                noise = torch.from_numpy(normal_rows([job.noise for job in jobs[:own]], self.layout.total))
-                change[:own].add_(noise.to(self._device).mul_(scales[:own]))
+            if ways[0].noise:
+                self._add_noise(change[:own], ways[:own], [job.noise for job in jobs[:own]])
             # What follows is no function of the records but through what is private already.
             rates = _rates(ways, jobs, step)
             if optimizer is None:
@@ -125,6 +154,14 @@ class StackedTrainer:
         if not isinstance(clip, Tensor) and clip == math.inf:
             return plain_sum(model, self._objective, batch, mask)
         return clipped_sum(model, self._objective, batch, mask, clip)[0]
+
+    def _add_noise(self, sums: Tensor, ways: Sequence[LocalTraining], streams: Sequence[Stream]) -> None:
+        if ways[0].on_grid:
+            sums.copy_(noised_on_grid(to_record_grid(sums, grids_of(ways)), ways, streams))
+            return
+        # Two operations: a fused one rounds differently at the end of a vector register.
+        noise = torch.from_numpy(normal_rows(streams, self.layout.total)).to(self._device)
+        sums.add_(noise.mul_(_column([way.noise * way.clip for way in ways], noise)))
 
     def _clip_of(self, ways: Sequence[LocalTraining]) -> float | Tensor:
         clips = [way.clip for way in ways]
