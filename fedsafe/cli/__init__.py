@@ -12,6 +12,7 @@ from fedsafe.cli.new import new_command
 from fedsafe.cli.report import report_command
 from fedsafe.cli.run import run_command
 from fedsafe.cli.simulate import simulate_command
+from fedsafe.cli.verify import verify_command
 from fedsafe.errors import FedSafeError
 from fedsafe.extensions import search
 
@@ -26,6 +27,7 @@ app.command("run")(run_command)
 app.command("simulate")(simulate_command)
 app.command("report")(report_command)
 app.command("new")(new_command)
+app.command("verify")(verify_command)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 

@@ -1,0 +1,158 @@
+"""Measures a server: rounds with chosen updates, in units of the clip that was claimed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsafe.params import Vector
+from fedsafe.verify.declared import DeclaredClaim
+from fedsafe.verify.server import Asked, ClientReply, Numbers, Server, Session
+
+Values = NDArray[np.float64]
+# What each of so many members sends.
+Script = Callable[[int], Sequence[ClientReply | None]]
+
+_TRIES = 200
+# Norm, in clips, of an update that is there without being seen.
+TINY = 1e-3
+HUGE = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A round.
+
+    Args:
+        total: ``(parameters,)`` what was released as the sum of updates, in clips; None if nothing was.
+        members: Who was asked.
+        present: How many replied without an error.
+        numbers: Released besides.
+        error: Why nothing was released.
+        round: The round.
+    """
+
+    total: Values | None
+    members: tuple[int, ...]
+    present: int
+    numbers: Numbers
+    error: str
+    round: int
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """A server under test.
+
+    Args:
+        server: What is tested.
+        claim: What it claims.
+        runs: How often a measurement is repeated.
+        rng: Of everything that is chosen here.
+    """
+
+    server: Server
+    claim: DeclaredClaim
+    runs: int
+    rng: np.random.Generator
+
+    @property
+    def few(self) -> int:
+        """Repetitions of a measurement of something large."""
+        return max(5, self.runs // 8)
+
+    @property
+    def parameters(self) -> int:
+        """Of the model."""
+        return self.server.layout.total
+
+    @property
+    def noise(self) -> float:
+        """Claimed standard deviation of the noise on the sum, in clips."""
+        return self.claim.update_noise
+
+    def model(self) -> Vector:
+        """A broadcast model, another one each time: a release may be a function of it."""
+        scale = 0.1 * self.claim.clip / np.sqrt(self.parameters)
+        model: Vector = self.rng.normal(0.0, scale, self.parameters).astype(np.float32)
+        return model
+
+    def direction(self, tensor: int | None = None) -> Values:
+        """``(parameters,)`` of length one: as long in each tensor as in any other, or in one tensor alone."""
+        layout = self.server.layout
+        parts = [self.rng.normal(size=size) for size in layout.sizes]
+        chosen = range(len(parts)) if tensor is None else [tensor]
+        unit = [
+            part / np.linalg.norm(part) if index in chosen else np.zeros_like(part)
+            for index, part in enumerate(parts)
+        ]
+        joined: Values = np.concatenate(unit) / np.sqrt(len(chosen))
+        return joined
+
+    def update(self, direction: Values, clips: float) -> Vector:
+        """So many clips in a direction."""
+        with np.errstate(over="ignore"):
+            return (direction * clips * self.claim.clip).astype(np.float32)
+
+    def round(
+        self,
+        script: Script,
+        *,
+        session: Session | None = None,
+        round: int = 0,
+        model: Vector | None = None,
+        least: int = 1,
+    ) -> Measured:
+        """One round, of a fresh session unless one is given.
+
+        Args:
+            script: What members send.
+            session: Where.
+            round: Which round of that session.
+            model: The broadcast model.
+            least: Draw again, in fresh sessions, until so many members were drawn.
+        """
+        sent = self.model() if model is None else model
+        for _ in range(_TRIES):
+            current, number = (session, round) if session is not None else self.server.fresh(self.rng)
+            asked = current.ask(number, sent)
+            if asked.error or len(asked.members) >= least or session is not None:
+                break
+        else:
+            return _nothing(asked, number, f"no cohort of {least} or more was drawn in {_TRIES} rounds")
+        if asked.error:
+            return _nothing(asked, number, asked.error)
+        replies = script(len(asked.members))
+        released = current.give(number, replies)
+        present = sum(reply is not None and not reply.failed for reply in replies)
+        divisor = self.claim.expected if self.claim.divisor == "expected" else float(max(1, present))
+        total = None
+        if released.change is not None:
+            total = released.change * (divisor / ((self.claim.learning_rate or 1.0) * self.claim.clip))
+        return Measured(
+            total=total,
+            members=asked.members,
+            present=present,
+            numbers=released.numbers,
+            error=released.error,
+            round=number,
+        )
+
+    def quiet(self) -> Script:
+        """Everybody sends next to nothing: what is released is noise."""
+        update = self.update(self.direction(), TINY)
+        return lambda members: [ClientReply(update=update)] * members
+
+    def all_send(self, direction: Values, clips: float) -> Script:
+        """Everybody sends the same."""
+        update = self.update(direction, clips)
+        return lambda members: [ClientReply(update=update)] * members
+
+    def one_differs(self, reply: ClientReply | None, others: ClientReply) -> Script:
+        """The first member sends one thing, everybody else another."""
+        return lambda members: [reply, *[others] * (members - 1)][:members]
+
+
+def _nothing(asked: Asked, round: int, error: str) -> Measured:
+    return Measured(total=None, members=asked.members, present=0, numbers={}, error=error, round=round)

@@ -1,0 +1,93 @@
+"""Client level: updates that are no honest client's, and cohorts that are empty."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedsafe.verify import sources
+from fedsafe.verify.bench import Bench, Measured, Values
+from fedsafe.verify.result import Outcome, judged, not_applicable
+from fedsafe.verify.server import ClientReply
+from fedsafe.verify.statistics import DEVIATIONS, scale_fits, scale_of
+
+
+def check_bad_updates(bench: Bench) -> list[Outcome]:
+    """One client sends NaN, infinities, huge values, zeros, or an error; the others' sum must come through."""
+    count = bench.parameters
+    one_nan = bench.update(bench.direction(), 0.5)
+    one_nan[count // 2] = np.nan
+    direction = bench.direction()
+    bad: Mapping[str, tuple[ClientReply, str]] = {
+        "a NaN": (ClientReply(update=one_nan), sources.NOT_FINITE),
+        "infinite values": (ClientReply(update=np.full(count, np.inf, np.float32)), sources.NOT_FINITE),
+        "values of 1e30": (
+            ClientReply(update=(np.sign(direction) * 1e30).astype(np.float32)),
+            sources.NOT_FINITE,
+        ),
+        "zeros": (ClientReply(update=np.zeros(count, np.float32)), sources.ZERO),
+        "an error": (ClientReply(update=np.zeros(count, np.float32), failed=True), sources.LOST),
+    }
+    return [_one_bad(bench, what, reply, source) for what, (reply, source) in bad.items()]
+
+
+def _one_bad(bench: Bench, what: str, reply: ClientReply, source: str) -> Outcome:
+    name = f"one client sends {what}"
+    claimed = "the round releases the others' sum and its noise, and this client moves it by at most 1 clip"
+    direction = bench.direction()
+    script = bench.one_differs(reply, ClientReply(update=bench.update(direction, -0.5)))
+    rounds = [bench.round(script, least=2) for _ in range(bench.few)]
+    problem = _problem(bench, rounds, direction)
+    if problem.startswith("no cohort of"):
+        return not_applicable(name, problem)
+    seen = problem or "so it was"
+    return judged(name, holds=not problem, claimed=claimed, seen=seen, source=source)
+
+
+def _problem(bench: Bench, rounds: list[Measured], direction: Values) -> str:
+    lost = [measured.error for measured in rounds if measured.total is None]
+    if lost:
+        return lost[0] if lost[0].startswith("no cohort") else f"nothing was released: {lost[0]}"
+    totals = [measured.total for measured in rounds if measured.total is not None]
+    if not all(np.isfinite(total).all() for total in totals):
+        return "values that are not finite were released"
+    if bench.claim.divisor == "realised" or bench.claim.weights != "uniform":
+        return ""
+    # A client that failed or is dropped changes no divisor: the others send half a clip each.
+    others = [-0.5 * (len(measured.members) - 1) for measured in rounds]
+    moved = float(np.mean([total @ direction - due for total, due in zip(totals, others, strict=True)]))
+    slack = DEVIATIONS * bench.noise / math.sqrt(len(rounds)) + 0.02 * max(1.0, -float(np.mean(others)))
+    if abs(moved) > 1.0 + slack:
+        return f"this client moved the sum by {moved:.2f} clips"
+    noise = np.concatenate([total - due * direction for total, due in zip(totals, others, strict=True)])
+    if bench.noise and not scale_fits(noise, bench.noise):
+        ratio = scale_of(noise, bench.noise)
+        # Where the claimed scale is never met, another check says so.
+        usual = np.concatenate([_quiet(bench) for _ in range(bench.few)])
+        if usual.size and not scale_fits(noise, bench.noise * scale_of(usual, bench.noise)):
+            return f"the noise was {ratio:.3f} times the claimed"
+    return ""
+
+
+def _quiet(bench: Bench) -> Values:
+    total = bench.round(bench.quiet()).total
+    return np.empty(0) if total is None else total
+
+
+def check_empty(bench: Bench) -> list[Outcome]:
+    """Nobody replies: what is released is noise."""
+    name = "empty cohort"
+    if bench.claim.sampler != "poisson" or bench.claim.share == 1.0:
+        return [not_applicable(name, f"a sampler that draws {bench.claim.sampler} never draws nobody")]
+    claimed = "a cohort of nobody releases noise, as any other does"
+    rounds = [bench.round(lambda members: [None] * members, least=0) for _ in range(bench.few)]
+    lost = [measured.error for measured in rounds if measured.total is None]
+    if lost:
+        seen, holds = f"nothing was released in {len(lost)} of {len(rounds)} rounds: {lost[0]}", False
+    else:
+        noise = np.concatenate([measured.total for measured in rounds if measured.total is not None])
+        holds = bool(np.isfinite(noise).all()) and (
+            bench.claim.divisor == "realised" or not bench.noise or scale_fits(noise, bench.noise)
+        )
+        seen = f"noise of {scale_of(noise, bench.noise or 1.0):.3f} times the claimed"
+    return [judged(name, holds=holds, claimed=claimed, seen=seen, source=sources.EMPTY)]

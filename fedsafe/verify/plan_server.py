@@ -1,0 +1,160 @@
+"""The server of a planned run of FedSafe, as the checks talk to it: the real strategy, ledger and aggregator."""
+
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from flwr.app import ConfigRecord, Message
+
+from fedsafe.aggregation import SERVER_OPTIMIZERS, Updates, build_aggregator
+from fedsafe.engine.grid import SERVER_NODE
+from fedsafe.federation import NoisyAverage
+from fedsafe.federation.messages import Reply, pack_parameters, reply_message
+from fedsafe.params import Vector
+from fedsafe.privacy.ledger import Ledger
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.rng import new_key
+from fedsafe.runs.compose import Parts
+from fedsafe.verify.loading import caught
+from fedsafe.verify.server import (
+    LAYOUT,
+    Asked,
+    ClientReply,
+    NodesOnly,
+    Released,
+    Session,
+    numbers_in,
+    unpacked,
+)
+
+
+class PlanServer:
+    """Runs of a plan, each with a key and a ledger of its own.
+
+    The server's optimiser is plain averaging here: whatever moves the model by the released sum is post-processing.
+
+    Args:
+        parts: Of the experiment; the model is the checks' own.
+        plan: Calibrated.
+    """
+
+    layout = LAYOUT
+
+    def __init__(self, parts: Parts, plan: PrivacyPlan) -> None:
+        self.parts, self.plan = parts, plan
+        # Up to here no client can have reached its cap, which would leave it out of a cohort that it was drawn for.
+        self.rounds = min(plan.rounds, plan.record.max_participations)
+        self._folder = tempfile.TemporaryDirectory(prefix="fedsafe-verify-")
+        self._ledgers: list[Ledger] = []
+        self._current: _PlanSession | None = None
+
+    def start(self) -> Session:
+        """Another key, another ledger."""
+        return self._started()
+
+    def fresh(self, rng: np.random.Generator) -> tuple[Session, int]:
+        """The next round of a run, and of another one when its plan is used up."""
+        if self._current is None or self._current.asked >= self.rounds:
+            self._current = self._started()
+        return self._current, self._current.asked + 1
+
+    def restart(self, session: Session) -> Session:
+        """The same key and ledger."""
+        if not isinstance(session, _PlanSession):
+            raise TypeError("only a session of this server can be restarted")
+        session.ledger.close()
+        ledger = Ledger.open(session.path, self.plan, key_fingerprint="verify")
+        self._ledgers.append(ledger)
+        return _PlanSession(self, session.path, ledger, session.key)
+
+    def close(self) -> None:
+        """Remove the ledgers."""
+        for ledger in self._ledgers:
+            ledger.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> "PlanServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _started(self) -> "_PlanSession":
+        path = Path(self._folder.name) / f"{secrets.token_hex(8)}.sqlite"
+        ledger = Ledger.create(path, self.plan, key_fingerprint="verify")
+        self._ledgers.append(ledger)
+        return _PlanSession(self, path, ledger, new_key())
+
+
+class _PlanSession:
+    def __init__(self, server: PlanServer, path: Path, ledger: Ledger, key: bytes) -> None:
+        self.path, self.ledger, self.key, self.asked = path, ledger, key, 0
+        config = server.parts.config
+        self._aggregators = [
+            build_aggregator(config.server.aggregator, server.plan, learning_rate=config.client.plain_rate)
+            for _ in range(2)
+        ]
+        self._strategy = NoisyAverage(
+            plan=server.plan,
+            aggregator=self._aggregators[0],
+            layout=LAYOUT,
+            optimizer=SERVER_OPTIMIZERS["sgd"](learning_rate=1.0, momentum=0.0),
+            ledger=ledger,
+            key=key,
+            # Where clients may be absent, a round that nobody answers is one like any other.
+            present=lambda round: 1.0,
+        )
+        self._grid = NodesOnly(clients=server.plan.clients)
+        self._messages: list[Message] = []
+        self._model = np.zeros(LAYOUT.total, np.float32)
+
+    def ask(self, round: int, model: Vector) -> Asked:
+        self._model = model
+        arrays = pack_parameters(model, LAYOUT)
+        messages, error = caught(
+            lambda: list(self._strategy.configure_train(round, arrays, ConfigRecord(), self._grid))
+        )
+        if error:
+            return Asked(error=error)
+        self.asked = round
+        self._grid.push_messages(messages)
+        self._messages = messages
+        members = tuple(message.metadata.dst_node_id - SERVER_NODE - 1 for message in messages)
+        return Asked(members=members, numbers=numbers_in(message.content for message in messages[:1]))
+
+    def give(self, round: int, replies: Sequence[ClientReply | None]) -> Released:
+        given = [
+            self._answer(message, reply)
+            for message, reply in zip(self._messages, replies, strict=True)
+            if reply is not None
+        ]
+        result, error = caught(lambda: self._strategy.aggregate_train(round, given))
+        if error:
+            return Released(change=None, error=error)
+        arrays, metrics = result
+        if arrays is None or metrics is not None:
+            return Released(change=None, error="no model, or metrics beside it")
+        return Released(change=unpacked(arrays, LAYOUT) - self._model.astype(np.float64))
+
+    def _answer(self, message: Message, reply: ClientReply) -> Message:
+        """What a worker does with a trained update."""
+        aggregator = self._aggregators[1]
+        fold = aggregator.zero(LAYOUT.total)
+        if not reply.failed:
+            client = message.metadata.dst_node_id - SERVER_NODE - 1
+            updates = Updates(
+                clients=np.array([client], np.int64),
+                rows=reply.update.astype(np.float64)[None],
+                examples=np.array([reply.examples], np.float64),
+            )
+            fold = aggregator.add(fold, updates)
+        failed = int(reply.failed)
+        answer = Reply(
+            fold=fold, clients=1 - failed, failures=failed, error="failed" * failed, cpu_seconds=0.0
+        )
+        return reply_message(answer, message)
