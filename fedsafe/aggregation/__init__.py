@@ -27,18 +27,23 @@ needs no change here: inherit :class:`RowRule`, write ``combine``, and set ``ser
 ``"package.module:Class"``, or ``{ name = "package.module:Class", ... }`` with options of its constructor.
 """
 
+from fedsafe.aggregation.adaptive_clip import AdaptiveClip
 from fedsafe.aggregation.agnostic import Agnostic
+from fedsafe.aggregation.banded import BandedMean
 from fedsafe.aggregation.base import Aggregator, Fold, Rule, State, Updates
+from fedsafe.aggregation.capped_mean import CappedMean
 from fedsafe.aggregation.checked import Checked, require_update
 from fedsafe.aggregation.choosing import (
     RULES,
     AggregatorSpec,
     build_aggregator,
     check_aggregator,
-    mechanism_of,
+    mechanics_of,
     released_by,
 )
+from fedsafe.aggregation.distributed import DistributedMean
 from fedsafe.aggregation.fedavg import FedAvg
+from fedsafe.aggregation.local_gaussian import LocalGaussian
 from fedsafe.aggregation.noisy_mean import NoisyMean
 from fedsafe.aggregation.q_fedavg import QFedAvg
 from fedsafe.aggregation.rows import Median, RowRule, TrimmedMean
@@ -56,12 +61,17 @@ __all__ = [
     "RULES",
     "SERVER_OPTIMIZERS",
     "Adam",
+    "AdaptiveClip",
     "Aggregator",
     "AggregatorSpec",
     "Agnostic",
+    "BandedMean",
+    "CappedMean",
     "Checked",
+    "DistributedMean",
     "FedAvg",
     "Fold",
+    "LocalGaussian",
     "Median",
     "NoisyMean",
     "OptimizerState",
@@ -77,7 +87,7 @@ __all__ = [
     "Yogi",
     "build_aggregator",
     "check_aggregator",
-    "mechanism_of",
+    "mechanics_of",
     "released_by",
     "require_update",
 ]

@@ -12,6 +12,7 @@ from fedsafe.aggregation.q_fedavg import LOSS_RELEASED
 from fedsafe.aggregation.rows import RowRule, weighted_mean
 from fedsafe.errors import RecordError
 from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.rng import Stream
 
 # More than any sum of a weight and a gain needs to be: the projection only sees differences below one.
 _LARGEST = 1e100
@@ -56,7 +57,7 @@ class Agnostic(RowRule):
         """The mean of the replies under the mixture."""
         return weighted_mean(updates.rows, self._weights[updates.clients])
 
-    def advance(self, fold: Fold) -> None:
+    def advance(self, fold: Fold, noise: Stream | None = None) -> None:
         """One step of projected gradient ascent on the losses."""
         updates = self.ordered(fold)
         if updates.losses is None or not len(updates.clients):

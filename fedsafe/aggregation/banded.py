@@ -11,6 +11,7 @@ from fedsafe.aggregation.noisy_mean import NoisyMean
 from fedsafe.aggregation.options import require_number
 from fedsafe.errors import ConfigError, EngineError, RecordError
 from fedsafe.privacy.accounting.banded import banded_sensitivity
+from fedsafe.privacy.levels import BANDED, Mechanics
 from fedsafe.privacy.mechanisms import (
     correlated,
     from_grid,
@@ -18,7 +19,6 @@ from fedsafe.privacy.mechanisms import (
     largest_deviation,
     square_root_coefficients,
 )
-from fedsafe.privacy.levels import BANDED, Mechanics
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 

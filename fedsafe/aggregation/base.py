@@ -7,7 +7,7 @@ Some rules remember: control variates, or weights of the clients. Only the serve
 ``advance`` alone, and its ``state`` reveals who took part: it never leaves ``RUN/private/``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedsafe.errors import RecordError
 from fedsafe.params import Vector
-from fedsafe.privacy.levels import CENTRAL
+from fedsafe.privacy.levels import CENTRAL, Mechanics
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
@@ -67,7 +67,7 @@ class Aggregator(Protocol):
     # Whether one client's influence on the fold is bounded by the clip, with a proof. Without it there is no
     # client-level claim.
     proven_sensitivity: ClassVar[bool]
-    # Who adds the noise: "central", the server, or "local", each client (``fedsafe.privacy.levels``).
+    # Who adds the noise, and how: see ``fedsafe.privacy.levels``.
     mechanism: ClassVar[str]
     # Whether ``Updates.losses`` must be there. It costs a forward pass over each client's records.
     needs_losses: ClassVar[bool]
@@ -87,6 +87,11 @@ class Aggregator(Protocol):
             args: None are given.
             options: Those of the configuration, and ``learning_rate``, the clients', where it is named.
         """
+        ...
+
+    @classmethod
+    def mechanics(cls, *, cohort: float, parameters: int, options: Mapping[str, Any]) -> Mechanics:
+        """How a plan with this rule releases; see :meth:`Rule.mechanics`."""
         ...
 
     def zero(self, parameters: int) -> Fold:
@@ -113,8 +118,23 @@ class Aggregator(Protocol):
         """Public numbers that the clients of the coming round are told beside the model."""
         ...
 
-    def advance(self, fold: Fold) -> None:
-        """Remember what the finished round's fold says; called once, after ``finish``."""
+    def advance(self, fold: Fold, noise: Stream) -> None:
+        """Remember what the finished round says; called once, after ``finish``.
+
+        Args:
+            fold: The round's.
+            noise: What ``finish`` was given, from its start: a rule that releases more than its update, or correlates
+                the noise of rounds, draws the same again.
+        """
+        ...
+
+    def recall(self, parameters: int, noise: Callable[[int], Stream]) -> None:
+        """Draw again what earlier rounds drew, once a state was restored.
+
+        Args:
+            parameters: Values of the model.
+            noise: For each earlier round, from 1, the stream that its ``finish`` was given, from its start.
+        """
         ...
 
     def state(self) -> State:
@@ -140,6 +160,17 @@ class Rule:
     remembers: ClassVar[bool] = False
     releases: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def mechanics(cls, *, cohort: float, parameters: int, options: Mapping[str, Any]) -> Mechanics:
+        """How a plan with this rule releases.
+
+        Args:
+            cohort: The expected cohort.
+            parameters: Values of the model.
+            options: Of the rule.
+        """
+        return Mechanics(mechanism=cls.mechanism)
+
     def correction(self, client: int, parameters: int) -> Vector | None:
         """None: clients follow their own gradients."""
         return None
@@ -148,8 +179,11 @@ class Rule:
         """Nothing."""
         return {}
 
-    def advance(self, fold: Fold) -> None:
+    def advance(self, fold: Fold, noise: Stream) -> None:
         """Nothing is remembered."""
+
+    def recall(self, parameters: int, noise: Callable[[int], Stream]) -> None:
+        """Nothing of earlier rounds' noise is needed."""
 
     def state(self) -> State:
         """Nothing is remembered."""

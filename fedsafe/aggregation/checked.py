@@ -1,5 +1,6 @@
 """A rule of a user's own behind the same protocol: what it raises or returns is checked, and reported by its name."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -87,10 +88,18 @@ class Checked(Rule):
             raise self._wrong("announce", _what(found), "numbers by name")
         return {name: float(value) for name, value in found.items()}
 
-    def advance(self, fold: Fold) -> None:
+    def advance(self, fold: Fold, noise: Stream) -> None:
+        """The rule's, if it has one; it may leave the noise out."""
+        if not hasattr(self._rule, "advance"):
+            return
+        rule: Any = self._rule
+        takes_noise = len(inspect.signature(rule.advance).parameters) > 1
+        self._call("advance", lambda: rule.advance(fold, noise) if takes_noise else rule.advance(fold))
+
+    def recall(self, parameters: int, noise: Callable[[int], Stream]) -> None:
         """The rule's, if it has one."""
-        if hasattr(self._rule, "advance"):
-            self._call("advance", lambda: self._rule.advance(fold))
+        if hasattr(self._rule, "recall"):
+            self._call("recall", lambda: self._rule.recall(parameters, noise))
 
     def state(self) -> State:
         """The rule's, checked; empty if it has none."""
@@ -169,7 +178,7 @@ def rehearse(aggregator: Aggregator) -> None:
     noise = Stream(bytes(32), StreamId(purpose="rehearsal", client=-1, round=0, digest=b""))
     for fold in (aggregator.merge(part(slice(0, 2)), part(slice(2, 3))), aggregator.zero(parameters)):
         require_update(aggregator, aggregator.finish(fold, noise), parameters)
-        aggregator.advance(fold)
+        aggregator.advance(fold, noise)
         aggregator.correction(0, parameters)
     aggregator.restore(aggregator.state())
 

@@ -4,10 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fedsafe.aggregation.adaptive_clip import AdaptiveClip
 from fedsafe.aggregation.agnostic import Agnostic
+from fedsafe.aggregation.banded import BandedMean
 from fedsafe.aggregation.base import Aggregator
+from fedsafe.aggregation.capped_mean import CappedMean
 from fedsafe.aggregation.checked import Checked, rehearse, require_members
+from fedsafe.aggregation.distributed import DistributedMean
 from fedsafe.aggregation.fedavg import FedAvg
+from fedsafe.aggregation.local_gaussian import LocalGaussian
 from fedsafe.aggregation.noisy_mean import NoisyMean
 from fedsafe.aggregation.options import matched
 from fedsafe.aggregation.q_fedavg import QFedAvg
@@ -15,11 +20,25 @@ from fedsafe.aggregation.rows import Median, TrimmedMean
 from fedsafe.aggregation.scaffold import Scaffold
 from fedsafe.errors import ConfigError, FedSafeError
 from fedsafe.extensions import one_line, resolve
-from fedsafe.privacy.levels import CENTRAL, ClientPlan, RecordPlan
+from fedsafe.privacy.levels import ClientPlan, Mechanics, RecordPlan
 from fedsafe.privacy.plan import PrivacyPlan
 
 RULES: dict[str, type[Aggregator]] = {
-    rule.name: rule for rule in (NoisyMean, FedAvg, Median, TrimmedMean, QFedAvg, Agnostic, Scaffold)
+    rule.name: rule
+    for rule in (
+        NoisyMean,
+        CappedMean,
+        AdaptiveClip,
+        BandedMean,
+        LocalGaussian,
+        DistributedMean,
+        FedAvg,
+        Median,
+        TrimmedMean,
+        QFedAvg,
+        Agnostic,
+        Scaffold,
+    )
 }
 
 AggregatorSpec = str | Mapping[str, Any]
@@ -98,14 +117,21 @@ def build_aggregator(spec: AggregatorSpec, plan: PrivacyPlan, *, learning_rate: 
     return _made(spec, resolve("aggregator", name, RULES), plan, learning_rate=learning_rate)
 
 
-def mechanism_of(spec: AggregatorSpec) -> str:
-    """Who adds the noise of an aggregator: see :class:`~fedsafe.privacy.levels.ClientPlan`.
+def mechanics_of(spec: AggregatorSpec, *, cohort: float, parameters: int) -> Mechanics:
+    """How an aggregator releases, besides the numbers of the plan.
+
+    Args:
+        spec: See :func:`check_aggregator`.
+        cohort: The expected cohort.
+        parameters: Values of the model.
 
     Raises:
-        ConfigError: Nothing has that name.
+        ConfigError: Nothing has that name, or an option is out of range.
     """
-    name, _ = _parsed(spec)
-    return str(RULES[name].mechanism) if name in RULES else CENTRAL
+    name, options = _parsed(spec)
+    if name not in RULES:
+        return Mechanics()
+    return RULES[name].mechanics(cohort=cohort, parameters=parameters, options=options)
 
 
 def released_by(spec: AggregatorSpec) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from fedsafe.aggregation.rows import RowRule, weighted_mean
 from fedsafe.errors import RecordError
 from fedsafe.params import Vector
 from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.rng import Stream
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -59,7 +60,7 @@ class Scaffold(RowRule):
         difference = mean if variate is None else mean - variate.astype(np.float64)
         return np.clip(difference, -_LARGEST, _LARGEST).astype(np.float32)
 
-    def advance(self, fold: Fold) -> None:
+    def advance(self, fold: Fold, noise: Stream | None = None) -> None:
         """New variates of the clients that replied, and of their mean."""
         updates = self.ordered(fold)
         if not len(updates.clients):

@@ -4,7 +4,7 @@ from fedsafe.federation.client_app import ClientRuntime, Measure, make_client_ap
 from fedsafe.federation.measuring import ModuleMeasure
 from fedsafe.federation.scores import score_deviation
 from fedsafe.federation.server_app import make_server_app, server_context
-from fedsafe.federation.strategy import NoisyAverage, RoundOutcome
+from fedsafe.federation.strategy import NoisyAverage, RoundOutcome, server_noise
 
 __all__ = [
     "ClientRuntime",
@@ -14,6 +14,7 @@ __all__ = [
     "RoundOutcome",
     "make_client_app",
     "make_server_app",
+    "server_noise",
     "score_deviation",
     "server_context",
 ]

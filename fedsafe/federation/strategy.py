@@ -161,7 +161,7 @@ class NoisyAverage(Strategy):
             raise EngineError(f"every client of round {server_round} failed; the first said: {said}")
         update = self.aggregator.finish(fold, self._stream("client noise", server_round))
         require_update(self.aggregator, update, self.layout.total)
-        self.aggregator.advance(fold)
+        self.aggregator.advance(fold, self._stream("client noise", server_round))
         self._parameters, self.optimizer_state = self.optimizer.step(
             self._parameters, self.optimizer_state, update
         )
@@ -294,6 +294,19 @@ class NoisyAverage(Strategy):
     def _stream(self, purpose: str, server_round: int) -> Stream:
         identity = StreamId(purpose=purpose, client=_SERVER, round=server_round, digest=self._digest)
         return Stream(self._key, identity)
+
+
+def server_noise(key: bytes, ledger: Ledger) -> Callable[[int], Stream]:
+    """The stream of the server's noise in a round that was released, from its start.
+
+    Args:
+        key: Secret of cohorts and noise.
+        ledger: Knows which inputs each round had.
+    """
+    digests = {event.round: bytes.fromhex(event.body["digest"]) for event in ledger.trained}
+    return lambda round: Stream(
+        key, StreamId(purpose="client noise", client=_SERVER, round=round, digest=digests[round])
+    )
 
 
 class _Answers:

@@ -2,28 +2,16 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fedsafe.errors import CalibrationError
 from fedsafe.privacy.accounting import Adjacency, SampledGaussian, calibrate_noise
-from fedsafe.privacy.levels import CENTRAL, ClientPlan, EvaluationPlan, RecordPlan
+from fedsafe.privacy.accounting.distributed import calibrate_distributed
+from fedsafe.privacy.levels import DISTRIBUTED, ClientPlan, EvaluationPlan, Mechanics, RecordPlan
 from fedsafe.privacy.mechanisms import grid_bits
 from fedsafe.privacy.plan import PrivacyPlan, of_group
 
 _LEAST, _MOST = 0.3, 1e5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mechanics:
-    """How the client level releases, besides the numbers that every way has.
-
-    Args:
-        mechanism: See :class:`~fedsafe.privacy.levels.ClientPlan`.
-        cohort_size: See there.
-    """
-
-    mechanism: str = CENTRAL
-    cohort_size: int | None = None
 
 
 def make_plan(
@@ -95,6 +83,8 @@ def make_plan(
         grid_bits=0,
         mechanism=mechanics.mechanism,
         cohort_size=mechanics.cohort_size,
+        separation=mechanics.separation,
+        shares=mechanics.shares,
         group=client_group,
     )
     plan = PrivacyPlan(
@@ -147,6 +137,13 @@ def _lasting(level: RecordPlan) -> int:
 
 def _noised_client(plan: PrivacyPlan, noise: float | None) -> PrivacyPlan:
     level, cap = plan.client, plan.record.max_participations
+    if noise is None and level.mechanism == DISTRIBUTED:
+        found = calibrate_distributed(
+            level.epsilon,
+            level.delta,
+            lambda noise: replace(level, noise=noise).distributed(plan.clients, min(plan.rounds, cap)),
+        )
+        return replace(plan, client=replace(level, noise=found))
     if noise is None:
         release = level.release(clients=plan.clients, rounds=plan.rounds, cap=cap)
         if isinstance(release, SampledGaussian) and level.group == 1:

@@ -37,6 +37,7 @@ class Claim:
         group_epsilon: The bound for two records of one person (record unit only).
         known_cohorts_epsilon: What remains of the bound if the cohorts became known: that of a client in as many rounds
             as the plan lets it.
+        fallback_epsilon: What remains of the bound if secure aggregation, which it rests on, were broken.
     """
 
     unit: str
@@ -56,6 +57,7 @@ class Claim:
     not_covered: tuple[str, ...]
     group_epsilon: float | None = None
     known_cohorts_epsilon: float | None = None
+    fallback_epsilon: float | None = None
 
     def statement(self) -> str:
         """One paragraph that a reviewer can quote."""
@@ -63,11 +65,16 @@ class Claim:
             return f"No {self.unit}-level differential privacy is claimed: this level ran without clip and noise."
         group = ""
         if self.group_epsilon is not None:
-            bound = upper(self.group_epsilon) if math.isfinite(self.group_epsilon) else "unbounded"
+            bound = _or_unbounded(self.group_epsilon)
             group = f" For a person with two records in one client, epsilon is {bound}."
         known = ""
         if self.known_cohorts_epsilon is not None:
-            known = f" To somebody who sees the cohorts, epsilon is {upper(self.known_cohorts_epsilon)}."
+            known = (
+                f" To somebody who sees the cohorts, epsilon is {_or_unbounded(self.known_cohorts_epsilon)}."
+            )
+        if self.fallback_epsilon is not None:
+            broken = _or_unbounded(self.fallback_epsilon)
+            known += f" If secure aggregation were broken, epsilon for each client alone would be {broken}."
         kind, _, difference = self.adjacency.partition(" (")
         secrecy = "relies on" if self.cohort_secret else "does not rely on"
         warning = f"{SEED_KEY[0].upper()}{SEED_KEY[1:]}. " if self.randomness == SEED_KEY else ""
@@ -105,8 +112,13 @@ class Claim:
             "not_covered": list(self.not_covered),
             "group_epsilon": number(self.group_epsilon),
             "known_cohorts_epsilon": number(self.known_cohorts_epsilon),
+            "fallback_epsilon": number(self.fallback_epsilon),
             "statement": self.statement(),
         }
+
+
+def _or_unbounded(bound: float) -> str:
+    return upper(bound) if math.isfinite(bound) else "unbounded"
 
 
 def upper(bound: float) -> str:

@@ -79,7 +79,7 @@ class Ledger:
             )
         self._salt = str(opening.body["salt"])
         self._reserved_here: int | None = None
-        self._participations = Counter(client for event in self._trained for client in event.body["cohort"])
+        self._participations = Counter(client for event in self.trained for client in event.body["cohort"])
 
     @classmethod
     def create(
@@ -156,8 +156,8 @@ class Ledger:
         return self._events
 
     @property
-    def _trained(self) -> list[Event]:
-        """The events of training rounds."""
+    def trained(self) -> list[Event]:
+        """The events of training rounds that were not cancelled."""
         return [event for event in self._spent if event.kind == "round"]
 
     @property
@@ -184,7 +184,7 @@ class Ledger:
         So are clients that took part too recently, where the plan keeps their rounds apart. Only earlier rounds count,
         so that asking again for a reserved round gives the same clients.
         """
-        trained = self._trained
+        trained = self.trained
         later = Counter(
             client for event in trained if event.round >= round for client in event.body["cohort"]
         )
@@ -325,7 +325,7 @@ class Ledger:
                 "needs a new plan"
             )
         self._check_clients(cohort)
-        recent = self._recent(round, self._trained)
+        recent = self._recent(round, self.trained)
         for client in cohort:
             cap = self._plan.record.cap_of(client)
             if self._participations[client] >= cap:
@@ -368,7 +368,7 @@ class Ledger:
             LedgerError: A round is out of order or outside the plan, or a client is over its cap.
         """
         counts: Counter[int] = Counter()
-        trained = self._trained
+        trained = self.trained
         for expected, event in enumerate(trained, start=1):
             counts.update(event.body["cohort"])
             if event.round != expected or event.round > self._plan.rounds:

@@ -7,10 +7,52 @@ the ledger and the claims speak of the same ones.
 import math
 from dataclasses import dataclass
 
+from fedsafe.errors import CalibrationError
 from fedsafe.privacy.accounting import Adjacency, FixedSizeGaussian, Release, SampledGaussian
+from fedsafe.privacy.accounting.distributed import DistributedNoise
+from fedsafe.privacy.mechanisms import DistributedMechanism, Law
 
-# Who adds the noise of the client level: the server to the sum, or each client to its own update.
-CENTRAL, LOCAL = "central", "local"
+# Who adds the noise of the client level: the server to each sum; each client to its own update; the server, correlated
+# over rounds; or all clients of a round together, under secure aggregation.
+CENTRAL, LOCAL, BANDED, DISTRIBUTED = "central", "local", "banded", "distributed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """What clients add together under secure aggregation.
+
+    Args:
+        law: ``"discrete gaussian"`` or ``"skellam"``.
+        minimum: Clients that must survive a round; it is aborted below.
+        corrupt: Clients, of those, whose shares the adversary may know.
+        modulus: Bits of the sum.
+        rotated: Whether updates are spread by a public rotation first.
+        parameters: Values of the model.
+    """
+
+    law: Law
+    minimum: int
+    corrupt: int
+    modulus: int
+    rotated: bool
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanics:
+    """How the client level releases, besides the numbers that every way has.
+
+    Args:
+        mechanism: See :class:`ClientPlan`, as for the others.
+        cohort_size: See there.
+        separation: See there.
+        shares: See there.
+    """
+
+    mechanism: str = CENTRAL
+    cohort_size: int | None = None
+    separation: int = 1
+    shares: Shares | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +108,14 @@ class ClientPlan:
         clip: Bound on one client's update, all tensors together.
         rate: Probability of a client to be in a cohort; the expected share of all where cohorts have a fixed size.
         noise: Noise multiplier (0 where epsilon is infinite): over ``clip`` where the server adds the noise, over
-            ``2 clip`` where each client does.
+            ``2 clip`` where each client does, over what one client moves all rounds by where it is correlated, and over
+            the bound on a rounded update where clients add it together.
         grid_bits: Updates and noise are multiples of ``2^-grid_bits``.
-        mechanism: ``"central"`` or ``"local"``.
+        mechanism: ``"central"``, ``"local"``, ``"banded"`` or ``"distributed"``.
         cohort_size: Of cohorts of a fixed size, drawn without replacement; None for Poisson cohorts.
         group: The most clients that one person is; the target holds for all of them together.
         separation: A client takes part in at most one of so many rounds in a row.
+        shares: What clients add together, where they do.
     """
 
     epsilon: float
@@ -84,6 +128,7 @@ class ClientPlan:
     cohort_size: int | None = None
     group: int = 1
     separation: int = 1
+    shares: Shares | None = None
 
     @property
     def private(self) -> bool:
@@ -93,7 +138,48 @@ class ClientPlan:
     @property
     def adjacency(self) -> Adjacency:
         """What the level's own target is about."""
-        return "zero-out" if self.mechanism == CENTRAL and self.cohort_size is None else "replace-one"
+        fixed = self.mechanism == CENTRAL and self.cohort_size is not None
+        return "replace-one" if fixed or self.mechanism == LOCAL else "zero-out"
+
+    @property
+    def server_learns_nothing(self) -> bool:
+        """Whether the level holds against the server too, which then sees every cohort."""
+        return self.mechanism in (LOCAL, DISTRIBUTED)
+
+    @property
+    def cohorts_count(self) -> bool:
+        """Whether the bound relies on how cohorts are drawn, and on their secrecy."""
+        return self.mechanism == CENTRAL
+
+    def distributed(self, clients: int, participations: int) -> DistributedNoise:
+        """What clients that add the noise together release, in units of its grid.
+
+        Args:
+            clients: The registered population.
+            participations: Rounds that one client takes part in.
+        """
+        if self.shares is None:
+            raise CalibrationError(f"the mechanism {self.mechanism!r} has no shares of noise")
+        shares = self.shares
+        mechanism = DistributedMechanism(
+            clip=self.clip,
+            noise=self.noise,
+            bits=0,
+            modulus=shares.modulus,
+            minimum=shares.minimum,
+            corrupt=shares.corrupt,
+            law=shares.law,
+            rotated=shares.rotated,
+        ).on_finest_grid(clients)
+        return DistributedNoise(
+            law=shares.law,
+            share=mechanism.share(shares.parameters),
+            honest=mechanism.honest,
+            l2=mechanism.bound(shares.parameters),
+            l1=mechanism.sum_bound(shares.parameters),
+            dimension=mechanism.length(shares.parameters),
+            rounds=participations,
+        )
 
     def release(self, *, clients: int, rounds: int, cap: int, adjacency: Adjacency | None = None) -> Release:
         """What one client takes part in, as the level's own adversary sees it.
@@ -107,6 +193,11 @@ class ClientPlan:
         if self.mechanism == LOCAL:
             # The multiplier is over 2 clip, the distance of any two updates: nothing is sampled for the server.
             return SampledGaussian(rate=1.0, noise=self.noise, count=min(rounds, cap))
+        if self.mechanism == BANDED:
+            # All rounds are one release, whose multiplier is over what one client moves all of them by.
+            return SampledGaussian(
+                rate=1.0, noise=self.noise, count=min(rounds, 1), adjacency=adjacency or self.adjacency
+            )
         if self.cohort_size is not None:
             return FixedSizeGaussian(
                 population=clients, size=self.cohort_size, noise=self.noise, count=rounds

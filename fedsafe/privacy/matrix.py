@@ -26,8 +26,9 @@ from fedsafe.privacy.accounting import (
     epsilon,
     group_epsilon,
 )
+from fedsafe.privacy.accounting.distributed import distributed_epsilon
 from fedsafe.privacy.claim import SEED_KEY, Claim
-from fedsafe.privacy.levels import LOCAL, EvaluationPlan
+from fedsafe.privacy.levels import BANDED, CENTRAL, DISTRIBUTED, LOCAL, EvaluationPlan
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import GENERATOR
 
@@ -141,7 +142,7 @@ def _clients(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:
     for adversary in (SERVER, CLIENTS, OUTSIDER):
         claim = _client_claim(plan, about, adversary)
         if claim is not None:
-            reason = "each client's own noise" if plan.client.mechanism == LOCAL else "the server's noise"
+            reason = _NOISE_OF[plan.client.mechanism]
         elif not plan.client.private:
             reason = "no noise is added to updates or to their average"
         else:
@@ -149,9 +150,17 @@ def _clients(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:
         yield Cell(adversary=adversary, unit="client", claim=claim, reason=reason)
 
 
+_NOISE_OF = {
+    CENTRAL: "the server's noise",
+    BANDED: "the server's noise, correlated over rounds",
+    LOCAL: "each client's own noise",
+    DISTRIBUTED: "the noise of all clients of a round together",
+}
+
+
 def _headline(plan: PrivacyPlan, about: Circumstances) -> Claim:
     """The client level's own claim, against whom it is made; with an infinite epsilon where there is none."""
-    adversary = SERVER if plan.client.mechanism == LOCAL else OUTSIDER
+    adversary = SERVER if plan.client.server_learns_nothing else OUTSIDER
     found = _client_claim(plan, about, adversary)
     nothing = Accounted(epsilon=math.inf, delta=plan.client.delta, adjacency="zero-out", accountant="none")
     return found or _client_text(plan, about, adversary, "client", nothing)
@@ -161,87 +170,134 @@ def _client_claim(
     plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str = "client"
 ) -> Claim | None:
     """What the client level protects a unit with against an adversary; None if it does not."""
-    level, cap = plan.client, plan.record.max_participations
-    if not level.private or (adversary == SERVER and level.mechanism != LOCAL):
+    level, participations = plan.client, _participations(plan)
+    if not level.private or (adversary == SERVER and not level.server_learns_nothing):
         return None
     delta = level.delta if unit == "client" else plan.record.delta
-    if adversary == CLIENTS and level.cohort_size is not None and level.mechanism != LOCAL:
+    if adversary == CLIENTS and level.cohort_size is not None and level.cohorts_count:
         # In a cohort of fixed size, who is in it says something about everyone else: nothing is amplified.
         if unit == "record":
             return None
-        found = account([level.known_cohorts(min(cap, plan.rounds))], delta)
+        found = account([level.known_cohorts(participations)], delta)
         claim = _client_text(plan, about, adversary, unit, found)
-        return replace(
-            claim,
-            adjacency="zero-out (one client's updates replaced by zero; the registered population is public)",
-            cohort_secret=False,
-            known_cohorts_epsilon=None,
-        )
+        return replace(claim, cohort_secret=False, known_cohorts_epsilon=None)
     adjacency: Adjacency | None = None if unit == "client" else "replace-one"
-    found = plan.client_account(plan.rounds, min(cap, plan.rounds), adjacency=adjacency, delta=delta)
+    found = plan.client_account(plan.rounds, participations, adjacency=adjacency, delta=delta)
     return _client_text(plan, about, adversary, unit, found)
+
+
+def _participations(plan: PrivacyPlan) -> int:
+    """The most rounds of one client."""
+    spaced = math.ceil(plan.rounds / plan.client.separation)
+    return min(plan.record.max_participations, plan.rounds, spaced)
 
 
 def _client_text(
     plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str, found: Accounted
 ) -> Claim:
-    level, cap = plan.client, plan.record.max_participations
+    level = plan.client
     evaluation = _noised_evaluation(plan, "noise_client")
-    local, fixed = level.mechanism == LOCAL, level.cohort_size is not None
-    known = None
-    if level.private and not local and unit == "client":
-        known = epsilon(level.known_cohorts(min(cap, plan.rounds)), found.delta)
-    left_out = "" if cap >= plan.rounds else f"; a client that was in {cap} is left out of later ones"
-    sampler = (
-        f"cohorts of {level.cohort_size} of {plan.clients} registered clients, without replacement"
-        if fixed
-        else f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients, empty ones included"
-    )
-    replaced = "one client's updates replaced by any others" if unit == "client" else "one record changed"
-    if local or fixed or unit == "record":
-        adjacency = f"replace-one ({replaced}; the registered population is public)"
-    else:
-        adjacency = "zero-out (one client's updates replaced by zero; the registered population is public)"
+    # Local noise is a multiple of what any two updates differ by: its release counts as one of sensitivity one.
+    replaced = found.adjacency == "replace-one" or level.mechanism == LOCAL
+    known = fallback = None
+    if level.private and level.cohorts_count and unit == "client":
+        known = epsilon(level.known_cohorts(_participations(plan)), found.delta)
+    if level.private and level.mechanism == DISTRIBUTED:
+        alone = level.distributed(plan.clients, _participations(plan)).alone()
+        fallback = distributed_epsilon(alone, found.delta)
     return Claim(
         unit=unit,
         epsilon=found.epsilon,
         delta=found.delta,
-        adjacency=adjacency,
+        adjacency=_ADJACENCY["replace-one" if replaced else "zero-out", unit],
         adversary=_SEES[adversary],
-        cohort_secret=not local,
-        release=(
-            "every update that one client uploads, and so every model" if local else "every broadcast model"
-        )
+        cohort_secret=level.cohorts_count,
+        release=_RELEASED.get(level.mechanism, "every broadcast model")
         + (" and every noised mean score" if evaluation else ""),
-        sampler=sampler + left_out,
+        sampler=_client_sampler(plan),
         accountant=found.accountant
-        + (": an upper bound for cohorts of fixed size" if fixed and not local else ""),
-        horizon=(
-            f"{min(cap, plan.rounds)} participations of one client" if local else f"{plan.rounds} rounds"
-        )
-        + f", noise multiplier {level.noise:g}, clip {level.clip:g}"
-        + (" (a sensitivity of twice the clip)" if local or fixed or unit == "record" else "")
+        + (": an upper bound for cohorts of fixed size" if level.cohort_size and level.cohorts_count else ""),
+        horizon=_client_horizon(plan)
+        + (" (a sensitivity of twice the clip)" if replaced else "")
         + _evaluations(plan, "and", "noise_client"),
         regime="planned",
         randomness=SEED_KEY if about.key_from_seed else _OS_KEY,
-        arithmetic=f"Gaussian rounded to a grid of 2^-{level.grid_bits}",
+        arithmetic=_client_arithmetic(plan),
         assumptions=(
+            *_TRUSTED[level.mechanism],
             *(
-                ("each client runs this code, and keeps its noise to itself",)
-                if local
-                else (
-                    "the server is trusted: it sees each update and adds the noise",
-                    "nobody but the server learns who was in a cohort"
-                    + (", but for those who were" if adversary == CLIENTS else ""),
-                )
+                ("nobody but the server learns who was in a cohort" + _BUT_THEM.get(adversary, ""),)
+                if level.cohorts_count
+                else ()
             ),
             "one person is one client"
             if level.group == 1
             else f"one person is at most {level.group} clients",
         ),
-        not_covered=(*_NOT_COVERED, *(() if local else ("the server itself, who is trusted",))),
+        not_covered=(
+            *_NOT_COVERED,
+            *(() if level.server_learns_nothing else ("the server itself, who is trusted",)),
+        ),
         known_cohorts_epsilon=known,
+        fallback_epsilon=fallback,
     )
+
+
+_REGISTERED = "the registered population is public"
+_ADJACENCY = {
+    ("zero-out", "client"): f"zero-out (one client's updates replaced by zero; {_REGISTERED})",
+    ("replace-one", "client"): f"replace-one (one client's updates replaced by any others; {_REGISTERED})",
+    (
+        "replace-one",
+        "record",
+    ): f"replace-one (one record changed, and with it its client's updates; {_REGISTERED})",
+}
+_RELEASED = {
+    LOCAL: "every update that one client uploads, and so every model",
+    DISTRIBUTED: "the sum of each round, and so every model",
+}
+_TRUSTED = {
+    CENTRAL: ("the server is trusted: it sees each update and adds the noise",),
+    BANDED: (
+        "the server is trusted: it sees each update and adds the noise",
+        "cohorts are chosen without a look at private data",
+    ),
+    LOCAL: ("each client runs this code, and keeps its noise to itself",),
+    DISTRIBUTED: (
+        "secure aggregation shows the server nothing but the sum of a round; this run simulates it",
+        "clients run this code, and as many as were counted on keep their noise to themselves",
+    ),
+}
+_BUT_THEM = {CLIENTS: ", but for those who were"}
+
+
+def _client_sampler(plan: PrivacyPlan) -> str:
+    level, cap = plan.client, plan.record.max_participations
+    if level.cohort_size is not None:
+        sampler = f"cohorts of {level.cohort_size} of {plan.clients} registered clients, without replacement"
+    else:
+        sampler = f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients, empty ones included"
+    if not level.cohorts_count:
+        sampler += ", of which the bound makes no use"
+    if level.separation > 1:
+        sampler += f"; a client stays away for {level.separation - 1} rounds after each of its own"
+    return sampler + ("" if cap >= plan.rounds else f"; a client that was in {cap} is left out of later ones")
+
+
+def _client_horizon(plan: PrivacyPlan) -> str:
+    level = plan.client
+    one = f"{_participations(plan)} participations of one client"
+    composed = f"{plan.rounds} rounds" if level.cohorts_count else one
+    if level.mechanism == BANDED:
+        composed = f"{plan.rounds} rounds as one release, with {one}"
+    return f"{composed}, noise multiplier {level.noise:g}, clip {level.clip:g}"
+
+
+def _client_arithmetic(plan: PrivacyPlan) -> str:
+    level = plan.client
+    if level.mechanism == DISTRIBUTED and level.shares is not None:
+        return f"{level.shares.law} noise on whole numbers modulo 2^{level.shares.modulus}, drawn exactly"
+    return f"Gaussian rounded to a grid of 2^-{level.grid_bits}"
 
 
 def _record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:

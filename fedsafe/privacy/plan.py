@@ -20,7 +20,8 @@ from fedsafe.privacy.accounting import (
     group_epsilon,
     spending_curve,
 )
-from fedsafe.privacy.levels import ClientPlan, EvaluationPlan, RecordPlan
+from fedsafe.privacy.accounting.distributed import distributed_epsilon
+from fedsafe.privacy.levels import DISTRIBUTED, ClientPlan, EvaluationPlan, RecordPlan, Shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ class PrivacyPlan:
                 **values,
                 "epsilon": math.inf if values["epsilon"] is None else values["epsilon"],
                 **({"caps": tuple((k, v) for k, v in values["caps"])} if "caps" in values else {}),
+                **({"shares": Shares(**values["shares"])} if "shares" in values else {}),
             }
 
         try:
@@ -155,6 +157,10 @@ class PrivacyPlan:
             delta: Probability that the bound fails; the level's own by default.
         """
         level = self.client
+        if level.mechanism == DISTRIBUTED:
+            return self._distributed_account(
+                participations, adjacency or level.adjacency, delta or level.delta
+            )
         release = level.release(clients=self.clients, rounds=rounds, cap=participations, adjacency=adjacency)
         evaluations = self._evaluations(rounds, release.adjacency)
         found = account([release, *evaluations], delta or level.delta)
@@ -164,6 +170,16 @@ class PrivacyPlan:
             found,
             epsilon=group_epsilon(release, found.delta, level.group, evaluations),
             accountant=f"{found.accountant}, for {level.group} clients of one person",
+        )
+
+    def _distributed_account(self, participations: int, adjacency: Adjacency, delta: float) -> Accounted:
+        noise = self.client.distributed(self.clients, participations)
+        whole = noise.replaced() if adjacency == "replace-one" else noise
+        return Accounted(
+            epsilon=distributed_epsilon(whole, delta),
+            delta=delta,
+            adjacency=adjacency,
+            accountant=f"RDP of the {noise.law} mechanism for {noise.honest} honest survivors",
         )
 
     def spending(self) -> dict[str, list[float | None]]:
@@ -192,7 +208,8 @@ class PrivacyPlan:
 
     def _client_spending(self) -> list[float | None]:
         level, cap = self.client, self.record.max_participations
-        whole = level.release(clients=self.clients, rounds=self.rounds, cap=cap)
+        central = level.mechanism != DISTRIBUTED
+        whole = level.release(clients=self.clients, rounds=self.rounds, cap=cap) if central else None
         if not isinstance(whole, SampledGaussian) or level.group > 1:
             points = {
                 round: self.client_epsilon(round, min(round, cap))

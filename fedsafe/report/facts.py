@@ -25,6 +25,7 @@ _CLAIM_FIELDS = (
     ("randomness", "Randomness"),
     ("arithmetic", "Arithmetic"),
     ("known_cohorts_epsilon", "Epsilon to somebody who sees the cohorts"),
+    ("fallback_epsilon", "Epsilon if secure aggregation were broken"),
 )
 _SHOWN_APART = {"assumptions", "not_covered", "statement", *(key for key, _ in _CLAIM_FIELDS)}
 

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from fedsafe.aggregation import (
     ServerOptimizer,
     build_aggregator,
     check_aggregator,
-    mechanism_of,
+    mechanics_of,
 )
 from fedsafe.client import (
     ClientJob,
@@ -40,7 +40,8 @@ from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime, ModuleMeasure
 from fedsafe.models import build_model
 from fedsafe.params import Layout, Vector, fingerprint
-from fedsafe.privacy.calibration import Mechanics, make_plan
+from fedsafe.privacy.calibration import make_plan
+from fedsafe.privacy.levels import Mechanics
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, new_key
 from fedsafe.runs.availability import build_availability
@@ -201,10 +202,18 @@ def calibrate(parts: Parts) -> PrivacyPlan:
         record_group=privacy.record.max_records_per_person,
         client_group=privacy.client.max_clients_per_person,
         budgets=_budgets(config, len(parts.records)),
-        mechanics=Mechanics(
-            mechanism=mechanism_of(config.server.aggregator), cohort_size=config.federation.cohort.size
-        ),
+        mechanics=_mechanics(parts),
     )
+
+
+def _mechanics(parts: Parts) -> Mechanics:
+    """How the client level releases."""
+    config, clients = parts.config, len(parts.records)
+    cohort = config.federation.cohort
+    found = mechanics_of(
+        config.server.aggregator, cohort=cohort.rate_of(clients) * clients, parameters=parts.layout.total
+    )
+    return replace(found, cohort_size=cohort.size)
 
 
 def _budgets(config: Config, clients: int) -> dict[int, float]:

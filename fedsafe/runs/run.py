@@ -26,6 +26,7 @@ from fedsafe.federation import (
     make_server_app,
     score_deviation,
     server_context,
+    server_noise,
 )
 from fedsafe.params import Vector
 from fedsafe.privacy.ledger import Head, Ledger
@@ -189,6 +190,7 @@ def execute(
         aggregator = aggregator_of(parts, plan)
         if state.aggregator_state is not None:
             aggregator.restore(state.aggregator_state)
+            aggregator.recall(parts.layout.total, server_noise(key, ledger))
         present = presence(parts.config, parts.availability) if parts.availability is not None else None
         strategy = NoisyAverage(
             plan=plan,

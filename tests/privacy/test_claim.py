@@ -16,7 +16,7 @@ from fedsafe.privacy.plan import PrivacyPlan
 KEYS = [
     "unit", "epsilon", "delta", "adjacency", "adversary", "release", "sampler", "accountant", "horizon", "regime",
     "randomness", "arithmetic", "assumptions", "not_covered", "cohort_secret", "group_epsilon",
-    "known_cohorts_epsilon", "statement",
+    "known_cohorts_epsilon", "fallback_epsilon", "statement",
 ]  # fmt: skip
 
 
