@@ -181,3 +181,15 @@ class TestCalibration:
     def test_what_no_noise_meets_is_said(self):
         with pytest.raises(CalibrationError, match="no noise multiplier up to"):
             calibrate_distributed(1e-9, 1e-5, lambda multiplier: noise(share=multiplier), most=100.0)
+
+    def test_noise_that_the_grid_is_too_coarse_for_is_passed_over(self):
+        """On a coarse grid, what meets the target may be less than can be drawn: then more is added."""
+
+        def make(multiplier: float) -> DistributedNoise:
+            if multiplier < 5.0:
+                raise CalibrationError("raise modulus = 8")
+            return noise(share=multiplier * 100.0)
+
+        assert calibrate_distributed(1e3, 1e-5, make) == pytest.approx(5.0, rel=1e-3)
+        with pytest.raises(CalibrationError, match="raise modulus"):
+            calibrate_distributed(1e3, 1e-5, make, most=3.0)

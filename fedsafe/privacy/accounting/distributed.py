@@ -133,23 +133,34 @@ def calibrate_distributed(
     Args:
         target: Epsilon of all rounds.
         delta: Probability that the bound fails.
-        make: The releases for a noise multiplier; more noise costs less.
+        make: The releases for a noise multiplier; more noise costs less. It refuses, by a CalibrationError, noise that
+            its grid is too coarse for.
         most: The largest multiplier that is tried.
 
     Raises:
         CalibrationError: None meets the target.
     """
+    refused: CalibrationError | None = None
+
+    def exceeds(multiplier: float) -> bool:
+        nonlocal refused
+        try:
+            return distributed_epsilon(make(multiplier), delta) > target
+        except CalibrationError as error:
+            refused = error
+            return True
+
     low, high = 0.0, 1.0
-    while distributed_epsilon(make(high), delta) > target:
+    while exceeds(high):
         low, high = high, 2.0 * high
         if high > most:
-            raise CalibrationError(
+            raise refused or CalibrationError(
                 f"no noise multiplier up to {most:g} reaches epsilon {target:g} with distributed noise; raise epsilon "
                 "or delta, or plan fewer rounds"
             )
     while high - low > 1e-3 * high:
         middle = (low + high) / 2.0
-        if distributed_epsilon(make(middle), delta) > target:
+        if exceeds(middle):
             low = middle
         else:
             high = middle
