@@ -1,0 +1,1 @@
+"""Federated averaging with Gaussian noise added by a trusted server."""

@@ -1,0 +1,1 @@
+"""Local training with DP-SGD, after the usual PyTorch quickstart."""

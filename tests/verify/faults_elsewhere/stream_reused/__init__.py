@@ -1,0 +1,1 @@
+"""Federated training across some hospitals, all of them in every round."""
