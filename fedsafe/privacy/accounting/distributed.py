@@ -145,10 +145,12 @@ def calibrate_distributed(
     def exceeds(multiplier: float) -> bool:
         nonlocal refused
         try:
-            return distributed_epsilon(make(multiplier), delta) > target
+            noise = make(multiplier)
         except CalibrationError as error:
             refused = error
             return True
+        refused = None
+        return distributed_epsilon(noise, delta) > target
 
     low, high = 0.0, 1.0
     while exceeds(high):
