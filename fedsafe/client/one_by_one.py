@@ -27,7 +27,7 @@ from fedsafe.rng import Stream, normal_rows
 _PART_ROWS = 4096
 # Values of gradients that are written out at once.
 _PART_VALUES = 2**25
-# Rows that are rounded to a grid at once: integers take twice the memory.
+# Rows that are rounded to a grid at once, in double precision.
 _EXACT_ROWS = 64
 
 
@@ -120,10 +120,10 @@ class OneByOneTrainer(ABC):
     def _noised_sum(self, vector: Tensor, rows: Tensor, training: LocalTraining, stream: Stream) -> Tensor:
         """``(parameters,)`` clipped sum with its noise, in the arithmetic that the client's training asks for."""
         if training.on_grid:
-            exact = torch.zeros(1, len(vector), dtype=torch.int64, device=self.device)
+            exact = torch.zeros(1, len(vector), dtype=torch.float64, device=self.device)
             for part in self._parts(rows):
                 for some in self._part(vector, part, training.clip).split(_EXACT_ROWS):  # type: ignore[no-untyped-call]
-                    # Each example is rounded by itself, and can only get shorter; integers add up exactly.
+                    # Each example is rounded by itself, and can only get shorter; whole numbers add up exactly.
                     exact += to_record_grid(some, grids_of([training])).sum(0)
             return noised_on_grid(exact, [training], [stream])[0]
         change = self.clipped_sum(vector, rows, training.clip)

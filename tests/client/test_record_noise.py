@@ -11,6 +11,7 @@ from training_problems import TRAINERS, compare_packings, make_jobs, make_proble
 
 from fedsafe.client import LocalTraining
 from fedsafe.client.record_noise import (
+    _WholeBlock,
     noised_on_grid,
     record_grid_bits,
     require_exact,
@@ -49,7 +50,7 @@ class TestDraws:
         assert len({row.tobytes() for row in together}) == 5
 
     def test_they_are_those_of_box_and_muller_one_by_one(self):
-        count, scale = 201, 2.0**30
+        count, scale = 201, 2.0**40
         words = streams(1)[0].words(202)
         expected = []
         for radius, angle in zip(words[:101].tolist(), words[101:].tolist(), strict=True):
@@ -58,7 +59,19 @@ class TestDraws:
             expected.append((length * math.cos(turn), length * math.sin(turn)))
         cosines, sines = (list(part) for part in zip(*expected, strict=True))
         found = whole_normal_rows(streams(1), count, [scale])[0]
-        np.testing.assert_allclose(found, [*cosines, *sines][:count], rtol=0.0, atol=0.51)
+        # Half a unit of rounding, and some units of 2^-53 of the longest draw.
+        np.testing.assert_allclose(found, [*cosines, *sines][:count], rtol=0.0, atol=0.51 + 2**-9)
+
+    def test_turns_are_right_at_every_place_of_the_table_and_between(self):
+        rng = np.random.default_rng(0)
+        places = np.arange(2**12, dtype=np.uint64) << np.uint64(52)
+        for rest in (0, 1, 2**51, 2**52 - 1, rng.integers(0, 2**52, 2**12)):
+            words = (places + np.asarray(rest, np.uint64))[None]
+            cosine, sine, spare = (np.empty(words.shape) for _ in range(3))
+            _WholeBlock._turns(words, np.empty(words.shape, np.int64), cosine, sine, spare)
+            angles = (words >> np.uint64(11)).astype(float) * 2.0 * np.pi / 2**53
+            np.testing.assert_allclose(cosine, np.cos(angles), rtol=0.0, atol=2.0**-50)
+            np.testing.assert_allclose(sine, np.sin(angles), rtol=0.0, atol=2.0**-50)
 
     @pytest.mark.parametrize("deviation", [0.4, 1.7, 6.0])
     def test_whole_numbers_have_the_law_of_a_rounded_normal(self, deviation):
@@ -83,7 +96,7 @@ class TestDraws:
         for at in (3.0, 4.0, 4.8):
             expected = 2.0 * len(draws) * stats.norm.sf(at)
             assert abs((np.abs(draws) > at).sum() - expected) < 6.0 * math.sqrt(expected) + 3.0
-        whole = whole_normal_rows(streams(8), 2**13, [2.0**30] * 8).ravel()
+        whole = whole_normal_rows(streams(8), 2**13, [2.0**30] * 8).ravel().astype(np.int64)
         for bit in range(20):
             ones = int(((whole >> bit) & 1).sum())
             assert abs(ones - len(whole) / 2) < 5.0 * math.sqrt(len(whole)) / 2
