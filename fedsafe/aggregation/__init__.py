@@ -10,6 +10,11 @@ strategy            server                                                      
 FedAvg              ``aggregator = "fedavg"`` *, ``optimizer = { name = "sgd", lr = 1.0,  ``rate = 1.0``, full batches
                     momentum = 0.0 }``
 DP-FedAvg           ``aggregator = "noisy_mean"`` with ``[privacy.client]``, momentum 0
+weighted DP-FedAvg  ``aggregator = { name = "capped_mean", cap = 100 }``, momentum 0
+adaptive clipping   ``aggregator = "adaptive_clip"``, ``privacy.client.clip`` for the first round
+local DP            ``aggregator = "local_gaussian"``
+DP-FTRL             ``aggregator = { name = "banded_mean", bands = 8 }``, ``momentum = 0.9``
+distributed DP      ``aggregator = "distributed_mean"`` (secure aggregation is simulated)
 FedAvgM             as FedAvg or DP-FedAvg, ``momentum = 0.9``
 FedProx             as FedAvg or DP-FedAvg                                                ``proximal = 0.01``
 FedAdam             any rule, ``optimizer = { name = "adam", lr = 0.1, beta1 = 0.9,

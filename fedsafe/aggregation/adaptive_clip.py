@@ -10,6 +10,7 @@ from fedsafe.aggregation.base import Fold, Rule, State, Updates
 from fedsafe.aggregation.noisy_mean import NoisyMean
 from fedsafe.aggregation.options import require_number
 from fedsafe.errors import ConfigError, EngineError, RecordError
+from fedsafe.privacy.levels import ADAPTIVE
 from fedsafe.privacy.mechanisms import (
     grid_bits,
     indicator_noise_for,
@@ -60,6 +61,7 @@ class AdaptiveClip(Rule):
 
     name: ClassVar[str] = "adaptive_clip"
     proven_sensitivity: ClassVar[bool] = True
+    mechanism: ClassVar[str] = ADAPTIVE
     remembers: ClassVar[bool] = True
 
     def __init__(

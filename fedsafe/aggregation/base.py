@@ -179,7 +179,7 @@ class Rule:
         """Nothing."""
         return {}
 
-    def advance(self, fold: Fold, noise: Stream) -> None:
+    def advance(self, fold: Fold, noise: Stream | None = None) -> None:
         """Nothing is remembered."""
 
     def recall(self, parameters: int, noise: Callable[[int], Stream]) -> None:

@@ -84,6 +84,11 @@ def check_aggregator(
             f"server.aggregator = {name!r} has no proven sensitivity{why}, so privacy.client cannot be claimed: use "
             f"{' or '.join(proven)}, or set privacy.client.epsilon = inf"
         )
+    if not client_private and name in RULES and RULES[name].proven_sensitivity and name != NoisyMean.name:
+        raise ConfigError(
+            f"server.aggregator = {name!r} adds noise for a client-level target, and there is none: set "
+            "privacy.client.epsilon, or use fedavg"
+        )
     aggregator = _made(spec, rule, _REHEARSAL, learning_rate=learning_rate)
     if record_private and getattr(aggregator, "needs_losses", False):
         raise ConfigError(

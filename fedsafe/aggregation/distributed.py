@@ -1,7 +1,9 @@
 """Distributed differential privacy, simulated: shares of noise from the clients, and a sum that alone is seen."""
 
+import inspect
 import math
-from typing import ClassVar, Self, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from fedsafe.aggregation.options import require_number
 from fedsafe.errors import ConfigError, EngineError
 from fedsafe.privacy.accounting.distributed import DistributedNoise
 from fedsafe.privacy.clipping import clip_rows
+from fedsafe.privacy.levels import DISTRIBUTED, Mechanics, Shares
 from fedsafe.privacy.mechanisms import DistributedMechanism, Law, from_grid, rotate_back, wrap
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
@@ -45,7 +48,7 @@ class DistributedMean(Rule):
 
     name: ClassVar[str] = "distributed_mean"
     proven_sensitivity: ClassVar[bool] = True
-    mechanism: ClassVar[str] = "distributed"
+    mechanism: ClassVar[str] = DISTRIBUTED
     needs_draws: ClassVar[bool] = True
 
     def __init__(self, *, mechanism: DistributedMechanism, divisor: float) -> None:
@@ -76,24 +79,35 @@ class DistributedMean(Rule):
         Raises:
             ConfigError: An option is out of range.
         """
-        least = max(1, math.ceil(plan.divisor / 2.0)) if minimum is None else minimum
-        for option, value in (("minimum", least), ("corrupt", corrupt), ("modulus", modulus)):
-            require_number(cls.name, option, value)
-            if value != int(value):
-                raise ConfigError(
-                    f"server.aggregator ({cls.name}): {option} = {value!r}; it is a whole number"
-                )
+        shares = _shares(
+            cohort=plan.divisor,
+            parameters=0,
+            minimum=minimum,
+            corrupt=corrupt,
+            modulus=modulus,
+            law=law,
+            rotated=rotated,
+        )
         mechanism = DistributedMechanism(
             clip=plan.client.clip,
             noise=plan.client.noise,
             bits=0,
-            modulus=int(modulus),
-            minimum=int(least),
-            corrupt=int(corrupt),
-            law=law,
-            rotated=rotated,
+            modulus=shares.modulus,
+            minimum=shares.minimum,
+            corrupt=shares.corrupt,
+            law=shares.law,
+            rotated=shares.rotated,
         )
         return cls(mechanism=mechanism.on_finest_grid(plan.clients), divisor=plan.divisor)
+
+    @classmethod
+    def mechanics(cls, *, cohort: float, parameters: int, options: Mapping[str, Any]) -> Mechanics:
+        """What clients add together, which the plan accounts for."""
+        known = set(inspect.signature(_shares).parameters)
+        chosen = {name: value for name, value in options.items() if name in known}
+        return Mechanics(
+            mechanism=cls.mechanism, shares=_shares(cohort=cohort, parameters=parameters, **chosen)
+        )
 
     @property
     def client(self) -> DistributedMechanism:
@@ -174,3 +188,34 @@ class DistributedMean(Rule):
         if self._client.rotated:
             total = rotate_back(total, int(fold.arrays["parameters"][0]))
         return total / self._divisor
+
+
+def _shares(
+    *,
+    cohort: float,
+    parameters: int,
+    minimum: int | None = None,
+    corrupt: int = 0,
+    modulus: int = 32,
+    law: Law = "discrete gaussian",
+    rotated: bool = True,
+) -> Shares:
+    """The options, checked, with their defaults.
+
+    Raises:
+        ConfigError: An option is out of range.
+    """
+    least = max(1, math.ceil(cohort / 2.0)) if minimum is None else minimum
+    name = DistributedMean.name
+    for option, value in (("minimum", least), ("corrupt", corrupt), ("modulus", modulus)):
+        require_number(name, option, value)
+        if value != int(value):
+            raise ConfigError(f"server.aggregator ({name}): {option} = {value!r}; it is a whole number")
+    return Shares(
+        law=law,
+        minimum=int(least),
+        corrupt=int(corrupt),
+        modulus=int(modulus),
+        rotated=rotated,
+        parameters=parameters,
+    )

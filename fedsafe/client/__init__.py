@@ -20,6 +20,7 @@ from fedsafe.client.probe import (
     refuse_wrong_gradients,
     stacks_faithfully,
 )
+from fedsafe.client.record_noise import record_grid_bits
 from fedsafe.client.stacked import StackedTrainer, layout_of
 from fedsafe.client.trainer import ClientJob, LocalTraining, Trainer
 from fedsafe.data import Signature
@@ -39,6 +40,7 @@ __all__ = [
     "choose_trainer",
     "layout_of",
     "precompute",
+    "record_grid_bits",
     "refuse_precision",
 ]
 

@@ -12,6 +12,7 @@ from fedsafe.privacy.mechanisms import grid_bits
 from fedsafe.privacy.plan import PrivacyPlan, of_group
 
 _LEAST, _MOST = 0.3, 1e5
+_CENTRAL = Mechanics()
 
 
 def make_plan(
@@ -36,8 +37,10 @@ def make_plan(
     record_group: int = 1,
     client_group: int = 1,
     record_grid_bits: int | None = None,
+    record_batch: int | None = None,
+    least_records: int | None = None,
     budgets: Mapping[int, float] | None = None,
-    mechanics: Mechanics = Mechanics(),
+    mechanics: Mechanics = _CENTRAL,
 ) -> PrivacyPlan:
     """A plan that meets both targets: by its noise, or, where that is given, by its length.
 
@@ -71,9 +74,9 @@ def make_plan(
         noise=0.0,
         group=record_group,
         grid_bits=record_grid_bits if math.isfinite(record_epsilon) else None,
+        batch_size=record_batch,
+        least_records=least_records if record_batch is not None else None,
     )
-    if record.private:
-        record = _noised_record(record, record_noise, budgets or {})
     client = ClientPlan(
         epsilon=client_epsilon,
         delta=client_delta,
@@ -92,6 +95,9 @@ def make_plan(
     )
     if client.private:
         plan = _noised_client(plan, client_noise)
+    if record.private:
+        # After the client level, whose budget may have made the run shorter.
+        plan = replace(plan, record=_noised_record(plan.record, record_noise, budgets or {}))
     bits = grid_bits(client_clip, clients, plan.client.noise)
     return replace(plan, client=replace(plan.client, grid_bits=bits))
 
@@ -99,7 +105,7 @@ def make_plan(
 def _noised_record(level: RecordPlan, noise: float | None, budgets: Mapping[int, float]) -> RecordPlan:
     if noise is None:
         count = level.max_participations * level.steps
-        if level.group == 1:
+        if level.group == 1 and level.batch_size is None:
             found = _calibrate("record", level.epsilon, level.delta, level.rate, count)
         else:
             found = _bisect(
@@ -137,6 +143,11 @@ def _lasting(level: RecordPlan) -> int:
 
 def _noised_client(plan: PrivacyPlan, noise: float | None) -> PrivacyPlan:
     level, cap = plan.client, plan.record.max_participations
+    if level.mechanism == DISTRIBUTED and (level.group > 1 or (plan.evaluation and plan.evaluation.noised)):
+        raise CalibrationError(
+            "privacy.client: noise that clients add together is accounted for by itself: leave "
+            "max_clients_per_person at 1, and federation.evaluation without noised = true"
+        )
     if noise is None and level.mechanism == DISTRIBUTED:
         found = calibrate_distributed(
             level.epsilon,

@@ -12,9 +12,10 @@ from fedsafe.privacy.accounting import Adjacency, FixedSizeGaussian, Release, Sa
 from fedsafe.privacy.accounting.distributed import DistributedNoise
 from fedsafe.privacy.mechanisms import DistributedMechanism, Law
 
-# Who adds the noise of the client level: the server to each sum; each client to its own update; the server, correlated
-# over rounds; or all clients of a round together, under secure aggregation.
-CENTRAL, LOCAL, BANDED, DISTRIBUTED = "central", "local", "banded", "distributed"
+# Who adds the noise of the client level: the server to each sum, under one clip or under one that follows the updates;
+# each client to its own update; the server, correlated over rounds; or all clients of a round together, under secure
+# aggregation.
+CENTRAL, ADAPTIVE, LOCAL, BANDED, DISTRIBUTED = "central", "adaptive", "local", "banded", "distributed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,8 @@ class RecordPlan:
         caps: Clients that may take part in fewer rounds, since their own budget is smaller, and in how many.
         group: The most records that one person has; the target holds for all of them together.
         grid_bits: Gradient sums and noise are multiples of ``2^-grid_bits``; None for single precision.
+        batch_size: Of batches of a fixed size, drawn without replacement; None for Poisson batches.
+        least_records: Of any client, a public number: with batches of a fixed size its records cost the most.
     """
 
     epsilon: float
@@ -82,16 +85,23 @@ class RecordPlan:
     caps: tuple[tuple[int, int], ...] = ()
     group: int = 1
     grid_bits: int | None = None
+    batch_size: int | None = None
+    least_records: int | None = None
 
     @property
     def private(self) -> bool:
         """Whether this level clips and adds noise."""
         return math.isfinite(self.epsilon)
 
-    def mechanism(self, participations: int | None = None) -> SampledGaussian:
+    def mechanism(self, participations: int | None = None) -> Release:
         """What a client releases in ``participations`` rounds, the planned cap by default."""
         rounds = self.max_participations if participations is None else participations
-        return SampledGaussian(rate=self.rate, noise=self.noise, count=rounds * self.steps)
+        count = rounds * self.steps
+        if self.batch_size is not None and self.least_records is not None:
+            return FixedSizeGaussian(
+                population=self.least_records, size=self.batch_size, noise=self.noise, count=count
+            )
+        return SampledGaussian(rate=self.rate, noise=self.noise, count=count)
 
     def cap_of(self, client: int) -> int:
         """Rounds that a client may take part in."""
@@ -111,7 +121,7 @@ class ClientPlan:
             ``2 clip`` where each client does, over what one client moves all rounds by where it is correlated, and over
             the bound on a rounded update where clients add it together.
         grid_bits: Updates and noise are multiples of ``2^-grid_bits``.
-        mechanism: ``"central"``, ``"local"``, ``"banded"`` or ``"distributed"``.
+        mechanism: ``"central"``, ``"adaptive"``, ``"local"``, ``"banded"`` or ``"distributed"``.
         cohort_size: Of cohorts of a fixed size, drawn without replacement; None for Poisson cohorts.
         group: The most clients that one person is; the target holds for all of them together.
         separation: A client takes part in at most one of so many rounds in a row.
@@ -138,7 +148,7 @@ class ClientPlan:
     @property
     def adjacency(self) -> Adjacency:
         """What the level's own target is about."""
-        fixed = self.mechanism == CENTRAL and self.cohort_size is not None
+        fixed = self.cohorts_count and self.cohort_size is not None
         return "replace-one" if fixed or self.mechanism == LOCAL else "zero-out"
 
     @property
@@ -149,7 +159,7 @@ class ClientPlan:
     @property
     def cohorts_count(self) -> bool:
         """Whether the bound relies on how cohorts are drawn, and on their secrecy."""
-        return self.mechanism == CENTRAL
+        return self.mechanism in (CENTRAL, ADAPTIVE)
 
     def distributed(self, clients: int, participations: int) -> DistributedNoise:
         """What clients that add the noise together release, in units of its grid.

@@ -28,7 +28,7 @@ from fedsafe.privacy.accounting import (
 )
 from fedsafe.privacy.accounting.distributed import distributed_epsilon
 from fedsafe.privacy.claim import SEED_KEY, Claim
-from fedsafe.privacy.levels import BANDED, CENTRAL, DISTRIBUTED, LOCAL, EvaluationPlan
+from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, LOCAL, EvaluationPlan
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import GENERATOR
 
@@ -42,6 +42,8 @@ _SEES = {
     CLIENTS: "the other clients, who see every broadcast model and when they were in a cohort themselves",
     OUTSIDER: "an outsider who sees every broadcast model, accepted or not, but neither cohorts nor updates",
 }
+
+_SEES_SUMS = "the server, who sees the sum of each round and every cohort"
 
 _NOT_COVERED = (
     "other runs on the same records, each of which has a budget of its own",
@@ -152,6 +154,7 @@ def _clients(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:
 
 _NOISE_OF = {
     CENTRAL: "the server's noise",
+    ADAPTIVE: "the server's noise",
     BANDED: "the server's noise, correlated over rounds",
     LOCAL: "each client's own noise",
     DISTRIBUTED: "the noise of all clients of a round together",
@@ -182,8 +185,30 @@ def _client_claim(
         claim = _client_text(plan, about, adversary, unit, found)
         return replace(claim, cohort_secret=False, known_cohorts_epsilon=None)
     adjacency: Adjacency | None = None if unit == "client" else "replace-one"
+    if level.mechanism == DISTRIBUTED and about.own_nodes:
+        return _without_secure_aggregation(plan, about, adversary, unit, delta)
     found = plan.client_account(plan.rounds, participations, adjacency=adjacency, delta=delta)
     return _client_text(plan, about, adversary, unit, found)
+
+
+def _without_secure_aggregation(
+    plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str, delta: float
+) -> Claim:
+    """Between real nodes nothing hides what each client sends: its own share of the noise is all there is."""
+    noise = plan.client.distributed(plan.clients, _participations(plan)).alone()
+    found = Accounted(
+        epsilon=distributed_epsilon(noise, delta),
+        delta=delta,
+        adjacency="replace-one",
+        accountant=f"RDP of the {noise.law} mechanism",
+    )
+    return replace(
+        _client_text(plan, about, adversary, unit, found),
+        adversary=_SEES[adversary],
+        release=_RELEASED[LOCAL],
+        assumptions=(*_TRUSTED[LOCAL], "the server sees every update: there is no secure aggregation here"),
+        fallback_epsilon=None,
+    )
 
 
 def _participations(plan: PrivacyPlan) -> int:
@@ -210,7 +235,7 @@ def _client_text(
         epsilon=found.epsilon,
         delta=found.delta,
         adjacency=_ADJACENCY["replace-one" if replaced else "zero-out", unit],
-        adversary=_SEES[adversary],
+        adversary=_SEES_SUMS if (adversary, level.mechanism) == (SERVER, DISTRIBUTED) else _SEES[adversary],
         cohort_secret=level.cohorts_count,
         release=_RELEASED.get(level.mechanism, "every broadcast model")
         + (" and every noised mean score" if evaluation else ""),
@@ -256,10 +281,12 @@ _RELEASED = {
     LOCAL: "every update that one client uploads, and so every model",
     DISTRIBUTED: "the sum of each round, and so every model",
 }
+_SERVER_ADDS = "the server is trusted: it sees each update and adds the noise"
 _TRUSTED = {
-    CENTRAL: ("the server is trusted: it sees each update and adds the noise",),
+    CENTRAL: (_SERVER_ADDS,),
+    ADAPTIVE: (_SERVER_ADDS,),
     BANDED: (
-        "the server is trusted: it sees each update and adds the noise",
+        _SERVER_ADDS,
         "cohorts are chosen without a look at private data",
     ),
     LOCAL: ("each client runs this code, and keeps its noise to itself",),
@@ -290,14 +317,17 @@ def _client_horizon(plan: PrivacyPlan) -> str:
     composed = f"{plan.rounds} rounds" if level.cohorts_count else one
     if level.mechanism == BANDED:
         composed = f"{plan.rounds} rounds as one release, with {one}"
-    return f"{composed}, noise multiplier {level.noise:g}, clip {level.clip:g}"
+    first = ", then one that follows the updates by noised counts" if level.mechanism == ADAPTIVE else ""
+    return f"{composed}, noise multiplier {level.noise:g}, clip {level.clip:g}{first}"
 
 
 def _client_arithmetic(plan: PrivacyPlan) -> str:
     level = plan.client
     if level.mechanism == DISTRIBUTED and level.shares is not None:
         return f"{level.shares.law} noise on whole numbers modulo 2^{level.shares.modulus}, drawn exactly"
-    return f"Gaussian rounded to a grid of 2^-{level.grid_bits}"
+    if level.mechanism == CENTRAL:
+        return f"Gaussian rounded to a grid of 2^-{level.grid_bits}"
+    return "Gaussian rounded to a public grid"
 
 
 def _record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:
@@ -318,13 +348,19 @@ def _record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:
         unit="record",
         epsilon=bound,
         delta=level.delta,
-        adjacency="zero-out (one record replaced by nothing; the number of records of each client is public)",
+        adjacency="zero-out (one record replaced by nothing; the number of records of each client is public)"
+        if level.batch_size is None
+        else "replace-one (one record replaced by any other; the number of records of each client is public)",
         adversary="the server and all other clients, who see each update of the client and when it took part",
         cohort_secret=False,
         release="every update that one client uploads, and so every model"
         + (", and the noised score of its validation records" if evaluation else ""),
-        sampler=f"Poisson batches of rate {level.rate:g} inside the client, empty ones included",
-        accountant=accountant_name(),
+        sampler=f"Poisson batches of rate {level.rate:g} inside the client, empty ones included"
+        if level.batch_size is None
+        else f"batches of {level.batch_size} records inside the client, without replacement",
+        accountant=account([level.mechanism()], level.delta).accountant
+        if level.private
+        else accountant_name(),
         horizon=(
             f"{level.max_participations} participations of {level.steps} steps, noise multiplier {level.noise:g}, "
             f"clip {level.clip:g}; the same bound for every client, so the worst client's"

@@ -6,7 +6,7 @@ A round outside the plan is refused by the ledger; stopping early is covered, si
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from fedsafe.errors import PlanViolation
 from fedsafe.privacy.accounting import (
     Accounted,
     Adjacency,
+    Release,
     SampledGaussian,
     account,
     epsilon,
@@ -22,6 +23,9 @@ from fedsafe.privacy.accounting import (
 )
 from fedsafe.privacy.accounting.distributed import distributed_epsilon
 from fedsafe.privacy.levels import DISTRIBUTED, ClientPlan, EvaluationPlan, RecordPlan, Shares
+
+# At how many rounds the spend of a slow accountant is found.
+_POINTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +194,11 @@ class PrivacyPlan:
         if self.record.private:
             level = self.record
             worst = [min(round, level.max_participations) * level.steps for round in rounds]
-            if level.group > 1:
-                record = self._spending_of_group()
+            whole = level.mechanism()
+            if level.group > 1 or not isinstance(whole, SampledGaussian):
+                record = self._record_spending()
             else:
-                trained = spending_curve(level.mechanism(), level.delta, worst)
+                trained = spending_curve(whole, level.delta, worst)
                 record = [
                     max(bound, self._validation_epsilon(round))
                     for round, bound in zip(rounds, trained, strict=True)
@@ -202,24 +207,26 @@ class PrivacyPlan:
             client = self._client_spending()
         return {"record": record, "client": client}
 
-    def _spending_of_group(self) -> list[float | None]:
-        """The whole plan's bound for every round, which is one for each: a curve would cost minutes."""
-        return [self.record_epsilon(self.rounds, self.record.max_participations)] * self.rounds
+    def _record_spending(self) -> list[float | None]:
+        cap = self.record.max_participations
+        return self._at_some(lambda round: self.record_epsilon(round, min(round, cap)))
+
+    def _at_some(self, bound: Callable[[int], float]) -> list[float | None]:
+        """A bound after each round, found at a few of them: between two stands the figure of the later one."""
+        points = {
+            round: bound(round)
+            for round in {*range(self.rounds, 0, -max(1, self.rounds // _POINTS)), self.rounds}
+        }
+        return [
+            min(value for at, value in points.items() if at >= round) for round in range(1, self.rounds + 1)
+        ]
 
     def _client_spending(self) -> list[float | None]:
         level, cap = self.client, self.record.max_participations
         central = level.mechanism != DISTRIBUTED
         whole = level.release(clients=self.clients, rounds=self.rounds, cap=cap) if central else None
         if not isinstance(whole, SampledGaussian) or level.group > 1:
-            points = {
-                round: self.client_epsilon(round, min(round, cap))
-                for round in sorted({*range(self.rounds, 0, -max(1, self.rounds // 10)), self.rounds})
-            }
-            # A round between two points gets the figure of the later one, which bounds it.
-            return [
-                min(value for at, value in points.items() if at >= round)
-                for round in range(1, self.rounds + 1)
-            ]
+            return self._at_some(lambda round: self.client_epsilon(round, min(round, cap)))
         counts = [
             level.release(clients=self.clients, rounds=round, cap=min(round, cap)).count
             for round in range(1, self.rounds + 1)
@@ -239,7 +246,7 @@ class PrivacyPlan:
         return of_group(self.evaluation.of_record(rounds), self.record)
 
 
-def of_group(release: SampledGaussian, level: RecordPlan) -> float:
+def of_group(release: Release, level: RecordPlan) -> float:
     """Epsilon at a level's delta of as many records as one person has."""
     if level.group == 1:
         return epsilon(release, level.delta)

@@ -75,6 +75,8 @@ class ClientOptimizerConfig(Section):
 class ClientConfig(Section):
     """Local training: ``steps`` Poisson batches of rate ``rate``; ``proximal`` is FedProx's mu.
 
+    With ``batch_size``, each step takes so many records without replacement instead, which costs more privacy.
+
     With ``precision = "bfloat16"`` models that stack run forward and backward in it; clipping, noise and steps stay in
     single precision.
     """
@@ -83,6 +85,7 @@ class ClientConfig(Section):
     optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
     steps: Count = 2
     rate: Rate = 0.5
+    batch_size: Count | None = None
     proximal: NotNegative = 0.0
     precision: Literal["bfloat16"] | None = None
 
@@ -114,4 +117,6 @@ def local_training(config: ClientConfig, level: RecordPlan, rounds: int) -> Loca
         optimizer=optimizer.made,
         schedule=schedule,
         rounds=rounds,
+        grid_bits=level.grid_bits,
+        batch_size=level.batch_size,
     )

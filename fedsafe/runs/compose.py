@@ -30,6 +30,7 @@ from fedsafe.client import (
     choose_trainer,
     layout_of,
     precompute,
+    record_grid_bits,
     refuse_precision,
 )
 from fedsafe.data import ClientRows, Examples, Federated, Task, federate, load_task
@@ -198,12 +199,32 @@ def calibrate(parts: Parts) -> PrivacyPlan:
         evaluate_every=evaluation.every if evaluation else None,
         evaluation_epsilon=evaluation.epsilon if evaluation and evaluation.noised else math.inf,
         record_noise=privacy.record.noise,
+        record_grid_bits=record_grid_bits(privacy.record.clip, parts.layout.total)
+        if privacy.record.arithmetic == "grid"
+        else None,
+        record_batch=config.client.batch_size,
+        least_records=_least_records(parts),
         client_noise=privacy.client.noise,
         record_group=privacy.record.max_records_per_person,
         client_group=privacy.client.max_clients_per_person,
         budgets=_budgets(config, len(parts.records)),
         mechanics=_mechanics(parts),
     )
+
+
+def _least_records(parts: Parts) -> int:
+    """Of any client.
+
+    Raises:
+        ConfigError: A batch of a fixed size would be larger.
+    """
+    least, size = int(parts.records.sizes.min()), parts.config.client.batch_size
+    if size is not None and size > least:
+        raise ConfigError(
+            f"client.batch_size = {size}, and a client has {least} records: lower it, give every client as many, or "
+            "use client.rate"
+        )
+    return least
 
 
 def _mechanics(parts: Parts) -> Mechanics:

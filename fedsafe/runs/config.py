@@ -167,7 +167,7 @@ class RecordPrivacyConfig(Section):
     """Target of DP-SGD at each client; ``epsilon = inf`` removes clip and noise.
 
     With ``noise`` given, the target is a budget, and a client takes part in as many rounds as it pays for. ``budgets``
-    are smaller ones of single clients, by number.
+    are smaller ones of single clients, by number. With ``arithmetic = "grid"`` noise is added exactly on a public grid.
     """
 
     epsilon: Budget = 3.0
@@ -175,6 +175,7 @@ class RecordPrivacyConfig(Section):
     clip: Clip = 1.0
     max_participations: Count | None = None
     noise: Noise | None = None
+    arithmetic: Literal["float32", "grid"] = "float32"
     max_records_per_person: Count = 1
     budgets: dict[str, Budget] = Field(default_factory=dict)
 

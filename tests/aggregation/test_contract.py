@@ -40,10 +40,15 @@ def plan_of(client_epsilon: float) -> PrivacyPlan:
     )
 
 
+# Options without a default, and a minimum that one client meets.
+NEEDED = {"capped_mean": {"cap": 20}, "banded_mean": {"bands": 2}, "distributed_mean": {"minimum": 1}}
+
+
 def built(name: str) -> Aggregator:
     """With a client-level target if the rule can carry one: that is the path with clip and noise."""
     private = RULES[name].proven_sensitivity
-    return build_aggregator(name, plan_of(1.0 if private else math.inf), learning_rate=0.5)
+    spec = {"name": name, **NEEDED.get(name, {})}
+    return build_aggregator(spec, plan_of(1.0 if private else math.inf), learning_rate=0.5)
 
 
 def noise(round: int = 1) -> Stream:
@@ -53,14 +58,23 @@ def noise(round: int = 1) -> Stream:
 def updates_of(
     clients: list[int], rows: NDArray[np.float64], losses: NDArray[np.float64] | None = None
 ) -> Updates:
-    """Every rule is offered losses, as no rule may mind those that it does not need."""
+    """Every rule is offered losses and streams, as no rule may mind those that it does not need."""
     every = 0.1 + 0.3 * np.arange(CLIENTS) if losses is None else losses
     return Updates(
         clients=np.array(clients, np.int64),
         rows=rows,
         examples=np.array([10.0 + 3.0 * client for client in clients]),
         losses=every[clients],
+        draws=draws_of(clients),
     )
+
+
+def draws_of(clients: list[int]) -> list[Stream]:
+    """Of each client, from their start."""
+    return [
+        Stream(KEY, StreamId(purpose="client draws", client=client, round=1, digest=b"d"))
+        for client in clients
+    ]
 
 
 ALL = np.random.default_rng(0).normal(size=(CLIENTS, PARAMETERS))
@@ -73,8 +87,8 @@ def fold_of(aggregator: Aggregator, clients: list[int], rows: NDArray[np.float64
 def after_two_rounds(name: str) -> Aggregator:
     """With a memory, if it is a rule that has one; not every client was heard."""
     aggregator = built(name)
-    aggregator.advance(fold_of(aggregator, [0, 3, 4, 7]))
-    aggregator.advance(fold_of(aggregator, [2, 3, 8], 0.5 - ALL))
+    aggregator.advance(fold_of(aggregator, [0, 3, 4, 7]), noise(1))
+    aggregator.advance(fold_of(aggregator, [2, 3, 8], 0.5 - ALL), noise(2))
     return aggregator
 
 
@@ -96,7 +110,7 @@ def memory(aggregator: Aggregator) -> dict[str, bytes]:
 def advanced(aggregator: Aggregator, fold: Fold) -> dict[str, bytes]:
     """The memory after one more round, of a copy."""
     then = copy.deepcopy(aggregator)
-    then.advance(fold)
+    then.advance(fold, noise(3))
     return memory(then)
 
 
@@ -113,7 +127,8 @@ def test_zero_is_the_identity(aggregator):
     expected = finished(aggregator, fold)
     assert finished(aggregator, aggregator.merge(zero, fold)) == expected
     assert finished(aggregator, aggregator.merge(fold, zero)) == expected
-    assert finished(aggregator, aggregator.merge(zero, zero)) == finished(aggregator, zero)
+    both, one = aggregator.merge(zero, zero).arrays, zero.arrays
+    assert {k: v.tobytes() for k, v in both.items()} == {k: v.tobytes() for k, v in one.items()}
 
 
 @every_aggregator
@@ -209,7 +224,7 @@ def test_extreme_and_all_zero_updates_give_a_finite_result(aggregator, value):
     fold = fold_of(aggregator, list(range(CLIENTS)), extreme)
     assert np.isfinite(np.frombuffer(finished(aggregator, fold))).all()
     then = copy.deepcopy(aggregator)
-    then.advance(fold)
+    then.advance(fold, noise(3))
     assert all(np.isfinite(array).all() for array in then.state().values())
     for client in range(CLIENTS):
         correction = then.correction(client, PARAMETERS)
@@ -220,8 +235,15 @@ def test_extreme_and_all_zero_updates_give_a_finite_result(aggregator, value):
 
 @every_aggregator
 def test_a_round_without_clients_has_a_finite_result(aggregator):
-    assert np.isfinite(aggregator.finish(aggregator.zero(PARAMETERS), noise())).all()
-    assert advanced(aggregator, aggregator.zero(PARAMETERS)) == memory(aggregator)
+    zero = aggregator.zero(PARAMETERS)
+    if aggregator.name == "distributed_mean":
+        with pytest.raises(EngineError, match="0 clients of the round are left"):
+            aggregator.finish(zero, noise())
+        return
+    assert np.isfinite(aggregator.finish(zero, noise())).all()
+    # What counts releases, or releases more than an update, moves on all the same.
+    if aggregator.name not in ("adaptive_clip", "banded_mean"):
+        assert advanced(aggregator, zero) == memory(aggregator)
 
 
 @every_aggregator
@@ -245,6 +267,7 @@ def test_what_is_remembered_survives_a_trip_as_plain_bytes(aggregator):
         for name, array in aggregator.state().items()
     }
     other.restore(arrived)
+    other.recall(PARAMETERS, noise)
     fold = fold_of(aggregator, [1, 3, 6])
     assert memory(other) == memory(aggregator)
     assert finished(other, fold) == finished(aggregator, fold)
@@ -274,7 +297,9 @@ def test_losses_count_where_they_are_needed_and_nowhere_else(aggregator):
     ]
     told = [(finished(aggregator, fold), advanced(aggregator, fold)) for fold in folds]
     assert (told[0] != told[1]) is aggregator.needs_losses
-    silent = Updates(clients=np.arange(CLIENTS), rows=ALL, examples=np.ones(CLIENTS))
+    silent = Updates(
+        clients=np.arange(CLIENTS), rows=ALL, examples=np.ones(CLIENTS), draws=draws_of(everyone)
+    )
     if aggregator.needs_losses:
         assert any("loss" in phrase for phrase in aggregator.releases), (
             "un-noised losses are named in the claim"
@@ -305,5 +330,5 @@ def test_extreme_losses_give_a_finite_result(aggregator, value):
     fold = aggregator.add(aggregator.zero(PARAMETERS), updates_of(list(range(CLIENTS)), ALL, losses))
     assert np.isfinite(np.frombuffer(finished(aggregator, fold))).all()
     then = copy.deepcopy(aggregator)
-    then.advance(fold)
+    then.advance(fold, noise(3))
     assert all(np.isfinite(array).all() for array in then.state().values())
