@@ -1,14 +1,12 @@
 """Records that are canaries, in the clients' own batches: they are sampled, clipped, noised and folded as all others.
 
-Two kinds. A *gradient* canary has a gradient of its choice: it pulls at one parameter that is added to the model for
-it, which no other record of its client touches, by a hundred times the clip. That is the strongest canary there is for
-DP-SGD, whatever the optimiser, and it passes through every step of the engine. An *input* canary is an ordinary record
-with a wrong label, which is what an adversary who can only insert records does.
+A gradient canary has a gradient of its choice: it pulls at one parameter that is added to the model for it, which no
+other record of its client touches, by a hundred times the clip. That is the strongest canary there is for DP-SGD,
+whatever the optimiser, and it passes through every step of the engine.
 
 The adversary is the claim's: it sees each upload of each client.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -118,8 +116,7 @@ class RecordCanaries(Canaries):
         self.records = [np.asarray(rows, np.int64) for rows in setting.records]
         for client, mine in enumerate(self._mine):
             self.records[client] = np.append(self.records[client], self._rows[mine])
-        inner = build_audited_trainer(setting, model, CanaryObjective(setting.objective), tuple(data))
-        self.trainer = ObservedTrainer(inner, self._sees)
+        self.trainer = self._trainer(setting, model, tuple(data))
         trainable = [p.detach().flatten() for p in model.parameters() if p.requires_grad]
         self.initial = torch.cat(trainable).numpy().astype(np.float32)
 
@@ -140,45 +137,14 @@ class RecordCanaries(Canaries):
             torch.from_numpy(pull.astype(np.float32)),
         )
 
+    def _trainer(self, setting: Setting, model: WithCells, data: tuple[Tensor, ...]) -> Trainer:
+        """What trains the model on ``(x, y, counts, cell, pull)``, and shows what is uploaded."""
+        inner = build_audited_trainer(setting, model, CanaryObjective(setting.objective), data)
+        return ObservedTrainer(inner, self._sees)
+
     def _sees(self, start: Vector, job: ClientJob, trained: Vector) -> None:
         """How far each canary's cell has moved the way it pulls."""
         if job.client < len(self._mine):
             mine = self._mine[job.client]
             columns = self._columns[mine]
             self.scores[mine] += trained[columns].astype(np.float64) - start[columns].astype(np.float64)
-
-
-class InputCanaries(RecordCanaries):
-    """Mislabelled records: a canary seems to be in where its loss falls while its client trains."""
-
-    def _made(self, setting: Setting, x: Tensor, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        chosen = [rng.choice(setting.records[int(client)]) for client in self._holder]
-        templates = torch.from_numpy(np.array(chosen, np.int64))
-        targets = setting.y[templates]
-        if setting.classes:
-            shift = rng.integers(1, max(2, setting.classes), tuple(targets.shape))
-            targets = (targets + torch.from_numpy(shift)) % setting.classes
-        else:
-            targets = torch.where(targets > 0, -1.0, 1.0).to(targets.dtype)
-        self._model = copy.deepcopy(setting.with_features()[0]).eval()
-        self._trainable = [p for p in self._model.parameters() if p.requires_grad]
-        self._objective, self._data = setting.objective, (x[templates], targets)
-        nothing = torch.zeros(len(templates))
-        counts = torch.from_numpy(self.included.astype(np.float32))
-        return (*self._data, counts, nothing.long(), nothing)
-
-    def _sees(self, start: Vector, job: ClientJob, trained: Vector) -> None:
-        """How far each canary's loss has fallen."""
-        if job.client < len(self._mine):
-            mine = self._mine[job.client]
-            fallen = self._losses(start, mine) - self._losses(trained, mine)
-            self.scores[mine] += np.nan_to_num(fallen)
-
-    @torch.no_grad()
-    def _losses(self, vector: Vector, canaries: NDArray[np.int64]) -> NDArray[np.float64]:
-        count = sum(p.numel() for p in self._trainable)
-        nn.utils.vector_to_parameters(torch.from_numpy(vector[:count].copy()), self._trainable)
-        rows = torch.from_numpy(canaries)
-        x, y = self._data
-        losses: NDArray[np.float64] = self._objective(self._model, (x[rows], y[rows])).double().numpy()
-        return losses

@@ -11,7 +11,8 @@ import numpy as np
 
 from fedsafe.audit.canaries import Canaries
 from fedsafe.audit.client_canaries import CanaryClients
-from fedsafe.audit.record_canaries import InputCanaries, RecordCanaries
+from fedsafe.audit.input_canaries import InputCanaries
+from fedsafe.audit.record_canaries import RecordCanaries
 from fedsafe.audit.report import AuditReport, Look
 from fedsafe.audit.setting import Setting
 from fedsafe.engine import ClientApps, InlineGrid
@@ -36,7 +37,7 @@ _MAKERS: dict[Kind, type[RecordCanaries] | type[CanaryClients]] = {
     "client": CanaryClients,
 }
 _ADVERSARIES = {
-    "record": "the server, which sees every upload of each client, and knows the other records",
+    "record": "the server, which sees every upload of each client, and knows the other records and their batches",
     "client": "an outsider who sees every broadcast model, and knows what the other clients sent",
 }
 _FEWEST = 20

@@ -2,9 +2,9 @@
 
 A canary client sends a random direction. The cosine between that direction and what was released is nearly Gaussian:
 around zero for a canary that was not there, further up for one that was. Fitting two Gaussians gives an *estimate* of
-epsilon from one run. It is no bound, and the paper calls it none: a small delta looks at the tails, where the error of a
-fitted width counts most. With 1,000 canaries at delta 1e-5 its median is 4.7 where the truth is 4.4, and 1.24 where it is
-1.0. :func:`cosine_bound` is the bound that goes with it.
+epsilon from one run. It is no bound, and the paper calls it none: a small delta looks at the tails, where the error of
+a fitted width counts most. With 1,000 canaries at delta 1e-5 its median is 4.7 where the truth is 4.4, and 1.24 where
+it is 1.0. :func:`cosine_bound` is the bound that goes with it.
 """
 
 import math
