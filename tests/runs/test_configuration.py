@@ -22,6 +22,10 @@ def test_what_is_written_has_every_default_and_reads_back_as_the_same():
     assert parse_config(text) == config
     unset = {
         "privacy.record.max_participations",
+        "privacy.record.noise",
+        "privacy.client.noise",
+        "federation.cohort.size",
+        "client.batch_size",
         "assess.assessors",
         *(f"engine.{key}" for key in ("chunk", "stack", "address", "gpus")),
         "client.objective",
@@ -98,7 +102,7 @@ def test_a_section_that_may_be_left_out_says_its_keys_and_how_to_leave_it_out():
             make_config({"federation": {"evaluation": value}})
     with pytest.raises(ConfigError, match=r"did you mean 'federation\.evaluation\.noised'"):
         make_config({"federation": {"evaluation": {"noise": True}}})
-    with pytest.raises(ConfigError, match=r"keys name, rate$"):
+    with pytest.raises(ConfigError, match=r"keys name, rate, size$"):
         make_config({"federation": {"cohort": 0.3}})
 
 
