@@ -135,12 +135,8 @@ class TestBudgets:
         assert ended.end.status == "stopped"
         assert 0 < ended.end.rounds < 30
         assert f"spent after {ended.end.rounds} of 30 rounds" in ended.end.reason
-        spent = (
-            [line["spend"]["client"] for line in ended.rounds()]
-            if isinstance(ended.rounds()[0], dict)
-            else [line.spend["client"] for line in ended.rounds()]
-        )
-        assert max(spent) <= 1.0
+        lines = [line for line in RunFolder.open(ended.path).record() if isinstance(line, Round)]
+        assert max(line.spend["client"] for line in lines) <= 1.0
 
     def test_a_client_with_no_budget_is_never_asked(self, tmp_path):
         settings = config(rounds=6, federation__cohort__rate=1.0, privacy__record__budgets={"3": 1e-4})
