@@ -65,7 +65,7 @@ def told(report: AuditReport, seconds: float) -> str:
         f"{guessed}: epsilon > {look.bound.epsilon:.3f}, accounted "
         f"{look.accounted:.3f} at delta {report.delta:g} (if Gaussian {look.gaussian:.3f}; if independent "
         f"{look.membership:.3f}) in {seconds:.0f} s"
-        + ("" if look.estimate is None else f"; cosine estimate {look.estimate.epsilon:.3f}")
+        + ("" if look.cosines is None else f"; cosine estimate {look.cosines.sum_of_rounds.epsilon:.3f}")
     )
 
 

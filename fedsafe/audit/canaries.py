@@ -1,6 +1,7 @@
 """What every kind of canary has in common: a coin for each, and a score that grows where it seems to be in."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,21 @@ from fedsafe.rng import Stream, StreamId
 
 # A canary pulls this many clips: what clipping does to it is part of what is audited.
 RAW = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineFigures:
+    """The cosine test of canary clients.
+
+    Args:
+        sum_of_rounds: Estimate from each direction's cosine with the sum of all rounds: neither bound.
+        largest_of_rounds: Estimate from the largest cosine with any round, as in the paper: neither bound.
+        bound: What the former cosines prove, if the canaries' cosines are independent.
+    """
+
+    sum_of_rounds: CosineEstimate
+    largest_of_rounds: CosineEstimate
+    bound: float
 
 
 class Canaries(ABC):
@@ -42,8 +58,13 @@ class Canaries(ABC):
     def see(self, outcome: RoundOutcome) -> None:
         """What the adversary learns from a finished round."""
 
-    def estimate(self, delta: float) -> CosineEstimate | None:
-        """An estimate of epsilon, for the kinds that have one."""
+    def cosines(self, delta: float, confidence: float) -> CosineFigures | None:
+        """What the cosine test says, for canaries that have directions.
+
+        Args:
+            delta: Of all figures.
+            confidence: Of the bound among them.
+        """
         return None
 
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from fedsafe.aggregation import ServerOptimizer
 from fedsafe.aggregation.server_optimizers import Sgd
-from fedsafe.audit.canaries import RAW, Canaries, coins
+from fedsafe.audit.canaries import RAW, Canaries, CosineFigures, coins
 from fedsafe.audit.setting import Setting
 from fedsafe.client import ClientJob, Trainer, build_trainer
 from fedsafe.errors import ConfigError
 from fedsafe.federation import RoundOutcome
 from fedsafe.params import Layout, Vector
-from fedsafe.privacy.audit import CosineEstimate, cosine_estimate
+from fedsafe.privacy.audit import cosine_bound, cosine_estimate, paired_cosine_estimate
 from fedsafe.privacy.clipping import clip_rows
 from fedsafe.privacy.mechanisms import grid_bits
 from fedsafe.rng import public_generator
@@ -80,7 +80,7 @@ class CanaryClients(Canaries):
         trained = [p.detach().flatten().numpy() for p in setting.module.parameters() if p.requires_grad]
         self.initial = np.concatenate([*trained, np.zeros(room)]).astype(np.float32)
         self._last, self._velocity = self.initial.astype(np.float64), np.zeros(own + room)
-        self._sum = np.zeros(own + room)
+        self._sum, self._largest = np.zeros(own + room), np.full(canaries, -1.0)
         self._optimizer: ServerOptimizer = setting.optimizer
 
     def see(self, outcome: RoundOutcome) -> None:
@@ -93,25 +93,24 @@ class CanaryClients(Canaries):
             step = velocity - self._optimizer.momentum * self._velocity - sent / self.plan.divisor
             self._velocity = velocity
         self._sum += step
-        self.scores += self._directions @ step
+        along = self._directions @ step
+        self.scores += along
+        self._largest = np.maximum(self._largest, along / max(float(np.linalg.norm(step)), 1e-300))
 
-    def estimate(self, delta: float) -> CosineEstimate | None:
-        """By the cosine with the sum of all rounds."""
-        length = float(np.linalg.norm(self._sum))
-        if length == 0.0 or self.included.sum() < 2:
+    def cosines(self, delta: float, confidence: float) -> CosineFigures | None:
+        """By the sum of all rounds, and by the round in which each canary shows most."""
+        included = self.included
+        if min(included.sum(), (~included).sum()) < 2 or not self._sum.any():
             return None
-        return cosine_estimate(self.cosines[self.included], len(self._sum), delta)
-
-    @property
-    def cosines(self) -> NDArray[np.float64]:
-        """``(canaries,)`` cosines of each direction with the sum of all rounds."""
-        cosines = self._directions @ (self._sum / np.linalg.norm(self._sum))
-        return cosines.astype(np.float64)
-
-    @property
-    def dimension(self) -> int:
-        """Of the directions."""
-        return len(self._sum)
+        summed = (self._directions @ (self._sum / np.linalg.norm(self._sum))).astype(np.float64)
+        dimension = len(self._sum)
+        return CosineFigures(
+            sum_of_rounds=cosine_estimate(summed[included], dimension, delta),
+            largest_of_rounds=paired_cosine_estimate(
+                self._largest[included], self._largest[~included], delta
+            ),
+            bound=cosine_bound(summed[included], dimension, delta, confidence),
+        )
 
 
 class _TrainerOfAll:

@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedsafe.privacy.audit import CosineEstimate, OneRunBound
+from fedsafe.audit.canaries import CosineFigures
+from fedsafe.privacy.audit import OneRunBound
+from fedsafe.privacy.audit.cosine import ASSUMPTION as COSINES
 from fedsafe.privacy.audit.gaussian_one_run import HYPOTHESIS
 from fedsafe.privacy.audit.membership import ASSUMPTION
 from fedsafe.records import to_plain
@@ -19,7 +21,7 @@ class Look:
         bound: What the canaries prove, with the part of the confidence that this look may spend.
         gaussian: The same guesses against a Gaussian mechanism's trade-off curve: a bound under that hypothesis.
         membership: From exact intervals of the error rates: a bound if canaries are independent.
-        estimate: By the cosine test, of canary clients: neither bound.
+        cosines: The cosine test, of canary clients.
     """
 
     round: int
@@ -27,7 +29,7 @@ class Look:
     bound: OneRunBound
     gaussian: float
     membership: float
-    estimate: CosineEstimate | None = None
+    cosines: CosineFigures | None = None
 
     @property
     def crossed(self) -> bool:
@@ -102,7 +104,7 @@ class AuditReport:
                     "bound": f"lower bound, confidence {self.confidence:g} over all looks",
                     "gaussian": f"lower bound under the hypothesis that {HYPOTHESIS}",
                     "membership": f"lower bound if {ASSUMPTION}",
-                    "estimate": "estimate, neither bound",
+                    "cosines": f"estimates, neither bound; and a lower bound if {COSINES}",
                 },
             }
         )

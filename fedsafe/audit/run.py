@@ -164,7 +164,7 @@ def look_at(
         bound=bound,
         gaussian=gaussian,
         membership=membership,
-        estimate=made.estimate(delta),
+        cosines=made.cosines(delta, confidence),
     )
 
 

@@ -129,7 +129,8 @@ def setting_of(parts: "Parts", plan: "PrivacyPlan") -> "Setting":
 
 def _line(look: "Look", epsilon: Callable[[float | None], str]) -> str:
     found = look.bound
-    estimate = "" if look.estimate is None else f", cosine estimate {epsilon(look.estimate.epsilon)}"
+    cosines = look.cosines
+    estimate = "" if cosines is None else f", cosine estimate {epsilon(cosines.sum_of_rounds.epsilon)}"
     guessed = f"{found.right} of {found.guesses} guesses right" if found.guesses else "nothing proved"
     return f"epsilon > {found.epsilon:.4g} ({guessed}), accounted {epsilon(look.accounted)}{estimate}" + (
         "  ALARM" if look.crossed else ""
@@ -147,7 +148,12 @@ def _close(report: "AuditReport") -> None:
     typer.echo(f"lower      {last.bound.epsilon:.4g} with confidence {report.confidence:g} over all looks")
     typer.echo(f"           {last.gaussian:.4g} if the trade-off curve is a Gaussian mechanism's")
     typer.echo(f"           {last.membership:.4g} if the canaries' scores are independent")
-    if last.estimate is not None:
-        typer.echo(f"estimate   {epsilon(last.estimate.epsilon)} by the cosine test: neither bound")
+    if last.cosines is not None:
+        summed, largest = last.cosines.sum_of_rounds, last.cosines.largest_of_rounds
+        typer.echo(f"           {last.cosines.bound:.4g} if the canaries' cosines are independent")
+        typer.echo(
+            f"estimates  {epsilon(summed.epsilon)} by the cosine with all rounds, {epsilon(largest.epsilon)} by the "
+            "largest with one: neither bound"
+        )
     typer.echo(f"upper      {epsilon(last.accounted)} accounted for")
     typer.echo(f"This was {report.warning}.")

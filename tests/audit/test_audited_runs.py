@@ -110,8 +110,10 @@ def test_canary_clients_see_that_the_server_adds_no_noise_or_does_not_clip():
     assert not audited(rule(), kind="client").crossed
     silent = audited(rule(noise=0.0), kind="client")
     assert silent.crossed
-    assert silent.looks[-1].estimate is not None
-    assert silent.looks[-1].estimate.epsilon > silent.looks[-1].accounted
+    look = silent.looks[-1]
+    assert look.cosines is not None
+    assert look.cosines.bound > look.accounted
+    assert min(look.cosines.sum_of_rounds.epsilon, look.cosines.largest_of_rounds.epsilon) > look.accounted
     assert audited(rule(clip=1e3, noise=level.noise * level.clip / 1e3, bits=30), kind="client").crossed
 
 
@@ -174,6 +176,6 @@ def test_the_report_is_plain_json_and_says_which_figure_is_what():
     assert plain["delta"] == pytest.approx(0.01 / CANARIES)
     assert plain["claimed_delta"] == 1e-3
     assert set(plain["looks"][0]) == {
-        "round", "accounted", "bound", "gaussian", "membership", "estimate", "crossed",
+        "round", "accounted", "bound", "gaussian", "membership", "cosines", "crossed",
     }  # fmt: skip
-    assert plain["kinds_of_figures"]["estimate"] == "estimate, neither bound"
+    assert plain["kinds_of_figures"]["cosines"].startswith("estimates, neither bound")
