@@ -6,6 +6,7 @@ import sys
 import click
 import typer
 
+from fedsafe.cli.audit import audit_command
 from fedsafe.cli.data import data_app
 from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.new import new_command
@@ -28,6 +29,7 @@ app.command("simulate")(simulate_command)
 app.command("report")(report_command)
 app.command("new")(new_command)
 app.command("verify")(verify_command)
+app.command("audit")(audit_command)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 
