@@ -20,7 +20,7 @@ from our_rounds import WORKERS
 
 import fedsafe
 from fedsafe.client import ClientJob
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId
 from fedsafe.runs.compose import client_runtime, compose

@@ -42,7 +42,8 @@ def warm() -> None:
     """Import what runs need, and calibrate the tiny plan, whose figures are remembered."""
     import tiny_federation
 
-    from fedsafe.privacy.matrix import Circumstances, planned_claims
+    from fedsafe.privacy.circumstances import Circumstances
+from fedsafe.privacy.matrix import planned_claims
     from fedsafe.runs.compose import calibrate, compose
     from fedsafe.runs.config import make_config
     from fedsafe.runs.judge import Judge

@@ -88,7 +88,7 @@ class Checked(Rule):
             raise self._wrong("announce", _what(found), "numbers by name")
         return {name: float(value) for name, value in found.items()}
 
-    def advance(self, fold: Fold, noise: Stream) -> None:
+    def advance(self, fold: Fold, noise: Stream | None = None) -> None:
         """The rule's, if it has one; it may leave the noise out."""
         if not hasattr(self._rule, "advance"):
             return

@@ -18,7 +18,7 @@ def show_command(run: _Run) -> None:
 
     What is printed is private: who took part when is what amplification relies on.
     """
-    from fedsafe.privacy.ledger import CANCELLED
+    from fedsafe.privacy.chain import CANCELLED
 
     ledger = _open(run)
     for event in ledger.events:

@@ -14,7 +14,7 @@ __all__ = [
     "RoundOutcome",
     "make_client_app",
     "make_server_app",
-    "server_noise",
     "score_deviation",
     "server_context",
+    "server_noise",
 ]

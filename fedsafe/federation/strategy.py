@@ -25,7 +25,8 @@ from fedsafe.federation.messages import (
 )
 from fedsafe.federation.scores import mean_score, merge_scores
 from fedsafe.params import Layout, Vector, input_digest
-from fedsafe.privacy.ledger import Head, Ledger
+from fedsafe.privacy.chain import Head
+from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.privacy.sampling import fixed_cohort, poisson_cohort
 from fedsafe.rng import Stream, StreamId

@@ -9,54 +9,28 @@ Guarantees:
     and refuses once a message may have left: after ``departs``, or in another process than the one that reserved. A
     round outside the plan, a client beyond its cap, or the same round with other inputs is refused and leaves no
     trace. A truncated, edited or older ledger is detected, by the chain or by the head that the run record carries.
-
-More than 400 lines in one file, so that whoever audits what was spent reads it in one piece.
 """
 
-import hmac
-import json
-import os
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fedsafe.errors import LedgerError, PlanViolation
+from fedsafe.privacy.chain import (
+    CANCELLED,
+    TABLES,
+    Event,
+    Head,
+    append,
+    connect,
+    damage_reported,
+    existing,
+    read_chain,
+    sync_folder,
+)
 from fedsafe.privacy.plan import PrivacyPlan
-
-_TABLES = """
-CREATE TABLE event (
-    sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL,
-    previous TEXT NOT NULL, hash TEXT NOT NULL);
-CREATE TABLE release (kind TEXT, round INTEGER, digest TEXT NOT NULL, PRIMARY KEY (kind, round)) WITHOUT ROWID;
-"""
-
-
-# Of an event that takes the one before it back.
-CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """The newest event: its sequence number and chained hash."""
-
-    sequence: int
-    hash: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """One line of the ledger."""
-
-    sequence: int
-    kind: str
-    round: int
-    body: dict[str, Any]
-    hash: str
 
 
 class Ledger:
@@ -66,7 +40,7 @@ class Ledger:
         self._path = path
         self._database = database
         self._plan = plan
-        self._events = list(_read_chain(database))
+        self._events = list(read_chain(database))
         opening = self._events[0] if self._events else None
         if opening is None or opening.kind != "plan":
             raise LedgerError(
@@ -95,18 +69,18 @@ class Ledger:
         """
         if path.exists():
             raise LedgerError(f"{path} exists already: resume the run, or choose another folder")
-        database = _connect(path)
+        database = connect(path)
         path.chmod(0o600)
         salt = secrets.token_hex(32)
         with database:
-            database.executescript(_TABLES)
+            database.executescript(TABLES)
             body = {
                 "plan": plan.hash,
                 "key": key_fingerprint,
                 "data": data_fingerprint,
                 "salt": salt,
             }
-            _append(database, salt, kind="plan", round=0, body=body, previous=None)
+            append(database, salt, kind="plan", round=0, body=body, previous=None)
         return cls(path, database, plan)
 
     @classmethod
@@ -125,7 +99,7 @@ class Ledger:
             LedgerError: It is missing, damaged, edited, or belongs to another key or to other records.
             PlanViolation: It was opened for another plan.
         """
-        database = _existing(path)
+        database = existing(path)
         try:
             ledger = cls(path, database, plan)
         except BaseException:
@@ -242,15 +216,15 @@ class Ledger:
             raise PlanViolation(
                 f"event {last.sequence} cannot be cancelled: a message of it may have left, so it is spent"
             )
-        with _damage_reported(), self._database:
+        with damage_reported(), self._database:
             self._database.execute(
                 "DELETE FROM release WHERE kind = ? AND round = ?", (last.kind, last.round)
             )
             body = {"of": last.sequence}
-            event = _append(
+            event = append(
                 self._database, self._salt, kind=CANCELLED, round=last.round, body=body, previous=last
             )
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
         self._events.append(event)
         if last.kind == "round":
             self._participations.subtract(last.body["cohort"])
@@ -290,7 +264,7 @@ class Ledger:
             LedgerError: It was, with other inputs.
         """
         query = "SELECT digest FROM release WHERE kind = ? AND round = ?"
-        with _damage_reported():
+        with damage_reported():
             known = self._database.execute(query, (kind, round)).fetchone()
         if known is None:
             return False
@@ -304,12 +278,12 @@ class Ledger:
 
     def _write(self, kind: str, round: int, digest: bytes, members: list[int]) -> None:
         body = {"digest": digest.hex(), "cohort": members}
-        with _damage_reported(), self._database:
+        with damage_reported(), self._database:
             self._database.execute("INSERT INTO release VALUES (?, ?, ?)", (kind, round, digest.hex()))
             last = self._events[-1]
-            event = _append(self._database, self._salt, kind=kind, round=round, body=body, previous=last)
+            event = append(self._database, self._salt, kind=kind, round=round, body=body, previous=last)
         # SQLite syncs its file, not the removal of its journal: without this a power failure could undo the commit.
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
         self._events.append(event)
         self._reserved_here = event.sequence
 
@@ -398,106 +372,3 @@ class Ledger:
     def close(self) -> None:
         """Release the file."""
         self._database.close()
-
-
-def read_events(path: Path) -> list[Event]:
-    """Every event of a ledger, after checking its chain.
-
-    Raises:
-        LedgerError: The file is missing or damaged, or the chain does not hold.
-    """
-    database = _existing(path)
-    try:
-        return list(_read_chain(database))
-    finally:
-        database.close()
-
-
-def _existing(path: Path) -> sqlite3.Connection:
-    if not path.is_file():
-        raise LedgerError(f"{path} is missing: a run cannot go on without its ledger")
-    return _connect(path)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # The strategy may run in another thread than the one that opened the run; calls never overlap.
-    database = sqlite3.connect(path, check_same_thread=False)
-    try:
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.DatabaseError as error:
-        raise LedgerError(f"{path} cannot be read as a ledger: {error}; restore it from a backup") from error
-    return database
-
-
-@contextmanager
-def _damage_reported() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.DatabaseError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise LedgerError(
-            f"the ledger is damaged, truncated, full or in use by another process: {error}; free the disk, or "
-            "restore the ledger from a backup"
-        ) from error
-
-
-def _read_chain(database: sqlite3.Connection) -> Iterator[Event]:
-    with _damage_reported():
-        rows = database.execute("SELECT * FROM event ORDER BY sequence").fetchall()
-        rows_of_release = database.execute("SELECT kind, round, digest FROM release").fetchall()
-        releases = {(kind, round): digest for kind, round, digest in rows_of_release}
-    with _damage_reported():
-        salt = str(json.loads(rows[0][3])["salt"]) if rows else ""
-    with _damage_reported():
-        cancelled = {json.loads(body)["of"] for _, kind, _, body, _, _ in rows if kind == CANCELLED}
-    previous = ""
-    for expected, (sequence, kind, round, body, before, digest) in enumerate(rows):
-        with _damage_reported():
-            computed = _hash(salt, sequence, kind, round, body, before)
-        if sequence != expected or before != previous or digest != computed:
-            raise LedgerError(f"the chain of the ledger breaks at event {sequence}: it was edited or cut")
-        with _damage_reported():
-            content = json.loads(body)
-            held = kind not in ("plan", CANCELLED) and sequence not in cancelled
-            if held and releases.pop((kind, round), None) != content["digest"]:
-                raise LedgerError(f"round {round} has no matching release: the ledger was edited")
-        previous = digest
-        yield Event(sequence=sequence, kind=kind, round=round, body=content, hash=digest)
-    if releases:
-        raise LedgerError(
-            f"rounds {sorted({number for _, number in releases})} have a release but no event: the ledger was cut "
-            "or edited"
-        )
-
-
-def _append(
-    database: sqlite3.Connection,
-    salt: str,
-    *,
-    kind: str,
-    round: int,
-    body: dict[str, Any],
-    previous: Event | None,
-) -> Event:
-    sequence = 0 if previous is None else previous.sequence + 1
-    before = "" if previous is None else previous.hash
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    digest = _hash(salt, sequence, kind, round, text, before)
-    database.execute(
-        "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", (sequence, kind, round, text, before, digest)
-    )
-    return Event(sequence=sequence, kind=kind, round=round, body=body, hash=digest)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _hash(salt: str, sequence: int, kind: str, round: int, body: str, previous: str) -> str:
-    """Chained and keyed: without the salt, which stays in the ledger, a head tells nothing about its event."""
-    content = json.dumps([sequence, kind, round, body, previous]).encode()
-    return hmac.digest(salt.encode(), content, "sha256").hex()

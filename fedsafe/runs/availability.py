@@ -13,7 +13,7 @@ from fedsafe.engine.slowness import EqualSpeed, LognormalSpeed, ParetoSpeed, Slo
 from fedsafe.engine.traces import read_trace
 from fedsafe.errors import ConfigError
 from fedsafe.federation.messages import EVALUATE, TRAIN
-from fedsafe.privacy.ledger import Event
+from fedsafe.privacy.chain import Event
 from fedsafe.runs.availability_config import AvailabilityConfig, SpeedConfig
 from fedsafe.runs.config import Config
 

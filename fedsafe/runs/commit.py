@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedsafe.engine import AvailabilityGrid
 from fedsafe.federation import RoundOutcome
 from fedsafe.params import Vector, fingerprint
-from fedsafe.privacy.ledger import Head
+from fedsafe.privacy.chain import Head
 from fedsafe.records import Round
 from fedsafe.runs.callbacks import Callback
 from fedsafe.runs.config import Config

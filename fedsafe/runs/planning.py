@@ -5,7 +5,8 @@ from typing import Any
 
 from fedsafe.aggregation import released_by
 from fedsafe.assess import ASSESSORS, READS_CLIENTS, find_assessor
-from fedsafe.privacy.matrix import Circumstances, claim_matrix, planned_claims
+from fedsafe.privacy.circumstances import Circumstances
+from fedsafe.privacy.matrix import claim_matrix, planned_claims
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import headline_metric
 from fedsafe.runs.availability import assumptions

@@ -13,7 +13,8 @@ from fedsafe.data import Task
 from fedsafe.errors import ConfigError, LedgerError, RecordError
 from fedsafe.extensions import search
 from fedsafe.params import Vector, fingerprint
-from fedsafe.privacy.ledger import Head, Ledger
+from fedsafe.privacy.chain import Head
+from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Round, Start
 from fedsafe.runs.callbacks import Callback, require_callbacks

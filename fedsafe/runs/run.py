@@ -29,7 +29,8 @@ from fedsafe.federation import (
     server_noise,
 )
 from fedsafe.params import Vector
-from fedsafe.privacy.ledger import Head, Ledger
+from fedsafe.privacy.chain import Head
+from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Start
 from fedsafe.runs.availability import presence, with_availability

@@ -9,7 +9,7 @@ import pytest
 from flower_nodes import Node, evaluated, fold, new_process, nodes, refusal, serve, toml
 
 import fedsafe
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 from fedsafe.runs import Run, read_config
 
 CLIENTS = 4

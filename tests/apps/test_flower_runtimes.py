@@ -16,7 +16,7 @@ from quiet_environment import QUIET
 from tiny_federation import config
 
 import fedsafe
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 from fedsafe.runs import Run, read_config
 
 NODES = 2

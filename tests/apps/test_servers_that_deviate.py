@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 
 from fedsafe.aggregation import RULES, RowRule
 from fedsafe.apps.memory import NodeMemory
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 from fedsafe.runs import Run
 
 

@@ -13,7 +13,7 @@ from fedsafe.engine import Availability, AvailabilityGrid, ClientApps, InlineGri
 from fedsafe.errors import ConfigError, DataError, EngineError
 from fedsafe.federation import ClientRuntime, score_deviation
 from fedsafe.federation.scores import mean_score
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 from fedsafe.privacy.levels import EvaluationPlan
 from fedsafe.report import write_report
 from fedsafe.rng import Stream, StreamId

@@ -15,7 +15,7 @@ from tiny_federation import apps, parts, plan, play
 from fedsafe.engine import InlineGrid
 from fedsafe.engine.ray_grid import RayGrid
 from fedsafe.params import fingerprint
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 
 
 def digests(outcomes):

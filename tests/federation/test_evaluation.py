@@ -21,7 +21,7 @@ from fedsafe.federation.scores import (
     score_of_client,
     sum_of_scores,
 )
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 from fedsafe.privacy.levels import EvaluationPlan
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, key_from_seed

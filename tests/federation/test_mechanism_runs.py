@@ -9,7 +9,7 @@ from tiny_federation import config
 
 from fedsafe.cli.ledger import verify_command
 from fedsafe.errors import CalibrationError, ConfigError, EngineError
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 from fedsafe.records import Round
 from fedsafe.runs import resume, run
 from fedsafe.store import RunFolder

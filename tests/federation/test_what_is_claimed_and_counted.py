@@ -4,7 +4,8 @@ import numpy as np
 from tiny_federation import CLIENTS, apps, config, parts, plan, play
 
 from fedsafe.engine import InlineGrid
-from fedsafe.privacy.matrix import Circumstances, planned_claims
+from fedsafe.privacy.circumstances import Circumstances
+from fedsafe.privacy.matrix import planned_claims
 from fedsafe.runs import run
 
 

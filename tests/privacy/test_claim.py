@@ -9,8 +9,9 @@ import pytest
 
 from fedsafe.privacy.accounting import SampledGaussian, epsilon
 from fedsafe.privacy.calibration import make_plan
+from fedsafe.privacy.circumstances import Circumstances
 from fedsafe.privacy.claim import Claim
-from fedsafe.privacy.matrix import Circumstances, planned_claims
+from fedsafe.privacy.matrix import planned_claims
 from fedsafe.privacy.plan import PrivacyPlan
 
 KEYS = [

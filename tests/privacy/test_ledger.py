@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from fedsafe.errors import LedgerError, PlanViolation
-from fedsafe.privacy.ledger import Ledger, read_events
+from fedsafe.privacy.chain import read_events
+from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.levels import ClientPlan, RecordPlan
 from fedsafe.privacy.plan import PrivacyPlan
 
@@ -88,7 +89,7 @@ class TestReserve:
     def test_an_event_is_on_the_disk_when_reserve_returns(self, path, ledger):
         ledger.reserve(round=1, digest=digest(1), cohort=[2, 5])
         script = (
-            "import json, sys; from pathlib import Path; from fedsafe.privacy.ledger import read_events\n"
+            "import json, sys; from pathlib import Path; from fedsafe.privacy.chain import read_events\n"
             "print(json.dumps([[e.round, e.body.get('cohort')] for e in read_events(Path(sys.argv[1]))]))"
         )
         done = subprocess.run(

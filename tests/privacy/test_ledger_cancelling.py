@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedsafe.errors import LedgerError, PlanViolation
-from fedsafe.privacy.ledger import CANCELLED, Ledger
+from fedsafe.privacy.chain import CANCELLED
+from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.levels import ClientPlan, RecordPlan
 from fedsafe.privacy.plan import PrivacyPlan
 

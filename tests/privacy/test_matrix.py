@@ -7,17 +7,11 @@ import math
 import pytest
 
 from fedsafe.errors import PlanViolation
+from fedsafe.privacy.circumstances import Circumstances
 from fedsafe.privacy.claim import COMPARED, require_comparable
+from fedsafe.privacy.client_claim import CLIENTS, OUTSIDER, SERVER
 from fedsafe.privacy.levels import CENTRAL, LOCAL, ClientPlan, RecordPlan
-from fedsafe.privacy.matrix import (
-    CLIENTS,
-    OUTSIDER,
-    SERVER,
-    Cell,
-    Circumstances,
-    claim_matrix,
-    planned_claims,
-)
+from fedsafe.privacy.matrix import Cell, claim_matrix, planned_claims
 from fedsafe.privacy.plan import PrivacyPlan
 
 ABOUT = Circumstances(key_from_seed=False)

@@ -13,9 +13,10 @@ from dp_accounting.pld import pld_privacy_accountant
 from fedsafe.errors import CalibrationError, LedgerError, PlanViolation
 from fedsafe.privacy.accounting import FINE, SampledGaussian, epsilon
 from fedsafe.privacy.calibration import make_plan
+from fedsafe.privacy.circumstances import Circumstances
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.levels import EvaluationPlan
-from fedsafe.privacy.matrix import Circumstances, planned_claims
+from fedsafe.privacy.matrix import planned_claims
 from fedsafe.privacy.plan import PrivacyPlan
 
 NUMBERS: dict[str, Any] = {

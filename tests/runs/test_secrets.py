@@ -7,7 +7,7 @@ import stat
 import pytest
 from tiny_federation import config
 
-from fedsafe.privacy.ledger import read_events
+from fedsafe.privacy.chain import read_events
 from fedsafe.report import write_report
 from fedsafe.runs.run import run
 

@@ -1,0 +1,190 @@
+"""The claim of the client level: what one client, or one record of it, is protected by against an adversary."""
+
+import math
+from dataclasses import replace
+
+from fedsafe.privacy.accounting import Accounted, Adjacency, account, epsilon
+from fedsafe.privacy.accounting.distributed import distributed_epsilon
+from fedsafe.privacy.circumstances import NEVER_COVERED, OS_KEY, Circumstances, evaluations, noised_evaluation
+from fedsafe.privacy.claim import SEED_KEY, Claim
+from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, LOCAL
+from fedsafe.privacy.plan import PrivacyPlan
+
+SERVER, CLIENTS, OUTSIDER = "server", "other clients", "outsider"
+
+_SEES = {
+    SERVER: "the server, who sees each update and every cohort",
+    CLIENTS: "the other clients, who see every broadcast model and when they were in a cohort themselves",
+    OUTSIDER: "an outsider who sees every broadcast model, accepted or not, but neither cohorts nor updates",
+}
+
+_SEES_SUMS = "the server, who sees the sum of each round and every cohort"
+
+
+def headline(plan: PrivacyPlan, about: Circumstances) -> Claim:
+    """The client level's own claim, against whom it is made; with an infinite epsilon where there is none."""
+    adversary = SERVER if plan.client.server_learns_nothing else OUTSIDER
+    found = client_claim(plan, about, adversary)
+    nothing = Accounted(epsilon=math.inf, delta=plan.client.delta, adjacency="zero-out", accountant="none")
+    return found or _client_text(plan, about, adversary, "client", nothing)
+
+
+def client_claim(
+    plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str = "client"
+) -> Claim | None:
+    """What the client level protects a unit with against an adversary; None if it does not."""
+    level, participations = plan.client, _participations(plan)
+    if not level.private or (adversary == SERVER and not level.server_learns_nothing):
+        return None
+    delta = level.delta if unit == "client" else plan.record.delta
+    if adversary == CLIENTS and level.cohort_size is not None and level.cohorts_count:
+        # In a cohort of fixed size, who is in it says something about everyone else: nothing is amplified.
+        if unit == "record":
+            return None
+        found = account([level.known_cohorts(participations)], delta)
+        claim = _client_text(plan, about, adversary, unit, found)
+        return replace(claim, cohort_secret=False, known_cohorts_epsilon=None)
+    adjacency: Adjacency | None = None if unit == "client" else "replace-one"
+    if level.mechanism == DISTRIBUTED and about.own_nodes:
+        return _without_secure_aggregation(plan, about, adversary, unit, delta)
+    found = plan.client_account(plan.rounds, participations, adjacency=adjacency, delta=delta)
+    return _client_text(plan, about, adversary, unit, found)
+
+
+def _without_secure_aggregation(
+    plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str, delta: float
+) -> Claim:
+    """Between real nodes nothing hides what each client sends: its own share of the noise is all there is."""
+    noise = plan.client.distributed(plan.clients, _participations(plan)).alone()
+    found = Accounted(
+        epsilon=distributed_epsilon(noise, delta),
+        delta=delta,
+        adjacency="replace-one",
+        accountant=f"RDP of the {noise.law} mechanism",
+    )
+    return replace(
+        _client_text(plan, about, adversary, unit, found),
+        adversary=_SEES[adversary],
+        release=_RELEASED[LOCAL],
+        assumptions=(*_TRUSTED[LOCAL], "the server sees every update: there is no secure aggregation here"),
+        fallback_epsilon=None,
+    )
+
+
+def _participations(plan: PrivacyPlan) -> int:
+    """The most rounds of one client."""
+    spaced = math.ceil(plan.rounds / plan.client.separation)
+    return min(plan.record.max_participations, plan.rounds, spaced)
+
+
+def _client_text(
+    plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str, found: Accounted
+) -> Claim:
+    level = plan.client
+    evaluation = noised_evaluation(plan, "noise_client")
+    # Local noise is a multiple of what any two updates differ by: its release counts as one of sensitivity one.
+    replaced = found.adjacency == "replace-one" or level.mechanism == LOCAL
+    known = fallback = None
+    if level.private and level.cohorts_count and unit == "client":
+        known = epsilon(level.known_cohorts(_participations(plan)), found.delta)
+    if level.private and level.mechanism == DISTRIBUTED:
+        alone = level.distributed(plan.clients, _participations(plan)).alone()
+        fallback = distributed_epsilon(alone, found.delta)
+    return Claim(
+        unit=unit,
+        epsilon=found.epsilon,
+        delta=found.delta,
+        adjacency=_ADJACENCY["replace-one" if replaced else "zero-out", unit],
+        adversary=_SEES_SUMS if (adversary, level.mechanism) == (SERVER, DISTRIBUTED) else _SEES[adversary],
+        cohort_secret=level.cohorts_count,
+        release=_RELEASED.get(level.mechanism, "every broadcast model")
+        + (" and every noised mean score" if evaluation else ""),
+        sampler=_client_sampler(plan),
+        accountant=found.accountant
+        + (": an upper bound for cohorts of fixed size" if level.cohort_size and level.cohorts_count else ""),
+        horizon=_client_horizon(plan)
+        + (" (a sensitivity of twice the clip)" if replaced else "")
+        + evaluations(plan, "and", "noise_client"),
+        regime="planned",
+        randomness=SEED_KEY if about.key_from_seed else OS_KEY,
+        arithmetic=_client_arithmetic(plan),
+        assumptions=(
+            *_TRUSTED[level.mechanism],
+            *(
+                ("nobody but the server learns who was in a cohort" + _BUT_THEM.get(adversary, ""),)
+                if level.cohorts_count
+                else ()
+            ),
+            "one person is one client"
+            if level.group == 1
+            else f"one person is at most {level.group} clients",
+        ),
+        not_covered=(
+            *NEVER_COVERED,
+            *(() if level.server_learns_nothing else ("the server itself, who is trusted",)),
+        ),
+        known_cohorts_epsilon=known,
+        fallback_epsilon=fallback,
+    )
+
+
+_REGISTERED = "the registered population is public"
+_ADJACENCY = {
+    ("zero-out", "client"): f"zero-out (one client's updates replaced by zero; {_REGISTERED})",
+    ("replace-one", "client"): f"replace-one (one client's updates replaced by any others; {_REGISTERED})",
+    (
+        "replace-one",
+        "record",
+    ): f"replace-one (one record changed, and with it its client's updates; {_REGISTERED})",
+}
+_RELEASED = {
+    LOCAL: "every update that one client uploads, and so every model",
+    DISTRIBUTED: "the sum of each round, and so every model",
+}
+_SERVER_ADDS = "the server is trusted: it sees each update and adds the noise"
+_TRUSTED = {
+    CENTRAL: (_SERVER_ADDS,),
+    ADAPTIVE: (_SERVER_ADDS,),
+    BANDED: (
+        _SERVER_ADDS,
+        "cohorts are chosen without a look at private data",
+    ),
+    LOCAL: ("each client runs this code, and keeps its noise to itself",),
+    DISTRIBUTED: (
+        "secure aggregation shows the server nothing but the sum of a round; this run simulates it",
+        "clients run this code, and as many as were counted on keep their noise to themselves",
+    ),
+}
+_BUT_THEM = {CLIENTS: ", but for those who were"}
+
+
+def _client_sampler(plan: PrivacyPlan) -> str:
+    level, cap = plan.client, plan.record.max_participations
+    if level.cohort_size is not None:
+        sampler = f"cohorts of {level.cohort_size} of {plan.clients} registered clients, without replacement"
+    else:
+        sampler = f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients, empty ones included"
+    if not level.cohorts_count:
+        sampler += ", of which the bound makes no use"
+    if level.separation > 1:
+        sampler += f"; a client stays away for {level.separation - 1} rounds after each of its own"
+    return sampler + ("" if cap >= plan.rounds else f"; a client that was in {cap} is left out of later ones")
+
+
+def _client_horizon(plan: PrivacyPlan) -> str:
+    level = plan.client
+    one = f"{_participations(plan)} participations of one client"
+    composed = f"{plan.rounds} rounds" if level.cohorts_count else one
+    if level.mechanism == BANDED:
+        composed = f"{plan.rounds} rounds as one release, with {one}"
+    first = ", then one that follows the updates by noised counts" if level.mechanism == ADAPTIVE else ""
+    return f"{composed}, noise multiplier {level.noise:g}, clip {level.clip:g}{first}"
+
+
+def _client_arithmetic(plan: PrivacyPlan) -> str:
+    level = plan.client
+    if level.mechanism == DISTRIBUTED and level.shares is not None:
+        return f"{level.shares.law} noise on whole numbers modulo 2^{level.shares.modulus}, drawn exactly"
+    if level.mechanism == CENTRAL:
+        return f"Gaussian rounded to a grid of 2^-{level.grid_bits}"
+    return "Gaussian rounded to a public grid"
