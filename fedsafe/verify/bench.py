@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fedsafe.params import Vector
 from fedsafe.verify.declared import DeclaredClaim
 from fedsafe.verify.server import Asked, ClientReply, Numbers, Server, Session
+from fedsafe.verify.statistics import DEVIATIONS
 
 Values = NDArray[np.float64]
 # What each of so many members sends.
@@ -61,6 +62,11 @@ class Bench:
     def few(self) -> int:
         """Repetitions of a measurement of something large."""
         return max(5, self.runs // 8)
+
+    def enough(self, effect: float) -> int:
+        """Repetitions that show an effect of so many clips, of a third of which they would be sure."""
+        needed = (3.0 * DEVIATIONS * self.noise / max(effect, 1e-9)) ** 2
+        return int(np.clip(np.ceil(needed), self.few, 4 * self.runs))
 
     @property
     def parameters(self) -> int:

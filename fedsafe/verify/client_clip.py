@@ -9,7 +9,7 @@ from fedsafe.verify import sources
 from fedsafe.verify.bench import HUGE, TINY, Bench, Measured, Values
 from fedsafe.verify.result import Outcome, judged, not_applicable
 from fedsafe.verify.server import ClientReply
-from fedsafe.verify.statistics import DEVIATIONS
+from fedsafe.verify.statistics import DEVIATIONS, scale_of
 
 # An update that is far too long for anything but a clip.
 _GIANT = 1e6
@@ -60,7 +60,8 @@ def _whole(bench: Bench) -> Outcome:
 
 def _moved(bench: Bench, direction: Values, clips: float) -> tuple[float, float, float, str]:
     """How far everybody together moves the sum, how far they may, the slack of the measurement, and an error."""
-    rounds = [bench.round(bench.all_send(direction, clips)) for _ in range(bench.few)]
+    count = bench.enough(0.4 * bench.claim.expected)
+    rounds = [bench.round(bench.all_send(direction, clips)) for _ in range(count)]
     error = _error(rounds)
     if error:
         return 0.0, 0.0, 0.0, error
@@ -77,7 +78,7 @@ def _one_among_many(bench: Bench) -> Outcome:
         ClientReply(update=bench.update(direction, _GIANT)),
         ClientReply(update=bench.update(bench.direction(), TINY)),
     )
-    rounds = [bench.round(script) for _ in range(bench.few)]
+    rounds = [bench.round(script) for _ in range(bench.enough(0.5 * bench.claim.expected))]
     claimed = "one client moves the sum by at most 1 clip"
     error = _error(rounds)
     if error:
@@ -107,7 +108,7 @@ def _weights(bench: Bench) -> Outcome:
         ClientReply(update=bench.update(direction, HUGE), examples=1_000_000),
         ClientReply(update=bench.update(-direction, HUGE), examples=1),
     )
-    rounds = [bench.round(script, least=2) for _ in range(bench.few)]
+    rounds = [bench.round(script, least=2) for _ in range(bench.enough(bench.claim.expected))]
     claimed = "every client counts the same, however many examples it says it has"
     error = _error(rounds)
     if error:
@@ -130,12 +131,12 @@ def _absent(bench: Bench) -> Outcome:
     if bench.claim.divisor != "expected":
         return not_applicable(name, "the claim divides by how many took part")
     direction = bench.direction()
-    reply = ClientReply(update=bench.update(direction, 0.5))
+    reply = ClientReply(update=bench.update(direction, HUGE))
 
     def half(members: int) -> Sequence[ClientReply | None]:
         return [reply if index % 2 == 0 else None for index in range(members)]
 
-    rounds = [bench.round(half, least=2) for _ in range(bench.few)]
+    rounds = [bench.round(half, least=2) for _ in range(bench.enough(0.5 * bench.claim.expected))]
     claimed = "an absent client adds nothing, and changes nothing else: the divisor is public"
     error = _error(rounds)
     if error:
@@ -143,14 +144,18 @@ def _absent(bench: Bench) -> Outcome:
             name, claimed, f"half of a cohort replied, and nothing was released: {error}", sources.LOST
         )
     along = float(np.mean([total @ direction for total in _totals(rounds)]))
-    due = float(np.mean([0.5 * measured.present for measured in rounds]))
+    due = float(np.mean([measured.present for measured in rounds]))
     slack = DEVIATIONS * bench.noise / math.sqrt(len(rounds)) + _SLACK * due
+    rest = np.concatenate([total - (total @ direction) * direction for total in _totals(rounds)])
+    # Whoever divides by the replies divides the noise by them too.
+    louder = bool(bench.noise) and scale_of(rest, bench.noise) > 1.2
     return judged(
         name,
-        holds=abs(along - due) <= slack,
+        holds=abs(along - due) <= slack and not louder,
         claimed=claimed,
         seen=f"half of the cohort's updates came to {along:.2f} clips (give or take {slack:.2f}), where a divisor of "
-        f"{bench.claim.expected:g} gives {due:.2f}",
+        f"{bench.claim.expected:g} gives {due:.2f}"
+        + (f"; noise of {scale_of(rest, bench.noise):.2f} times the claimed" if louder else ""),
         source=sources.DIVISOR,
     )
 

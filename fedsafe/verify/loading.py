@@ -94,12 +94,9 @@ def made(found: Any, kind: type, what: str) -> Any:
     if isinstance(found, kind):
         return found
     if callable(found):
-        try:
-            result = found()
-        except Exception as error:  # the user's code may raise anything
-            raise ConfigError(
-                f"{what} failed when it was called without arguments: {one_line(error)}"
-            ) from error
+        result, error = caught(found)
+        if error:
+            raise ConfigError(f"{what} failed when it was called without arguments: {error}")
         if isinstance(result, kind):
             return result
         found = result

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 
@@ -101,6 +102,8 @@ def verify(
         )
     if runs < 8:
         raise ConfigError(f"--runs {runs}: fewer than 8 runs show nothing; 40 are usual")
+    # Small models are slower on many threads, and results must not depend on how many there are.
+    torch.set_num_threads(1)
     if target.endswith(".toml"):
         if claim is not None:
             raise ConfigError(f"{target} is an experiment, whose plan is its claim: leave --claim out")
