@@ -11,7 +11,8 @@ import pytest
 
 from fedsafe.errors import CalibrationError, PlanViolation
 from fedsafe.privacy.accounting import epsilon
-from fedsafe.privacy.calibration import Mechanics, make_plan
+from fedsafe.privacy.calibration import make_plan
+from fedsafe.privacy.levels import Mechanics, Shares
 from fedsafe.privacy.plan import PrivacyPlan
 
 # Little epsilon is much noise, whose loss distribution is narrow and quick to compose.
@@ -44,7 +45,15 @@ def plan() -> PrivacyPlan:
 def changed(plan: PrivacyPlan, level: str, field: str) -> PrivacyPlan:
     target = plan if level == "plan" else getattr(plan, level)
     value = getattr(target, field)
-    others = {"caps": ((3, 1),), "grid_bits": 33, "cohort_size": 20}
+    shares = Shares(law="skellam", minimum=3, corrupt=0, modulus=32, rotated=True, parameters=7)
+    others = {
+        "caps": ((3, 1),),
+        "grid_bits": 33,
+        "batch_size": 2,
+        "least_records": 9,
+        "cohort_size": 20,
+        "shares": shares,
+    }
     if field in others and not value:
         other = others[field]
     elif isinstance(value, str):
@@ -58,9 +67,9 @@ def changed(plan: PrivacyPlan, level: str, field: str) -> PrivacyPlan:
 FIELDS = [
     *(("plan", field) for field in ("clients", "rounds", "program")),
     *(("record", f) for f in ("epsilon", "delta", "clip", "rate", "steps", "max_participations", "noise")),
-    *(("record", f) for f in ("caps", "group", "grid_bits")),
+    *(("record", f) for f in ("caps", "group", "grid_bits", "batch_size", "least_records")),
     *(("client", f) for f in ("epsilon", "delta", "clip", "rate", "noise", "grid_bits")),
-    *(("client", f) for f in ("mechanism", "cohort_size", "group", "separation")),
+    *(("client", f) for f in ("mechanism", "cohort_size", "group", "separation", "shares")),
 ]
 
 

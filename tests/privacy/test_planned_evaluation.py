@@ -108,8 +108,8 @@ class TestPlan:
         plain = asdict(alone)
         del plain["evaluation"]
         for level, later in (
-            ("record", ("caps", "group", "grid_bits")),
-            ("client", ("mechanism", "cohort_size", "group", "separation")),
+            ("record", ("caps", "group", "grid_bits", "batch_size", "least_records")),
+            ("client", ("mechanism", "cohort_size", "group", "separation", "shares")),
         ):
             for field in later:
                 del plain[level][field]

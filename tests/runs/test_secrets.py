@@ -13,7 +13,7 @@ from fedsafe.runs.run import run
 
 START = {
     "schema", "kind", "run", "created", "revision", "versions", "machine", "seed", "reproducible", "task",
-    "model", "trainer", "federation", "claims", "plan", "settings_sha256",
+    "model", "trainer", "federation", "claims", "matrix", "plan", "settings_sha256",
 }  # fmt: skip
 ROUND = {"schema", "kind", "round", "metrics", "spend", "ledger", "checkpoint", "parameters_sha256"}
 END = {"schema", "kind", "rounds", "seconds", "status", "reason", "accuracy"}
