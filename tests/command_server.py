@@ -43,7 +43,7 @@ def warm() -> None:
     import tiny_federation
 
     from fedsafe.privacy.circumstances import Circumstances
-from fedsafe.privacy.matrix import planned_claims
+    from fedsafe.privacy.matrix import planned_claims
     from fedsafe.runs.compose import calibrate, compose
     from fedsafe.runs.config import make_config
     from fedsafe.runs.judge import Judge
