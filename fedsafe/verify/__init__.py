@@ -6,7 +6,7 @@ The checks see the declared claim and the messages that go in and come out, neve
 
 from fedsafe.verify.declared import DeclaredClaim, make_claim, read_claim
 from fedsafe.verify.result import Outcome, Report
-from fedsafe.verify.suite import CLIENT, RECORD, RUNS, verify, verify_plan
+from fedsafe.verify.suite import CLIENT, RECORD, RUNS, check_plan, verify, verify_plan
 
 __all__ = [
     "CLIENT",
@@ -15,6 +15,7 @@ __all__ = [
     "DeclaredClaim",
     "Outcome",
     "Report",
+    "check_plan",
     "make_claim",
     "read_claim",
     "verify",

@@ -11,7 +11,8 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import search
-from fedsafe.runs.compose import calibrate, compose
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.runs.compose import Parts, calibrate, compose
 from fedsafe.runs.config import Config, read_config
 from fedsafe.verify import adaptive, client_clip, client_cohorts, client_edges, client_noise, client_released
 from fedsafe.verify import record_checks as record
@@ -124,9 +125,16 @@ def verify(
 def verify_plan(
     config: Config, *, name: str, runs: int = RUNS, seed: int = 0, only: Collection[str] = ()
 ) -> Report:
-    """Hold FedSafe to a plan of its own, at both levels."""
+    """Hold FedSafe to the plan of an experiment, at both levels."""
     parts = compose(config)
-    plan, rng = calibrate(parts), np.random.default_rng(seed)
+    return check_plan(parts, calibrate(parts), name=name, runs=runs, seed=seed, only=only)
+
+
+def check_plan(
+    parts: Parts, plan: PrivacyPlan, *, name: str, runs: int = RUNS, seed: int = 0, only: Collection[str] = ()
+) -> Report:
+    """Hold FedSafe to a plan, at both levels."""
+    rng = np.random.default_rng(seed)
     levels: list[tuple[str, tuple[Outcome, ...]]] = []
     claim = client_claim(parts, plan)
     if isinstance(claim, str):
@@ -161,11 +169,15 @@ def check_node(
 
 def _require_kind(found: Any, claim: DeclaredClaim) -> None:
     """A claim about the wrong kind of object is a mistake that is easily made."""
-    if isinstance(found, ClientApp) and claim.level == "client":
+
+    def is_a(kind: type) -> bool:
+        return isinstance(found, kind) or (isinstance(found, type) and issubclass(found, kind))
+
+    if is_a(ClientApp) and claim.level == "client":
         raise ConfigError(
             'a ClientApp has no client-level claim: declare level = "record", or name the Strategy'
         )
-    if isinstance(found, Strategy) and claim.level == "record":
+    if is_a(Strategy) and claim.level == "record":
         raise ConfigError(
             'a Strategy has no record-level claim: declare level = "client", or name the ClientApp'
         )

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-RATE, STEPS, CLIP, NOISE, DELTA = 0.2, 4, 1.0, 1.0, 1e-5
+RATE, STEPS, CLIP, NOISE, DELTA = 0.2, 2, 1.0, 1.0, 1e-5
 
 
 def load_data(partition_id):
