@@ -6,8 +6,7 @@ import re
 import pytest
 from tiny_federation import config
 
-from fedsafe.report.card import render_card
-from fedsafe.report.html import write_report
+from fedsafe.report import write_report
 from fedsafe.runs import run
 
 
@@ -33,7 +32,7 @@ def test_the_page_shows_every_cell(finished):
 
 
 def test_the_card_has_a_table_that_ends(finished):
-    render_card(finished)
+    write_report(finished)
     lines = (finished / "card.md").read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("| adversary |"))
     assert [line.split("|")[1].strip() for line in lines[first + 2 : first + 5]] == [
