@@ -98,6 +98,7 @@ def make_plan(
     if record.private:
         # After the client level, whose budget may have made the run shorter.
         plan = replace(plan, record=_noised_record(plan.record, record_noise, budgets or {}))
+    _require_uncapped(plan)
     bits = grid_bits(client_clip, clients, plan.client.noise)
     return replace(plan, client=replace(plan.client, grid_bits=bits))
 
@@ -123,6 +124,21 @@ def _noised_record(level: RecordPlan, noise: float | None, budgets: Mapping[int,
         if cap < level.max_participations:
             caps.append((client, cap))
     return replace(level, caps=tuple(caps))
+
+
+def _require_uncapped(plan: PrivacyPlan) -> None:
+    """Refuse to leave clients out of cohorts of a fixed size.
+
+    That a cap keeps the amplified bound is shown given who else took part, which in such a cohort says who did
+    (``docs/decisions/0002-participation-cap.md``).
+    """
+    level, record = plan.client, plan.record
+    amplified = level.private and level.cohorts_count and level.cohort_size is not None
+    if amplified and (record.max_participations < plan.rounds or record.caps):
+        raise CalibrationError(
+            f"privacy.client with cohorts of a fixed size cannot leave a client out after {record.max_participations} of "
+            f"{plan.rounds} rounds: leave privacy.record.max_participations, noise and budgets out, or draw Poisson cohorts"
+        )
 
 
 def _record_cost(level: RecordPlan, noise: float) -> float:

@@ -239,14 +239,20 @@ class TestNoiseThatIsGiven:
 
 class TestOtherWays:
     def test_cohorts_of_fixed_size_meet_the_target_by_their_own_bound(self):
-        plan = plan_of(mechanics=Mechanics(cohort_size=20), client_epsilon=2.0)
-        found = plan.client_epsilon(8, 5)
+        plan = plan_of(mechanics=Mechanics(cohort_size=20), client_epsilon=2.0, max_participations=None)
+        found = plan.client_epsilon(8, 8)
         assert 0.98 * 2.0 < found <= 2.0
         assert plan.client.noise > plan_of(client_epsilon=2.0).client.noise
         assert plan.divisor == 20.0
         curve = plan.spending()["client"]
         assert curve == sorted(curve)
         assert curve[-1] == pytest.approx(found)
+
+    def test_a_cohort_of_fixed_size_leaves_nobody_out(self):
+        """The argument for a cap needs draws that say nothing of each other."""
+        for changes in ({"max_participations": 5}, {"max_participations": None, "budgets": {1: 1e-6}}):
+            with pytest.raises(CalibrationError, match="cannot leave a client out after"):
+                plan_of(mechanics=Mechanics(cohort_size=20), client_epsilon=2.0, **changes)
 
     def test_local_noise_is_calibrated_for_the_rounds_of_one_client(self):
         plan = plan_of(mechanics=Mechanics(mechanism="local"))
