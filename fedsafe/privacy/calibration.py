@@ -136,8 +136,9 @@ def _require_uncapped(plan: PrivacyPlan) -> None:
     amplified = level.private and level.cohorts_count and level.cohort_size is not None
     if amplified and (record.max_participations < plan.rounds or record.caps):
         raise CalibrationError(
-            f"privacy.client with cohorts of a fixed size cannot leave a client out after {record.max_participations} of "
-            f"{plan.rounds} rounds: leave privacy.record.max_participations, noise and budgets out, or draw Poisson cohorts"
+            f"privacy.client with cohorts of a fixed size cannot leave a client out after {record.max_participations} "
+            f"of {plan.rounds} rounds: leave privacy.record.max_participations, noise and budgets out, or draw Poisson "
+            "cohorts"
         )
 
 
