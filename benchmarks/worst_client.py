@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from lines import Lines
 
-from fedsafe.privacy.accounting import ClientSpend, worst_client
+from fedsafe.privacy.accounting import ClientSpend, SampledGaussian, epsilon, worst_client
 
-CLIENTS, ROUNDS, BATCH, LIMIT = 10_000, 100, 32, 30.0
+CLIENTS, ROUNDS, BATCH, LIMIT, RANDOM = 10_000, 100, 32, 30.0, 60
 COMMAND = "python benchmarks/worst_client.py"
 
 
@@ -58,7 +58,35 @@ def main() -> int:
                 f"{plain['exact']} clients exact, {plain['front']} on the front",
                 met=seconds < LIMIT,
             )
+        bounds_hold(lines)
         return lines.write("worst_client")
+
+
+def bounds_hold(lines: Lines) -> None:
+    """Random clients of random federations, each against its own exact figure."""
+    rng = np.random.default_rng(7)
+    clients = [
+        ClientSpend(
+            rate=float(np.exp(rng.uniform(np.log(0.001), np.log(0.3)))),
+            noise=float(rng.uniform(0.6, 4.0)),
+            steps=int(np.exp(rng.uniform(np.log(10), np.log(20_000)))),
+        )
+        for _ in range(RANDOM)
+    ]
+    clients += [
+        client for federation in federations().values() for client in rng.choice(federation, RANDOM // 3)
+    ]
+    found = worst_client(clients, 1e-5)
+    exact = np.array(
+        [epsilon(SampledGaussian(rate=c.rate, noise=c.noise, count=c.steps), 1e-5) for c in clients]
+    )
+    above = found.bounds / exact - 1.0
+    lines.add(
+        f"{len(clients)} random clients: bounds at most 2 % above their exact figures, and never below",
+        COMMAND,
+        f"from {100 * above.min():.4f} % to {100 * above.max():.4f} % above; {int(found.exact.sum())} exact",
+        met=bool(above.max() <= 0.02 and (found.bounds >= exact * (1 - 1e-4) - 1e-6).all()),
+    )
 
 
 if __name__ == "__main__":

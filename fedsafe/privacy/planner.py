@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fedsafe.errors import CalibrationError, ConfigError
 from fedsafe.privacy.accounting import (
+    COARSE,
     FINE,
     Accounted,
     Adjacency,
@@ -172,7 +173,7 @@ def solve(question: Question) -> Plan:
         solved=missing,
         epsilon=accounted.epsilon if alone else complete.cost(),
         accounted=accounted,
-        group_epsilon=group_epsilon(release, question.delta, 2) if alone else None,
+        group_epsilon=group_epsilon(release, question.delta, 2, (), COARSE) if alone else None,
     )
 
 

@@ -36,14 +36,14 @@ def assert_bounds_hold(clients: list[ClientSpend], found) -> None:
 
 
 def test_random_clients():
-    clients = random_clients(np.random.default_rng(1), 14)
+    clients = random_clients(np.random.default_rng(1), 10)
     found = worst_client(clients, DELTA)
     assert_bounds_hold(clients, found)
-    assert found.exact.sum() == found.front < 14
+    assert found.exact.sum() == found.front < 10
 
 
 def test_sizes_at_a_fixed_batch_share_buckets_within_two_percent():
-    sizes = np.unique(np.round(np.geomspace(400, 480, 14)).astype(int))
+    sizes = np.unique(np.round(np.geomspace(400, 440, 7)).astype(int))
     clients = [ClientSpend(rate=32 / n, noise=2.0, steps=100) for n in map(int, sizes)]
     found = worst_client(clients, DELTA)
     assert found.client == 0, "the smallest client pays most"
@@ -53,7 +53,7 @@ def test_sizes_at_a_fixed_batch_share_buckets_within_two_percent():
 
 def test_a_front_of_everyone_gets_its_worst_exactly_and_the_others_bounds():
     """Epochs: a larger client samples less, more often."""
-    sizes = np.unique(np.round(np.arange(300, 381, 9)).astype(int))
+    sizes = np.unique(np.round(np.arange(300, 381, 15)).astype(int))
     clients = [ClientSpend(rate=32 / n, noise=2.0, steps=n // 3) for n in map(int, sizes)]
     found = worst_client(clients, DELTA, most_exact=4)
     assert found.front > 4

@@ -24,7 +24,9 @@ class TestEvaluating:
         plan = solve(without(RECORD, "epsilon"))
         assert plan.solved == "epsilon"
         assert plan.epsilon == epsilon(SampledGaussian(rate=0.1, noise=3.0, count=200), 1e-5)
-        assert plan.group_epsilon == group_epsilon(SampledGaussian(rate=0.1, noise=3.0, count=200), 1e-5, 2)
+        assert plan.group_epsilon == pytest.approx(
+            group_epsilon(SampledGaussian(rate=0.1, noise=3.0, count=200), 1e-5, 2), rel=1e-3
+        )
 
     @pytest.mark.parametrize(
         ("changes", "count"),
@@ -75,12 +77,10 @@ class TestSolving:
             without(RECORD, "noise"),
             without(RECORD, "steps"),
             without(RECORD, "rate"),
-            without(RECORD, "rate", size=64),
             without(RECORD, "rate", population=600),
             without(RECORD, "steps", rounds=20),
             without(RECORD, "steps", per_round=5),
             without(RECORD, "steps", per_round=5, rounds=200),
-            without(CLIENT, "noise"),
             without(CLIENT, "rounds"),
             without(CLIENT, "size"),
             without(CLIENT, "population"),
