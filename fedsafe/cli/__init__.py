@@ -7,6 +7,7 @@ import click
 import typer
 
 from fedsafe.cli.audit import audit_command
+from fedsafe.cli.budget import budget_command
 from fedsafe.cli.data import data_app
 from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.new import new_command
@@ -29,6 +30,7 @@ app.command("simulate")(simulate_command)
 app.command("report")(report_command)
 app.command("new")(new_command)
 app.command("verify")(verify_command)
+app.command("budget")(budget_command)
 app.command("audit")(audit_command)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
