@@ -15,8 +15,8 @@ from fedsafe.errors import ConfigError
 from fedsafe.params import Layout, Vector
 from fedsafe.verify.declared import ClientHooks, DeclaredClaim
 from fedsafe.verify.loading import Target, caught, made
+from fedsafe.verify.messages import NodesOnly, arrays_of, numbers_in, packed, unpacked
 from fedsafe.verify.records import Records, replaced, shape_of
-from fedsafe.verify.server import NodesOnly, arrays_of, numbers_in, packed, unpacked
 
 
 @dataclass(frozen=True, kw_only=True)

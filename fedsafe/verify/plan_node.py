@@ -21,9 +21,9 @@ from fedsafe.rng import Stream, new_key
 from fedsafe.runs.client_config import local_training
 from fedsafe.runs.compose import Parts
 from fedsafe.verify.loading import caught
+from fedsafe.verify.messages import NodesOnly, numbers_in
 from fedsafe.verify.node import Trained
 from fedsafe.verify.records import Records
-from fedsafe.verify.server import NodesOnly, numbers_in
 
 # More of them are trained as one chunk, as a simulation does.
 _ALONE = 8

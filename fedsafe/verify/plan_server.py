@@ -19,16 +19,8 @@ from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import new_key
 from fedsafe.runs.compose import Parts
 from fedsafe.verify.loading import caught
-from fedsafe.verify.server import (
-    LAYOUT,
-    Asked,
-    ClientReply,
-    NodesOnly,
-    Released,
-    Session,
-    numbers_in,
-    unpacked,
-)
+from fedsafe.verify.messages import NodesOnly, numbers_in, unpacked
+from fedsafe.verify.server import LAYOUT, Asked, ClientReply, Released, Session
 
 
 class PlanServer:
@@ -94,6 +86,7 @@ class PlanServer:
 class _PlanSession:
     def __init__(self, server: PlanServer, path: Path, ledger: Ledger, key: bytes) -> None:
         self.path, self.ledger, self.key, self.asked = path, ledger, key, 0
+        self._rounds = server.rounds
         config = server.parts.config
         self._aggregators = [
             build_aggregator(config.server.aggregator, server.plan, learning_rate=config.client.plain_rate)
@@ -114,6 +107,8 @@ class _PlanSession:
         self._model = np.zeros(LAYOUT.total, np.float32)
 
     def ask(self, round: int, model: Vector) -> Asked:
+        if round > self._rounds:
+            return Asked(error=f"round {round} is one of those in which a client may have reached its cap")
         self._model = model
         arrays = pack_parameters(model, LAYOUT)
         messages, error = caught(

@@ -14,17 +14,28 @@ from fedsafe.extensions import search
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.compose import Parts, calibrate, compose
 from fedsafe.runs.config import Config, read_config
-from fedsafe.verify import adaptive, client_clip, client_cohorts, client_edges, client_noise, client_released
-from fedsafe.verify import record_checks as record
+from fedsafe.verify import (
+    adaptive,
+    client_clip,
+    client_cohorts,
+    client_edges,
+    client_noise,
+    client_released,
+    record_clip,
+    record_noise,
+    record_released,
+    record_sampling,
+)
 from fedsafe.verify.bench import Bench
 from fedsafe.verify.declared import DeclaredClaim, read_claim
 from fedsafe.verify.desk import Desk
+from fedsafe.verify.flower_server import FlowerServer
 from fedsafe.verify.loading import Target
 from fedsafe.verify.node import FlowerNode, Node
 from fedsafe.verify.plan_server import PlanServer
 from fedsafe.verify.plans import client_claim, record_claim, record_level
 from fedsafe.verify.result import Outcome, Report, not_applicable
-from fedsafe.verify.server import FlowerServer, Server
+from fedsafe.verify.server import Server
 from fedsafe.verify.spending import check_epsilon, check_reported
 
 RUNS = 40
@@ -45,7 +56,7 @@ def _client_accountant(bench: Bench) -> list[Outcome]:
 def _record_accountant(desk: Desk) -> list[Outcome]:
     if desk.claim.epsilon_metric is None:
         return [not_applicable("accountant over rounds", "the claim names no epsilon_metric")]
-    reported, restarted = record.reported_epsilon(desk)
+    reported, restarted = record_released.reported_epsilon(desk)
     return [check_reported(desk.claim, reported, restarted=restarted)]
 
 
@@ -64,12 +75,12 @@ CLIENT: Mapping[str, Callable[[Bench], list[Outcome]]] = {
 }
 RECORD: Mapping[str, Callable[[Desk], list[Outcome]]] = {
     "epsilon": lambda desk: check_epsilon(desk.claim),
-    "noise": record.check_noise,
-    "reuse": record.check_reuse,
-    "clip": record.check_clip,
-    "bad": record.check_bad_records,
-    "sampling": record.check_sampling,
-    "metrics": record.check_metrics,
+    "noise": record_noise.check_noise,
+    "reuse": record_noise.check_reuse,
+    "clip": record_clip.check_clip,
+    "bad": record_clip.check_bad_records,
+    "sampling": record_sampling.check_sampling,
+    "metrics": record_released.check_metrics,
     "accountant": _record_accountant,
 }
 

@@ -1,0 +1,66 @@
+"""Record level: whether batches are drawn as the claim says."""
+
+import math
+
+import numpy as np
+
+from fedsafe.verify import sources
+from fedsafe.verify.desk import Desk
+from fedsafe.verify.result import Outcome, judged, not_applicable
+from fedsafe.verify.statistics import scale_range
+
+
+def check_sampling(desk: Desk) -> list[Outcome]:
+    """Whether sums of equal contributions scatter as independent draws make them."""
+    name, claim = "sampling", desk.claim
+    claimed = f"{claim.sampler} sampling of {claim.expected:g} from {claim.population} records in each step"
+    if not desk.node.steerable:
+        return [not_applicable(name, "the claim names no learning_rate_key: the model moves too much")]
+    runs = desk.runs + desk.runs // 2
+    label = max((0, 1), key=lambda each: _reach(desk, each))
+    # One pattern: every record adds the same.
+    model = desk.model(still=True)
+    rows, error = desk.sums(desk.train(desk.same(desk.length, label), runs, model=model))
+    if error:
+        return [judged(name, holds=False, claimed=claimed, seen=error, source=sources.LOST)]
+    mean = rows.mean(axis=0)
+    size = float(np.linalg.norm(mean))
+    along = rows @ (mean / max(size, 1e-300))
+    each = size / (claim.steps * claim.expected)  # what one record adds to one step, in clips
+    sampled = 0.0
+    if claim.sampler == "poisson":
+        sampled = claim.steps * claim.expected * (1.0 - claim.share) * each**2
+    due = desk.deviation**2 + sampled
+    if claim.sampler == "poisson" and sampled < 2.5 * desk.deviation**2:
+        return [
+            not_applicable(
+                name,
+                f"draws scatter the sum by a variance of {sampled:.3g} clips, too little beside the noise's "
+                f"{desk.deviation**2:.3g}",
+            )
+        ]
+    seen = float(np.var(along, ddof=1))
+    low, high = scale_range(runs - 1)
+    ratio = math.sqrt(seen / due) if due else float(seen > 1e-6 * size**2) + 1.0
+    problem = ""
+    if ratio < low:
+        problem = (
+            ": batches of one size, or sums divided by the size that was drawn, scatter like this"
+            if claim.sampler == "poisson"
+            else ""
+        )
+    return [
+        judged(
+            name,
+            holds=low <= ratio <= high,
+            claimed=claimed,
+            seen=f"sums with a variance of {seen:.4g} clips, where it makes {due:.4g}{problem}",
+            source=sources.POISSON,
+        )
+    ]
+
+
+def _reach(desk: Desk, label: int) -> float:
+    """How far records of a label move the model: the one that the model gets wrong moves it further."""
+    rows, error = desk.sums(desk.train(desk.same(desk.length, label), 3))
+    return 0.0 if error else float(np.linalg.norm(rows.mean(axis=0)))
