@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench accept-main accept-breadth accept-engine clean
+.PHONY: help setup demo test check format bench accept-main accept-breadth accept-engine accept-privacy clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,7 +23,7 @@ demo: $(READY) ## Train, assess and report on the embedded Adult data (under a m
 	$(BIN)/fedsafe run experiments/adult.toml
 
 test: $(READY) ## Run the tests; FEDSAFE_DATA_DIR names the real data sets, if they are there
-	$(BIN)/python -m pytest
+	$(BIN)/python tests/in_two.py
 
 check: $(READY) ## Format, lint, types and import contracts, without changing anything
 	$(BIN)/ruff format --check .
@@ -43,6 +43,9 @@ accept-breadth: $(READY) ## Run every experiment and Flower's runtimes; writes b
 
 accept-engine: $(READY) ## Run the benchmarks and the full lines of the engine; writes benchmarks/results/engine.json
 	$(BIN)/python benchmarks/accept_engine.py
+
+accept-privacy: $(READY) ## Run the full lines of privacy; writes benchmarks/results/privacy.json
+	$(BIN)/python benchmarks/accept_privacy.py
 
 bench: $(READY) ## Time FedSafe beside Opacus, Flower and pfl; writes benchmarks/results/bench.json
 	$(BIN)/python benchmarks/bench.py
