@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 from flwr.app import ConfigRecord, Message
 
-from fedsafe.aggregation import SERVER_OPTIMIZERS, Updates, build_aggregator
+from fedsafe.aggregation import SERVER_OPTIMIZERS, State, Updates, build_aggregator
 from fedsafe.engine.grid import SERVER_NODE
 from fedsafe.federation import NoisyAverage
 from fedsafe.federation.messages import Reply, pack_parameters, reply_message
@@ -49,7 +49,7 @@ class PlanServer:
 
     def fresh(self, rng: np.random.Generator) -> tuple[Session, int]:
         """The next round of a run, and of another one when its plan is used up."""
-        if self._current is None or self._current.asked >= self.rounds:
+        if self._current is None or self._current.asked >= self.rounds or self._current.adapts:
             self._current = self._started()
         return self._current, self._current.asked + 1
 
@@ -60,7 +60,10 @@ class PlanServer:
         session.ledger.close()
         ledger = Ledger.open(session.path, self.plan, key_fingerprint="verify")
         self._ledgers.append(ledger)
-        return _PlanSession(self, session.path, ledger, session.key)
+        again = _PlanSession(self, session.path, ledger, session.key)
+        # As a checkpoint carries it.
+        again.restore(session.state)
+        return again
 
     def close(self) -> None:
         """Remove the ledgers."""
@@ -106,6 +109,20 @@ class _PlanSession:
         self._messages: list[Message] = []
         self._model = np.zeros(LAYOUT.total, np.float32)
 
+    @property
+    def adapts(self) -> bool:
+        """Whether a round depends on the rounds before it."""
+        return self._aggregators[0].remembers
+
+    @property
+    def state(self) -> State:
+        """What the rule at the server remembers."""
+        return self._aggregators[0].state()
+
+    def restore(self, state: State) -> None:
+        """Remember it."""
+        self._aggregators[0].restore(state)
+
     def ask(self, round: int, model: Vector) -> Asked:
         if round > self._rounds:
             return Asked(error=f"round {round} is one of those in which a client may have reached its cap")
@@ -146,6 +163,7 @@ class _PlanSession:
                 clients=np.array([client], np.int64),
                 rows=reply.update.astype(np.float64)[None],
                 examples=np.array([reply.examples], np.float64),
+                announced=self._aggregators[0].announce(),
             )
             fold = aggregator.add(fold, updates)
         failed = int(reply.failed)

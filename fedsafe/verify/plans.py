@@ -2,6 +2,7 @@
 
 import math
 
+from fedsafe.aggregation import AdaptiveClip, NoisyMean, build_aggregator
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.compose import Parts
@@ -9,6 +10,8 @@ from fedsafe.verify.declared import DeclaredClaim, make_claim
 from fedsafe.verify.plan_node import PlanNode
 
 _MOST_RECORDS = 4000
+# Rules whose release is a noised sum in which every client counts once.
+CHECKED = (NoisyMean.name, AdaptiveClip.name)
 
 
 def client_claim(parts: Parts, plan: PrivacyPlan) -> DeclaredClaim | str:
@@ -18,8 +21,19 @@ def client_claim(parts: Parts, plan: PrivacyPlan) -> DeclaredClaim | str:
         return "the plan makes no client-level claim"
     spec = parts.config.server.aggregator
     name = spec if isinstance(spec, str) else spec["name"]
-    if name != "noisy_mean":
-        return f"the aggregator {name} is checked where its noise is made, not as a server"
+    if name not in CHECKED:
+        return (
+            f"the aggregator {name} releases no noised sum in which each client counts once: not checked here"
+        )
+    aggregator = build_aggregator(spec, plan, learning_rate=parts.config.client.plain_rate)
+    adaptive = {}
+    if isinstance(aggregator, AdaptiveClip):
+        options = {} if isinstance(spec, str) else spec
+        adaptive["adaptive_clip"] = {
+            "quantile": options.get("quantile", 0.5),
+            "learning_rate": options.get("pace", 0.2),
+            "noise": aggregator.indicator_noise,
+        }
     drawn = (
         {"sampler": "fixed", "size": level.cohort_size}
         if level.cohort_size is not None
@@ -36,6 +50,9 @@ def client_claim(parts: Parts, plan: PrivacyPlan) -> DeclaredClaim | str:
             "rounds": plan.rounds,
             "epsilon": plan.spend(plan.rounds)["client"],
             "delta": level.delta,
+            # The clip of the next round is announced: it follows from noisy indicators.
+            "metrics": ["clip"] if adaptive else [],
+            **adaptive,
         }
     )
 

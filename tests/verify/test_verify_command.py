@@ -26,6 +26,14 @@ def test_plans_of_fedsafe_pass_at_both_levels():
     assert {"noise scale", "noise reuse", "empty cohort", "sampling", "records with NaN"} <= passed
 
 
+def test_a_plan_whose_clip_adapts_passes():
+    of = parts(**PRIVATE, server__aggregator="adaptive_clip")
+    groups = ["noise", "reuse", "empty", "metrics", "adaptive"]
+    report = check_plan(of, plan(of, noise=1.0), name="tiny", runs=8, only=groups)
+    assert not report.failures, "\n".join(report.lines())
+    assert "noise follows the clip" in {o.check for o in report.outcomes if o.status == "pass"}
+
+
 def test_a_level_without_a_claim_is_not_applicable():
     changes = {**PRIVATE, "privacy__client__epsilon": float("inf")}
     report = verify_plan(make_config(config(**changes)), name="tiny", runs=8, only=["epsilon"])
