@@ -26,7 +26,14 @@ from fedsafe.apps.settings import for_flower
 from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.extensions import search
 from fedsafe.federation import ClientRuntime
-from fedsafe.federation.messages import EVALUATE, TRAIN, read_correction, read_instruction, release_digest
+from fedsafe.federation.messages import (
+    EVALUATE,
+    TRAIN,
+    announced_digest,
+    read_correction,
+    read_instruction,
+    release_digest,
+)
 from fedsafe.params import input_digest
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import key_from_seed, new_key
@@ -108,7 +115,7 @@ def _join(message: Message, context: Context) -> Message:
 def _release(message: Message, context: Context) -> Message:
     text = _experiment(message, context)
     parts = _parts(text)
-    _client(context, len(parts.records))
+    client = _client(context, len(parts.records))
     memory, kind = NodeMemory(context), message.metadata.message_type
     plan = _agreed(text, parts, memory)
     instruction = read_instruction(message, parts.layout)
@@ -121,8 +128,19 @@ def _release(message: Message, context: Context) -> Message:
         raise PlanViolation(
             f"a {kind} message carries a correction, and the aggregator of the plan gives it none"
         )
-    digest = release_digest(input_digest(instruction.parameters, plan.hash), correction)
-    memory.release(kind, instruction.round, digest, most=_most(kind, instruction.round, plan))
+    told = set(aggregator_of(parts, plan).announce()) if kind == TRAIN else set()
+    if set(instruction.announced) != told:
+        raise PlanViolation(
+            f"a {kind} message announces {sorted(instruction.announced)}, and the plan of this node has {sorted(told)}"
+        )
+    shared = announced_digest(input_digest(instruction.parameters, plan.hash), instruction.announced)
+    memory.release(
+        kind,
+        instruction.round,
+        release_digest(shared, correction),
+        most=_most(kind, instruction.round, plan, client),
+        apart=plan.client.separation if kind == TRAIN else 1,
+    )
     with _near_records():
         runtime = replace(_runtime(text, json.dumps(plan.numbers())), key=memory.key)
         return runtime.answer(message, context)
@@ -149,12 +167,12 @@ def _corrects(parts: Parts, plan: PrivacyPlan) -> bool:
     return aggregator.remembers or aggregator.correction(0, parts.layout.total) is not None
 
 
-def _most(kind: str, round: int, plan: PrivacyPlan) -> int:
+def _most(kind: str, round: int, plan: PrivacyPlan, client: int) -> int:
     """How often the plan lets one client release something of this kind; none of it for a round outside."""
     if type(round) is not int or not 1 <= round <= plan.rounds:
         return 0
     if kind == TRAIN:
-        return plan.record.max_participations
+        return plan.record.cap_of(client)
     planned = plan.evaluation if kind == EVALUATE else None
     return plan.rounds // planned.every if planned is not None and planned.due(round) else 0
 

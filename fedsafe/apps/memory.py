@@ -66,7 +66,7 @@ class NodeMemory:
                 "same noise"
             )
 
-    def release(self, kind: str, round: int, digest: bytes, *, most: int) -> None:
+    def release(self, kind: str, round: int, digest: bytes, *, most: int, apart: int = 1) -> None:
         """Write down a release before it is made. The same one again is a repetition, and counts once.
 
         Args:
@@ -74,9 +74,10 @@ class NodeMemory:
             round: The round, from 1.
             digest: Of everything that the release depends on besides the records.
             most: Releases of this kind that the plan allows.
+            apart: The least distance of two rounds that it allows.
 
         Raises:
-            PlanViolation: The round was released with other inputs, or the plan allows no more.
+            PlanViolation: The round was released with other inputs, or the plan allows no more, or not yet.
         """
         if not most:
             raise PlanViolation(f"the plan of this node has no {kind} message in round {round}")
@@ -92,6 +93,10 @@ class NodeMemory:
         if len(rounds) >= most:
             raise PlanViolation(
                 f"this node has used the {most} rounds that the plan allows it to take part in"
+            )
+        if any(abs(round - other) < apart for other in rounds):
+            raise PlanViolation(
+                f"this node takes part at most once in {apart} rounds, and did so near round {round}"
             )
         self._record[f"{kind} rounds"] = [*rounds, round]
         self._record[f"{kind} digests"] = [*digests, digest.hex()]

@@ -112,10 +112,12 @@ class Node:
         shift: float = 0.0,
         kind: str = "train",
         correction: float | None = None,
+        announced: dict[str, float] | None = None,
     ) -> Message:
         """A message of the server: the initial model, each value moved by ``shift``."""
         arrays = pack_parameters(self.parts.initial + self.parts.initial.dtype.type(shift), self.parts.layout)
-        content = instruction_content(arrays, round=round, plan=self.plan.hash if plan is None else plan)
+        plan = self.plan.hash if plan is None else plan
+        content = instruction_content(arrays, round=round, plan=plan, announced=announced)
         if correction is not None:
             content = with_correction(content, np.full(self.parts.layout.total, correction, np.float32))
         return client.app(self.message(content, kind), self.context)

@@ -59,11 +59,54 @@ def test_a_round_that_is_sent_twice_with_other_parameters_is_answered_once(kind)
     assert fold(node.ask(kind=kind, round=2)) == first
 
 
+NOISY = {
+    "noisy_mean": "noisy_mean",
+    "capped_mean": {"name": "capped_mean", "cap": 20},
+    "adaptive_clip": "adaptive_clip",
+    "local_gaussian": "local_gaussian",
+    "banded_mean": {"name": "banded_mean", "bands": 2},
+    "distributed_mean": {"name": "distributed_mean", "minimum": 2},
+}
+
+
+def noised_by(rule: str) -> str:
+    """An experiment with a rule that adds noise at the client level."""
+    return toml(server__aggregator=NOISY[rule], privacy__client__epsilon=8.0)
+
+
 @pytest.mark.parametrize("rule", sorted(set(RULES) - {"scaffold"}))
 def test_a_correction_that_the_plan_does_not_have_is_refused(rule):
-    node = Node(toml() if rule == "noisy_mean" else ruled_by(rule))
-    assert "train message carries a correction" in refusal(node.ask(correction=0.5))
-    fold(node.ask(shift=0.5))  # the refusal has not used the round up
+    node = Node(noised_by(rule) if rule in NOISY else ruled_by(rule))
+    told = {"clip": 1.0} if rule == "adaptive_clip" else None
+    assert "train message carries a correction" in refusal(node.ask(correction=0.5, announced=told))
+    fold(node.ask(shift=0.5, announced=told))  # the refusal has not used the round up
+
+
+def test_what_a_rule_announces_is_part_of_what_may_not_change():
+    """Another clip is another release, even of the same model."""
+    node = Node(noised_by("adaptive_clip"))
+    first = fold(node.ask(announced={"clip": 1.0}))
+    assert fold(node.ask(announced={"clip": 1.0})) == first
+    assert "already answered with other inputs" in refusal(node.ask(announced={"clip": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("rule", "announced"),
+    [
+        ("adaptive_clip", None),
+        ("adaptive_clip", {"clip": 1.0, "more": 2.0}),
+        ("noisy_mean", {"clip": 9.0}),
+    ],
+)
+def test_an_announcement_that_the_plan_does_not_have_is_refused(rule, announced):
+    node = Node(noised_by(rule))
+    assert node.ask(announced=announced).has_error()
+
+
+def test_a_node_keeps_its_own_distance_between_rounds():
+    node = Node(noised_by("banded_mean"))
+    fold(node.ask(round=1))
+    assert "takes part at most once in 2 rounds" in refusal(node.ask(round=2))
 
 
 @pytest.mark.parametrize(("rule", "accepted"), [("Steady", True), ("Plain", False)])
