@@ -77,6 +77,7 @@ class ClientRuntime:
     validation: RowsOfClients | None = None
     evaluation: EvaluationPlan | None = None
     between: Callable[[], None] | None = None
+    _met: dict[tuple[str, int], bytes] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.aggregator.needs_losses and self.measure is None:
@@ -143,6 +144,7 @@ class ClientRuntime:
             raise PlanViolation("the server asks for an evaluation that is not in the plan of this client")
         measured = self.measure.at(instruction.parameters)
         digest = input_digest(instruction.parameters, self.plan)
+        self._meets_once(EVALUATE, instruction.round, digest)
         scores, failures, first = [], 0, ""
         for client in sorted(clients):
             stream = self._stream("evaluation record noise", client, instruction.round, digest)
@@ -218,6 +220,7 @@ class ClientRuntime:
     def _updates(self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]) -> Updates:
         # Computed here from what arrived, never taken from the message: one stream meets one input.
         shared = announced_digest(input_digest(instruction.parameters, self.plan), instruction.announced)
+        self._meets_once("train", instruction.round, shared)
         jobs, draws = [], []
         for client in clients:
             correction = corrections[client]
@@ -247,6 +250,18 @@ class ClientRuntime:
             draws=draws or None,
             announced=instruction.announced,
         )
+
+    def _meets_once(self, kind: str, round: int, digest: bytes) -> None:
+        """A process that has answered a round does not answer it again from other inputs.
+
+        Raises:
+            PlanViolation: It was asked to.
+        """
+        if self._met.setdefault((kind, round), digest) != digest:
+            raise PlanViolation(
+                f"round {round} was already answered from other inputs here: a second answer under the same plan would "
+                "be a release that nobody counted; start a new run"
+            )
 
     def _stream(self, purpose: str, client: int, round: int, digest: bytes) -> Stream:
         return Stream(self.key, StreamId(purpose=purpose, client=client, round=round, digest=digest))

@@ -93,6 +93,7 @@ def make_plan(
     plan = PrivacyPlan(
         clients=clients, rounds=rounds, record=record, client=client, program=program, evaluation=evaluation
     )
+    _require_composable(plan, budgets or {})
     if client.private:
         plan = _noised_client(plan, client_noise)
     if record.private:
@@ -124,6 +125,38 @@ def _noised_record(level: RecordPlan, noise: float | None, budgets: Mapping[int,
         if cap < level.max_participations:
             caps.append((client, cap))
     return replace(level, caps=tuple(caps))
+
+
+def _require_composable(plan: PrivacyPlan, budgets: Mapping[int, float]) -> None:
+    """Refuse what is not accounted for together with the noised scores of a federated evaluation, and lost rounds."""
+    level, record = plan.client, plan.record
+    noised = plan.evaluation is not None and plan.evaluation.noised
+    reasons = {
+        f"the mechanism {level.mechanism!r} of the client level": level.private and not level.cohorts_count,
+        "client.batch_size": record.private and record.batch_size is not None,
+        "max_records_per_person above 1": record.private and record.group > 1,
+        "max_clients_per_person above 1": level.private and level.group > 1,
+        "privacy.record.budgets": record.private and bool(budgets),
+    }
+    for reason, there in reasons.items():
+        if noised and there:
+            raise CalibrationError(
+                f"federation.evaluation with noised = true is not accounted for together with {reason}: leave one of "
+                "them out, or set noised = false"
+            )
+    if level.private and level.mechanism == DISTRIBUTED:
+        if level.group > 1:
+            raise CalibrationError(
+                "privacy.client.max_clients_per_person above 1 is not accounted for with noise that clients add "
+                "together: leave it at 1"
+            )
+        least = level.shares.minimum if level.shares else 0
+        largest = level.cohort_size or plan.clients
+        if least > largest:
+            raise CalibrationError(
+                f"server.aggregator: minimum = {least} clients must survive a round, and {largest} can be in one: "
+                "every round would be aborted; lower it"
+            )
 
 
 def _require_uncapped(plan: PrivacyPlan) -> None:
@@ -164,11 +197,6 @@ def _lasting(level: RecordPlan) -> int:
 
 def _noised_client(plan: PrivacyPlan, noise: float | None) -> PrivacyPlan:
     level, cap = plan.client, plan.record.max_participations
-    if level.mechanism == DISTRIBUTED and (level.group > 1 or (plan.evaluation and plan.evaluation.noised)):
-        raise CalibrationError(
-            "privacy.client: noise that clients add together is accounted for by itself: leave "
-            "max_clients_per_person at 1, and federation.evaluation without noised = true"
-        )
     if noise is None and level.mechanism == DISTRIBUTED:
         found = calibrate_distributed(
             level.epsilon,

@@ -109,6 +109,12 @@ def read_chain(database: sqlite3.Connection) -> Iterator[Event]:
         salt = str(json.loads(rows[0][3])["salt"]) if rows else ""
     with damage_reported():
         cancelled = {json.loads(body)["of"] for _, kind, _, body, _, _ in rows if kind == CANCELLED}
+        for sequence, kind, _, body, _, _ in rows:
+            # Nothing but the newest event is ever taken back.
+            if kind == CANCELLED and json.loads(body)["of"] != sequence - 1:
+                raise LedgerError(
+                    f"event {sequence} cancels another than the one before it: the ledger was edited"
+                )
     previous = ""
     for expected, (sequence, kind, round, body, before, digest) in enumerate(rows):
         with damage_reported():

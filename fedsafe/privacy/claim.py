@@ -8,6 +8,9 @@ from typing import Any
 
 from fedsafe.errors import PlanViolation
 
+# Of a level that adds no noise.
+NO_ACCOUNTANT = "none: nothing is noised"
+
 SEED_KEY = "simulated: no guarantee against anyone who knows the seed"
 
 # What two claims must have in common for their epsilons to say which protects more (NIST SP 800-226, 2025).
@@ -62,7 +65,10 @@ class Claim:
     def statement(self) -> str:
         """One paragraph that a reviewer can quote."""
         if math.isinf(self.epsilon):
-            return f"No {self.unit}-level differential privacy is claimed: this level ran without clip and noise."
+            why = "this level ran without clip and noise"
+            if self.accountant != NO_ACCOUNTANT:
+                why = "the accountant finds no finite bound for this much noise"
+            return f"No {self.unit}-level differential privacy is claimed: {why}."
         group = ""
         if self.group_epsilon is not None:
             bound = _or_unbounded(self.group_epsilon)
@@ -85,6 +91,7 @@ class Claim:
             f"The bound composes {self.horizon} ({self.regime} regime; {self.accountant}) with {self.sampler}, "
             f"and {secrecy} the secrecy of the cohorts.{known} Randomness: {self.randomness}. "
             f"Arithmetic: {self.arithmetic}.{group} "
+            f"It assumes: {'; '.join(self.assumptions)}. "
             f"Not covered: {'; '.join(self.not_covered)}."
         )
 
@@ -141,6 +148,10 @@ def require_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> N
         for key in COMPARED
         if first.get(key) != second.get(key)
     ]
+    if (first.get("randomness") == SEED_KEY) != (second.get("randomness") == SEED_KEY):
+        differences.append(
+            "randomness (one is simulated, with no guarantee against anyone who knows the seed)"
+        )
     if differences:
         raise PlanViolation(
             f"these epsilons cannot be compared, since their claims differ in {'; '.join(differences)}: compare claims "

@@ -3,10 +3,10 @@
 import math
 from dataclasses import replace
 
-from fedsafe.privacy.accounting import Accounted, Adjacency, account, epsilon
+from fedsafe.privacy.accounting import Accounted, Adjacency
 from fedsafe.privacy.accounting.distributed import distributed_epsilon
 from fedsafe.privacy.circumstances import NEVER_COVERED, OS_KEY, Circumstances, evaluations, noised_evaluation
-from fedsafe.privacy.claim import SEED_KEY, Claim
+from fedsafe.privacy.claim import NO_ACCOUNTANT, SEED_KEY, Claim
 from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
 
@@ -25,49 +25,57 @@ def headline(plan: PrivacyPlan, about: Circumstances) -> Claim:
     """The client level's own claim, against whom it is made; with an infinite epsilon where there is none."""
     adversary = SERVER if plan.client.server_learns_nothing else OUTSIDER
     found = client_claim(plan, about, adversary)
-    nothing = Accounted(epsilon=math.inf, delta=plan.client.delta, adjacency="zero-out", accountant="none")
+    nothing = Accounted(
+        epsilon=math.inf, delta=plan.client.delta, adjacency="zero-out", accountant=NO_ACCOUNTANT
+    )
     return found or _client_text(plan, about, adversary, "client", nothing)
 
 
 def client_claim(
     plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str = "client"
 ) -> Claim | None:
-    """What the client level protects a unit with against an adversary; None if it does not."""
+    """What the client level protects a unit with against an adversary; None if it does not, or without a bound."""
     level, participations = plan.client, _participations(plan)
     if not level.private or (adversary == SERVER and not level.server_learns_nothing):
         return None
     delta = level.delta if unit == "client" else plan.record.delta
+    adjacency: Adjacency = level.adjacency if unit == "client" else "replace-one"
     if adversary == CLIENTS and level.cohort_size is not None and level.cohorts_count:
         # In a cohort of fixed size, who is in it says something about everyone else: nothing is amplified.
-        if unit == "record":
-            return None
-        found = account([level.known_cohorts(participations)], delta)
+        found = plan.known_account(participations, adjacency, delta)
+        claim = replace(
+            _client_text(plan, about, adversary, unit, found), cohort_secret=False, known_cohorts_epsilon=None
+        )
+    elif adversary == CLIENTS and level.mechanism == DISTRIBUTED:
+        return _among_clients(plan, about, unit, adjacency, delta)
+    else:
+        found = plan.client_account(plan.rounds, participations, adjacency=adjacency, delta=delta)
         claim = _client_text(plan, about, adversary, unit, found)
-        return replace(claim, cohort_secret=False, known_cohorts_epsilon=None)
-    adjacency: Adjacency | None = None if unit == "client" else "replace-one"
-    if level.mechanism == DISTRIBUTED and about.own_nodes:
-        return _without_secure_aggregation(plan, about, adversary, unit, delta)
-    found = plan.client_account(plan.rounds, participations, adjacency=adjacency, delta=delta)
-    return _client_text(plan, about, adversary, unit, found)
+    return claim if math.isfinite(claim.epsilon) else None
 
 
-def _without_secure_aggregation(
-    plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str, delta: float
-) -> Claim:
-    """Between real nodes nothing hides what each client sends: its own share of the noise is all there is."""
-    noise = plan.client.distributed(plan.clients, _participations(plan)).alone()
+def _among_clients(
+    plan: PrivacyPlan, about: Circumstances, unit: str, adjacency: Adjacency, delta: float
+) -> Claim | None:
+    """Clients that add the noise together know their own shares: one of them, or as many as the plan reckons with."""
+    level = plan.client
+    known = max(level.shares.corrupt, 1) if level.shares else 1
+    noise = level.distributed(plan.clients, _participations(plan))
+    honest = (level.shares.minimum if level.shares else 0) - known
+    if honest < 1:
+        return None
+    noise = replace(noise, honest=honest)
+    whole = noise.replaced() if adjacency == "replace-one" else noise
     found = Accounted(
-        epsilon=distributed_epsilon(noise, delta),
+        epsilon=distributed_epsilon(whole, delta),
         delta=delta,
-        adjacency="replace-one",
-        accountant=f"RDP of the {noise.law} mechanism",
+        adjacency=adjacency,
+        accountant=f"RDP of the {noise.law} mechanism for {honest} honest survivors",
     )
+    claim = _client_text(plan, about, CLIENTS, unit, found)
     return replace(
-        _client_text(plan, about, adversary, unit, found),
-        adversary=_SEES[adversary],
-        release=_RELEASED[LOCAL],
-        assumptions=(*_TRUSTED[LOCAL], "the server sees every update: there is no secure aggregation here"),
-        fallback_epsilon=None,
+        claim,
+        assumptions=(*claim.assumptions, f"no more than {known} of the other clients pool what they know"),
     )
 
 
@@ -86,7 +94,7 @@ def _client_text(
     replaced = found.adjacency == "replace-one" or level.mechanism == LOCAL
     known = fallback = None
     if level.private and level.cohorts_count and unit == "client":
-        known = epsilon(level.known_cohorts(_participations(plan)), found.delta)
+        known = plan.known_account(_participations(plan), found.adjacency, found.delta).epsilon
     if level.private and level.mechanism == DISTRIBUTED:
         alone = level.distributed(plan.clients, _participations(plan)).alone()
         fallback = distributed_epsilon(alone, found.delta)
@@ -94,7 +102,8 @@ def _client_text(
         unit=unit,
         epsilon=found.epsilon,
         delta=found.delta,
-        adjacency=_ADJACENCY["replace-one" if replaced else "zero-out", unit],
+        adjacency=_ADJACENCY["replace-one" if replaced else "zero-out", unit]
+        + ("" if level.group == 1 else f", for all of the at most {level.group} clients of one person"),
         adversary=_SEES_SUMS if (adversary, level.mechanism) == (SERVER, DISTRIBUTED) else _SEES[adversary],
         cohort_secret=level.cohorts_count,
         release=_RELEASED.get(level.mechanism, "every broadcast model")
@@ -103,7 +112,7 @@ def _client_text(
         accountant=found.accountant
         + (": an upper bound for cohorts of fixed size" if level.cohort_size and level.cohorts_count else ""),
         horizon=_client_horizon(plan)
-        + (" (a sensitivity of twice the clip)" if replaced else "")
+        + (" (a sensitivity of twice the clip)" if replaced and level.mechanism != LOCAL else "")
         + evaluations(plan, "and", "noise_client"),
         regime="planned",
         randomness=SEED_KEY if about.key_from_seed else OS_KEY,
@@ -121,6 +130,7 @@ def _client_text(
         ),
         not_covered=(
             *NEVER_COVERED,
+            *_delta_too_large(plan, found.delta, unit),
             *(() if level.server_learns_nothing else ("the server itself, who is trusted",)),
         ),
         known_cohorts_epsilon=known,
@@ -138,6 +148,7 @@ _ADJACENCY = {
     ): f"replace-one (one record changed, and with it its client's updates; {_REGISTERED})",
 }
 _RELEASED = {
+    ADAPTIVE: "every broadcast model, and the clip that is announced with it",
     LOCAL: "every update that one client uploads, and so every model",
     DISTRIBUTED: "the sum of each round, and so every model",
 }
@@ -163,12 +174,24 @@ def _client_sampler(plan: PrivacyPlan) -> str:
     if level.cohort_size is not None:
         sampler = f"cohorts of {level.cohort_size} of {plan.clients} registered clients, without replacement"
     else:
-        sampler = f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients, empty ones included"
+        kept = "" if level.shares else ", empty ones included"
+        sampler = f"Poisson cohorts of rate {level.rate:g} over {plan.clients} registered clients{kept}"
+    if level.shares:
+        sampler += f", aborted below {level.shares.minimum} survivors"
     if not level.cohorts_count:
         sampler += ", of which the bound makes no use"
     if level.separation > 1:
         sampler += f"; a client stays away for {level.separation - 1} rounds after each of its own"
     return sampler + ("" if cap >= plan.rounds else f"; a client that was in {cap} is left out of later ones")
+
+
+def _delta_too_large(plan: PrivacyPlan, delta: float, unit: str) -> tuple[str, ...]:
+    """A delta of one over the population lets a mechanism give one client away."""
+    if unit != "client" or delta * plan.clients < 1.0:
+        return ()
+    return (
+        f"a delta of {delta:g} is not below one over the {plan.clients} clients: one of them may be exposed",
+    )
 
 
 def _client_horizon(plan: PrivacyPlan) -> str:
@@ -177,8 +200,13 @@ def _client_horizon(plan: PrivacyPlan) -> str:
     composed = f"{plan.rounds} rounds" if level.cohorts_count else one
     if level.mechanism == BANDED:
         composed = f"{plan.rounds} rounds as one release, with {one}"
+    over = {
+        LOCAL: "twice the clip",
+        BANDED: "what one client moves all rounds by",
+        DISTRIBUTED: "the bound on a rounded update",
+    }.get(level.mechanism, "the clip")
     first = ", then one that follows the updates by noised counts" if level.mechanism == ADAPTIVE else ""
-    return f"{composed}, noise multiplier {level.noise:g}, clip {level.clip:g}{first}"
+    return f"{composed}, noise multiplier {level.noise:g} over {over}, clip {level.clip:g}{first}"
 
 
 def _client_arithmetic(plan: PrivacyPlan) -> str:

@@ -102,6 +102,7 @@ class Ledger:
         database = existing(path)
         try:
             ledger = cls(path, database, plan)
+            ledger.verify_events()
         except BaseException:
             database.close()
             raise

@@ -216,10 +216,6 @@ class ClientPlan:
             rate=self.rate, noise=self.noise, count=rounds, adjacency=adjacency or self.adjacency
         )
 
-    def known_cohorts(self, participations: int) -> SampledGaussian:
-        """What one client releases to somebody who sees the cohorts: zero-out, and nothing is amplified."""
-        return SampledGaussian(rate=1.0, noise=self.noise, count=participations)
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:

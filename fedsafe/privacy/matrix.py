@@ -108,6 +108,8 @@ def _clients(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:
             reason = _NOISE_OF[plan.client.mechanism]
         elif not plan.client.private:
             reason = "no noise is added to updates or to their average"
-        else:
+        elif adversary == SERVER and not plan.client.server_learns_nothing:
             reason = "it sees each update before noise is added"
+        else:
+            reason = "the noise that this adversary does not know gives no finite bound"
         yield Cell(adversary=adversary, unit="client", claim=claim, reason=reason)

@@ -140,6 +140,10 @@ class PrivacyPlan:
         released = self.record.mechanism(participations)
         return max(of_group(released, self.record), self._validation_epsilon(rounds))
 
+    @property
+    def _fixed(self) -> bool:
+        return self.client.cohorts_count and self.client.cohort_size is not None
+
     def client_epsilon(self, rounds: int, participations: int) -> float:
         """The number of :meth:`client_account` under the level's own adjacency and delta."""
         return self.client_account(rounds, participations).epsilon
@@ -169,12 +173,33 @@ class PrivacyPlan:
         evaluations = self._evaluations(rounds, release.adjacency)
         found = account([release, *evaluations], delta or level.delta)
         if level.group == 1:
-            return found
+            # The bound for cohorts of a fixed size is loose where nearly everyone is in each.
+            known = (
+                self.known_account(participations, release.adjacency, found.delta) if self._fixed else found
+            )
+            return min(found, known, key=lambda bound: bound.epsilon)
         return replace(
             found,
             epsilon=group_epsilon(release, found.delta, level.group, evaluations),
             accountant=f"{found.accountant}, for {level.group} clients of one person",
         )
+
+    def known_account(self, participations: int, adjacency: Adjacency, delta: float) -> Accounted:
+        """What one client, or all that one person is, spends for somebody who sees every cohort: nothing is amplified.
+
+        Args:
+            participations: The most rounds that any client takes part in.
+            adjacency: What differs.
+            delta: Probability that the bound fails.
+        """
+        release = SampledGaussian(
+            rate=1.0, noise=self.client.noise, count=participations, adjacency=adjacency
+        )
+        evaluations = tuple(replace(part, rate=1.0) for part in self._evaluations(self.rounds, adjacency))
+        found = account([release, *evaluations], delta)
+        if self.client.group == 1:
+            return found
+        return replace(found, epsilon=group_epsilon(release, delta, self.client.group, evaluations))
 
     def _distributed_account(self, participations: int, adjacency: Adjacency, delta: float) -> Accounted:
         noise = self.client.distributed(self.clients, participations)

@@ -2,12 +2,19 @@
 
 import math
 
-from fedsafe.privacy.accounting import FINE, account, accountant_name, epsilon, group_epsilon
+from fedsafe.privacy.accounting import FINE, account, epsilon, group_epsilon
 from fedsafe.privacy.circumstances import NEVER_COVERED, OS_KEY, Circumstances, evaluations, noised_evaluation
-from fedsafe.privacy.claim import SEED_KEY, Claim
+from fedsafe.privacy.claim import NO_ACCOUNTANT, SEED_KEY, Claim
 from fedsafe.privacy.plan import PrivacyPlan
 
+_SUMS = "the clipped sum is added in single precision before it is rounded: that it stays inside the margin is argued"
 _FLOATS = "floating-point attacks: the clients' gradients and noise are rounded to single precision"
+
+
+_ADJACENCY = {
+    True: "zero-out (one record replaced by nothing; the number of records of each client is public)",
+    False: "replace-one (one record replaced by any other; the number of records of each client is public)",
+}
 
 
 def record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:
@@ -29,9 +36,8 @@ def record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:
         unit="record",
         epsilon=bound,
         delta=level.delta,
-        adjacency="zero-out (one record replaced by nothing; the number of records of each client is public)"
-        if level.batch_size is None
-        else "replace-one (one record replaced by any other; the number of records of each client is public)",
+        adjacency=_ADJACENCY[level.batch_size is None]
+        + ("" if level.group == 1 else f", for all of the at most {level.group} records of one person"),
         adversary="the server and all other clients, who see each update of the client and when it took part",
         cohort_secret=False,
         release="every update that one client uploads, and so every model"
@@ -39,12 +45,10 @@ def record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:
         sampler=f"Poisson batches of rate {level.rate:g} inside the client, empty ones included"
         if level.batch_size is None
         else f"batches of {level.batch_size} records inside the client, without replacement",
-        accountant=account([level.mechanism()], level.delta).accountant
-        if level.private
-        else accountant_name(),
+        accountant=account([level.mechanism()], level.delta).accountant if level.private else NO_ACCOUNTANT,
         horizon=(
-            f"{level.max_participations} participations of {level.steps} steps, noise multiplier {level.noise:g}, "
-            f"clip {level.clip:g}; the same bound for every client, so the worst client's"
+            f"{level.max_participations} participations of {level.steps} steps, noise multiplier {level.noise:g} over "
+            f"the clip, clip {level.clip:g}; the same bound for every client, so the worst client's"
         )
         + evaluations(plan, "a validation record, which training never reads, is in", "noise_record"),
         regime="planned",
@@ -60,8 +64,9 @@ def record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:
         ),
         not_covered=(
             *NEVER_COVERED,
-            *(() if on_grid else (_FLOATS,)),
+            _SUMS if on_grid else _FLOATS,
             "how many records a client holds",
+            "whether a client failed to train",
             "persons with records in several clients",
         ),
         group_epsilon=group,

@@ -1,5 +1,6 @@
 """The section ``privacy``, and how cohorts are drawn, on which it rests."""
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -69,6 +70,21 @@ class RecordPrivacyConfig(Section):
     budgets: dict[str, Budget] = Field(default_factory=dict)
 
     @model_validator(mode="after")
+    def _about_noise(self) -> "RecordPrivacyConfig":
+        for option in ("noise", "budgets"):
+            if getattr(self, option) and math.isinf(self.epsilon):
+                raise ConfigError(
+                    f"privacy.record.{option} is set, and privacy.record.epsilon = inf adds no noise: set a target, or "
+                    f"leave {option} out"
+                )
+        if self.arithmetic == "grid" and math.isinf(self.epsilon):
+            raise ConfigError(
+                'privacy.record.arithmetic = "grid" is about noise, and privacy.record.epsilon = inf adds none: leave '
+                "it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _numbered(self) -> "RecordPrivacyConfig":
         for client in self.budgets:
             if not client.isdecimal():
@@ -87,6 +103,15 @@ class ClientPrivacyConfig(Section):
     clip: Clip = 1.0
     noise: Noise | None = None
     max_clients_per_person: Count = 1
+
+    @model_validator(mode="after")
+    def _about_noise(self) -> "ClientPrivacyConfig":
+        if self.noise is not None and math.isinf(self.epsilon):
+            raise ConfigError(
+                "privacy.client.noise is set, and privacy.client.epsilon = inf adds no noise: set a target, or leave "
+                "noise out"
+            )
+        return self
 
 
 class PrivacyConfig(Section):

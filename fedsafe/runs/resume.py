@@ -67,7 +67,7 @@ def resume(
             search(line.get("folders", ()))
         start, plan = lines[0], PrivacyPlan.from_numbers(lines[0].plan)
         config = parse_config(folder.config)
-        if config.engine.name == "flower":
+        if "flower" in (config.engine.name, start.machine.get("engine")):
             raise ConfigError(
                 f"{path} ran on Flower's own runtime, whose nodes forget their noise keys when it ends: a round that "
                 "was under way would be released again under other noise; start a new run"

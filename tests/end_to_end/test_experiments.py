@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsafe.extensions import search
 from fedsafe.runs.config import make_config, read_config
 from fedsafe.runs.run import run
 
@@ -32,6 +33,7 @@ def test_privacy_is_on_in_every_experiment(name):
 def test_an_experiment_runs_on_its_own_data(name, tmp_path):
     if name not in WITHOUT_DATA and not os.environ.get("FEDSAFE_DATA_DIR"):
         pytest.skip("needs FEDSAFE_DATA_DIR with the real data sets")
+    search([EXPERIMENTS])
     values = tomllib.loads((EXPERIMENTS / f"{name}.toml").read_text(encoding="utf-8"))
     values |= {
         "rounds": 1,

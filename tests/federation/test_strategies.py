@@ -18,6 +18,14 @@ PLAIN = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
 STRATEGIES = {
     "FedAvg": {"server__aggregator": "fedavg", "server__optimizer": PLAIN, "client__rate": 1.0},
     "DP-FedAvg": {"server__aggregator": "noisy_mean", "server__optimizer": PLAIN},
+    "weighted DP-FedAvg": {
+        "server__aggregator": {"name": "capped_mean", "cap": 20},
+        "server__optimizer": PLAIN,
+    },
+    "adaptive clipping": {"server__aggregator": "adaptive_clip"},
+    "local DP": {"server__aggregator": "local_gaussian"},
+    "DP-FTRL": {"server__aggregator": {"name": "banded_mean", "bands": 2}},
+    "distributed DP": {"server__aggregator": {"name": "distributed_mean", "minimum": 1}},
     "FedAvgM": {"server__aggregator": "fedavg", "server__optimizer": {**PLAIN, "momentum": 0.9}},
     "FedProx": {"server__aggregator": "fedavg", "client__proximal": 0.5},
     "FedAdam": {"server__aggregator": "fedavg", "server__optimizer": {"name": "adam"}},
@@ -38,7 +46,8 @@ STRATEGIES = {
 
 
 def federation(changes):
-    private = changes["server__aggregator"] == "noisy_mean"
+    spec = changes["server__aggregator"]
+    private = fedsafe.aggregation.RULES[spec if isinstance(spec, str) else spec["name"]].proven_sensitivity
     off = {"privacy__client__epsilon": math.inf, "privacy__record__epsilon": math.inf}
     of = parts(**({} if private else off), **changes)
     return of, plan(of, noise=1.0 if private else 0.0)

@@ -403,10 +403,8 @@ class TestTampering:
     def test_events_beyond_the_plan_are_found_by_an_audit_of_the_events(self, filled):
         """Whoever rewrites the whole chain still has to keep inside the plan."""
         _rewrite(filled, 3, cohort=[1])
-        ledger = reopened(filled)
         with pytest.raises(LedgerError, match="took part in 3 rounds"):
-            ledger.verify_events()
-        ledger.close()
+            reopened(filled)
 
 
 def _rewrite(path: Path, sequence: int, cohort: list[int] | None = None) -> None:

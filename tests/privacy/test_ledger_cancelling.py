@@ -109,6 +109,26 @@ def test_an_edited_cancellation_is_detected(path, ledger):
         Ledger.open(path, PLAN, key_fingerprint=KEY)
 
 
+def test_a_cancellation_that_is_appended_to_win_a_round_back_is_refused(path, ledger):
+    """The salt is in the file: whoever holds it can hash, and all heads that the record has seen still match."""
+    import sqlite3
+
+    from fedsafe.privacy.chain import append, read_chain
+
+    for round in (1, 2, 3):
+        reserve(ledger, round, 0)
+    salt = ledger.events[0].body["salt"]
+    ledger.close()
+    database = sqlite3.connect(path)
+    with database:
+        last = list(read_chain(database))[-1]
+        append(database, salt, kind=CANCELLED, round=1, body={"of": 1}, previous=last)
+        database.execute("DELETE FROM release WHERE round = 1")
+    database.close()
+    with pytest.raises(LedgerError, match="cancels another than the one before it"):
+        Ledger.open(path, PLAN, key_fingerprint=KEY)
+
+
 class TestBudgetsOfClients:
     @pytest.fixture
     def capped(self, path) -> Iterator[Ledger]:

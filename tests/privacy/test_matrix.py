@@ -3,14 +3,16 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from fedsafe.errors import PlanViolation
+from fedsafe.errors import CalibrationError, PlanViolation
+from fedsafe.privacy.calibration import make_plan
 from fedsafe.privacy.circumstances import Circumstances
 from fedsafe.privacy.claim import COMPARED, require_comparable
 from fedsafe.privacy.client_claim import CLIENTS, OUTSIDER, SERVER
-from fedsafe.privacy.levels import CENTRAL, LOCAL, ClientPlan, RecordPlan
+from fedsafe.privacy.levels import CENTRAL, DISTRIBUTED, LOCAL, ClientPlan, Mechanics, RecordPlan, Shares
 from fedsafe.privacy.matrix import Cell, claim_matrix, planned_claims
 from fedsafe.privacy.plan import PrivacyPlan
 
@@ -84,7 +86,8 @@ def test_cohorts_of_fixed_size_are_an_upper_bound_under_replace_one():
     assert "RDP" in claim.accountant
     assert "upper bound" in claim.accountant
     # Who knows that it was in such a cohort knows something of the others: no amplification.
-    assert fixed[CLIENTS, "client"].claim.epsilon == pytest.approx(33.1, abs=0.05)
+    assert fixed[CLIENTS, "client"].claim.epsilon == pytest.approx(91.8, abs=0.1)
+    assert claim.known_cohorts_epsilon == fixed[CLIENTS, "client"].claim.epsilon
     assert not fixed[CLIENTS, "client"].claim.cohort_secret
 
 
@@ -144,3 +147,84 @@ class TestComparing:
         record, client = (poisson[OUTSIDER, unit].to_json()["claim"] for unit in ("record", "client"))
         with pytest.raises(PlanViolation, match=r"unit .*adjacency "):
             require_comparable(record, client)
+
+
+class TestWhatAReviewerFound:
+    """Each of these once claimed too little."""
+
+    @staticmethod
+    def evaluated(**changes) -> PrivacyPlan:
+        numbers = {
+            "clients": 50, "rounds": 8, "cohort_rate": 0.4, "record_epsilon": 2.0, "record_delta": 1e-5,
+            "record_clip": 1.0, "record_rate": 0.1, "steps": 1, "max_participations": None, "client_epsilon": 4.0,
+            "client_delta": 1e-3, "client_clip": 1.0, "evaluate_every": 2, "evaluation_epsilon": 1.0,
+        }  # fmt: skip
+        return make_plan(**{**numbers, **changes})
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"mechanics": Mechanics(mechanism=LOCAL)},
+            {"mechanics": Mechanics(mechanism="banded", separation=2)},
+            {"record_group": 2},
+            {"client_group": 2},
+            {"budgets": {0: 0.5}},
+            {"record_batch": 5, "least_records": 50},
+        ],
+        ids=["local", "banded", "records", "clients", "budgets", "batches"],
+    )
+    def test_scores_are_not_accounted_for_with_what_they_do_not_compose_with(self, changes):
+        with pytest.raises(CalibrationError, match=r"noised = true is not accounted for together with"):
+            self.evaluated(**changes)
+
+    def test_known_cohorts_are_those_of_evaluations_too(self):
+        plan = self.evaluated()
+        claim = cells(plan)[OUTSIDER, "client"].claim
+        alone = plan.known_account(8, "zero-out", 1e-3).epsilon
+        without = self.evaluated(evaluate_every=None)
+        assert claim.known_cohorts_epsilon == alone > claim.epsilon
+        assert (
+            alone > without.known_account(8, "zero-out", 1e-3).epsilon
+            or plan.client.noise > without.client.noise
+        )
+
+    def test_a_group_counts_for_known_cohorts_as_well(self):
+        one, three = plan_of(), plan_of(group=3)
+        known = [cells(plan)[OUTSIDER, "client"].claim.known_cohorts_epsilon for plan in (one, three)]
+        assert known[1] > 3 * known[0]
+
+    def test_claims_for_other_groups_are_not_comparable(self):
+        one, three = (planned_claims(plan_of(group=size), ABOUT)[1].to_json() for size in (1, 3))
+        with pytest.raises(PlanViolation, match="adjacency"):
+            require_comparable(one, three)
+
+    def test_a_simulated_claim_is_not_compared_with_a_real_one(self):
+        real = planned_claims(plan_of(), ABOUT)[1].to_json()
+        simulated = planned_claims(plan_of(), Circumstances(key_from_seed=True))[1].to_json()
+        with pytest.raises(PlanViolation, match="one is simulated"):
+            require_comparable(real, simulated)
+
+    def test_clients_that_add_the_noise_know_their_own_part_of_it(self):
+        shares = Shares(law="skellam", minimum=2, corrupt=0, modulus=32, rotated=True, parameters=50)
+        found = cells(plan_of(rounds=3, mechanism=DISTRIBUTED, shares=shares))
+        server, others = (found[who, "client"].claim.epsilon for who in (SERVER, CLIENTS))
+        assert others > 1.2 * server
+        alone = cells(plan_of(rounds=3, mechanism=DISTRIBUTED, shares=replace(shares, minimum=1)))
+        assert alone[CLIENTS, "client"].claim is None
+        assert "gives no finite bound" in alone[CLIENTS, "client"].reason
+
+    def test_a_minimum_that_no_round_can_have_is_refused(self):
+        shares = Shares(law="skellam", minimum=60, corrupt=0, modulus=32, rotated=True, parameters=50)
+        with pytest.raises(CalibrationError, match="every round would be aborted"):
+            self.evaluated(evaluate_every=None, mechanics=Mechanics(mechanism=DISTRIBUTED, shares=shares))
+
+    def test_a_delta_of_one_over_the_population_is_named(self):
+        claim = cells(replace(plan_of(), clients=100_000))[OUTSIDER, "client"].claim
+        assert any("not below one over the 100000 clients" in phrase for phrase in claim.not_covered)
+        assert not any(
+            "not below" in phrase for phrase in cells(plan_of())[OUTSIDER, "client"].claim.not_covered
+        )
+
+    def test_the_statement_says_what_it_assumes(self):
+        claim = cells(plan_of())[OUTSIDER, "client"].claim
+        assert all(assumption in claim.statement() for assumption in claim.assumptions)
