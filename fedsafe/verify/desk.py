@@ -58,6 +58,11 @@ class Desk:
         return slice(0, layout.total)
 
     @property
+    def first_shape(self) -> tuple[int, ...]:
+        """Of the weights that multiply a record."""
+        return next((shape for shape in self.node.layout.shapes if len(shape) >= 2), ())
+
+    @property
     def deviation(self) -> float:
         """Claimed standard deviation of the noise on the sum of a round's steps, in clips."""
         return self.claim.noise * math.sqrt(self.claim.steps)
@@ -100,9 +105,10 @@ class Desk:
         count = self.records if records is None else records
         return Records(x=np.zeros((count, *self.node.inputs), np.float32), y=np.zeros(count, np.int64))
 
-    def same(self, length: float, label: int) -> Records:
+    def same(self, length: float, label: int, pattern: NDArray[np.float32] | None = None) -> Records:
         """All records the same, and long."""
-        x = np.broadcast_to(self.pattern() * np.float32(length), (self.records, *self.node.inputs))
+        chosen = self.pattern() if pattern is None else pattern
+        x = np.broadcast_to(chosen * np.float32(length), (self.records, *self.node.inputs))
         return Records(x=np.ascontiguousarray(x), y=np.full(self.records, label, np.int64))
 
     def train(

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsafe.verify import sources
 from fedsafe.verify.desk import Desk, Values
@@ -11,6 +12,8 @@ from fedsafe.verify.statistics import DEVIATIONS, scale_fits, scale_of
 
 _GIANT = 1e6
 _SLACK = 0.02
+# So often, over all clients, should a single record be drawn.
+_DRAWS = 30.0
 
 
 def check_clip(desk: Desk) -> list[Outcome]:
@@ -23,9 +26,11 @@ def _all_long(desk: Desk) -> Outcome:
     claimed = "each record adds at most 1 clip to a step, all tensors together"
     due = desk.claim.steps * desk.claim.expected
     worst = 0.0
+    pattern = desk.pattern()
     for still in (True, False):
         for label in (0, 1):
-            rows, error = desk.sums(desk.train(desk.same(desk.length, label), desk.few, still=still))
+            records = desk.same(desk.length, label, pattern)
+            rows, error = desk.sums(desk.train(records, desk.few, still=still))
             if error:
                 return judged(name, holds=False, claimed=claimed, seen=error, source=sources.LOST)
             worst = max(worst, _norm(desk, rows, due)[0] / due)
@@ -44,15 +49,19 @@ def _one_among_many(desk: Desk) -> Outcome:
     claimed = "one record moves the sum by at most 1 clip in each step that it is drawn for"
     due = desk.claim.steps * desk.claim.share
     worst, slack = 0.0, 0.0
+    # Enough clients for some of them to draw it: it is in few batches where the rate is small.
+    clients = int(np.clip(np.ceil(_DRAWS / due), desk.runs, 3 * desk.runs))
+    # One pattern: the model gets it wrong with one of the two labels at least, and then it has a gradient.
+    pattern = desk.pattern()
     for label in (0, 1):
         records = desk.blank()
-        records.x[0] = desk.pattern() * np.float32(_GIANT * max(1.0, desk.claim.clip))
+        records.x[0] = pattern * np.float32(_GIANT * max(1.0, desk.claim.clip))
         records.y[0] = label
-        rows, error = desk.sums(desk.train(records, desk.runs, still=False))
+        rows, error = desk.sums(desk.train(records, clients, still=False))
         if error:
             return judged(name, holds=False, claimed=claimed, seen=error, source=sources.LOST)
         # Blank records move none of these weights.
-        moved, slack = _norm(desk, rows[:, desk.first], due)
+        moved, slack = _norm(desk, _along(desk, rows, pattern), due)
         worst = max(worst, moved)
     return judged(
         name,
@@ -62,6 +71,21 @@ def _one_among_many(desk: Desk) -> Outcome:
         f"{slack:.2f})",
         source=sources.EACH,
     )
+
+
+def _along(desk: Desk, rows: Values, pattern: NDArray[np.float32]) -> Values:
+    """The first weights' part along a record of norm one, which is all that it can move; less noise hides it there.
+
+    ``(clients, outputs)`` for weights that multiply whole records, all the first weights for others.
+    """
+    weights = rows[:, desk.first]
+    if weights.shape[1] % pattern.size or desk.first_shape != (
+        weights.shape[1] // pattern.size,
+        pattern.size,
+    ):
+        return weights
+    projected: Values = weights.reshape(len(rows), -1, pattern.size) @ pattern.ravel().astype(np.float64)
+    return projected
 
 
 def _norm(desk: Desk, rows: Values, due: float) -> tuple[float, float]:

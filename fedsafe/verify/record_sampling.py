@@ -6,6 +6,7 @@ import numpy as np
 
 from fedsafe.verify import sources
 from fedsafe.verify.desk import Desk
+from fedsafe.verify.records import Records
 from fedsafe.verify.result import Outcome, judged, not_applicable
 from fedsafe.verify.statistics import scale_range
 
@@ -17,10 +18,11 @@ def check_sampling(desk: Desk) -> list[Outcome]:
     if not desk.node.steerable:
         return [not_applicable(name, "the claim names no learning_rate_key: the model moves too much")]
     runs = desk.runs + desk.runs // 2
-    label = max((0, 1), key=lambda each: _reach(desk, each))
+    pattern = desk.pattern()
+    label = max((0, 1), key=lambda each: _reach(desk, desk.same(desk.length, each, pattern)))
     # One pattern: every record adds the same.
     model = desk.model(still=True)
-    rows, error = desk.sums(desk.train(desk.same(desk.length, label), runs, model=model))
+    rows, error = desk.sums(desk.train(desk.same(desk.length, label, pattern), runs, model=model))
     if error:
         return [judged(name, holds=False, claimed=claimed, seen=error, source=sources.LOST)]
     mean = rows.mean(axis=0)
@@ -60,7 +62,7 @@ def check_sampling(desk: Desk) -> list[Outcome]:
     ]
 
 
-def _reach(desk: Desk, label: int) -> float:
+def _reach(desk: Desk, records: Records) -> float:
     """How far records of a label move the model: the one that the model gets wrong moves it further."""
-    rows, error = desk.sums(desk.train(desk.same(desk.length, label), 3))
+    rows, error = desk.sums(desk.train(records, 3))
     return 0.0 if error else float(np.linalg.norm(rows.mean(axis=0)))
