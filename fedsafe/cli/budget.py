@@ -1,6 +1,7 @@
 """``fedsafe budget``: what a plan costs, or what meets a target, before anything is trained."""
 
 import json
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -73,22 +74,29 @@ def budget_command(
         typer.Option(help="What differs; zero-out unless sizes are fixed.", rich_help_panel=_LEVEL),
     ] = None,
     per_person: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Records in one client, or clients, of one person; epsilon is for all.",
+            help="Records in one client, or clients, of one person; epsilon is for all. 1 by default.",
             rich_help_panel=_LEVEL,
         ),
-    ] = 1,
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Records in a batch, on average.", rich_help_panel=_RECORDS)
     ] = None,
     records: Annotated[
         int | None, typer.Option(help="Records of the client.", rich_help_panel=_RECORDS)
     ] = None,
+    records_per_person: Annotated[
+        int | None,
+        typer.Option(help="With --unit both: records of one person in one client.", rich_help_panel=_RECORDS),
+    ] = None,
     cohort: Annotated[
         int | None, typer.Option(help="Clients in a cohort, on average.", rich_help_panel=_CLIENTS)
     ] = None,
     clients: Annotated[int | None, typer.Option(help="Registered clients.", rich_help_panel=_CLIENTS)] = None,
+    clients_per_person: Annotated[
+        int | None, typer.Option(help="With --unit both: clients of one person.", rich_help_panel=_CLIENTS)
+    ] = None,
     client_epsilon: Annotated[
         float | None, typer.Option(help="With --unit both: the clients' target.", rich_help_panel=_CLIENTS)
     ] = None,
@@ -135,10 +143,24 @@ def budget_command(
 
     both = unit is Unit.BOTH
     neighbours: Adjacency | None = None if adjacency is None else adjacency.value
+    _refuse(
+        unit,
+        of_clients={"--cohort": cohort, "--client-epsilon": client_epsilon, "--client-noise": client_noise,
+                    "--client-rate": client_rate, "--client-delta": client_delta},
+        of_records={"--batch": batch, "--records": records, "--steps": steps, "--local-steps": local_steps,
+                    "--epochs": epochs},
+        per_person={"--per-person": per_person, "--records-per-person": records_per_person,
+                    "--clients-per-person": clients_per_person},
+    )  # fmt: skip
+    if plot is not None:
+        from fedsafe.cli.budget_plot import require_place
+
+        require_place(plot)
     record = Question(
         unit="record", delta=delta, epsilon=epsilon, noise=noise, rate=rate, size=batch, population=records,
         steps=steps, rounds=rounds, per_round=local_steps, epochs=epochs, participation=participation,
-        sampler=sampler.value, adjacency=neighbours, per_person=per_person,
+        sampler=sampler.value, adjacency=neighbours,
+        per_person=(records_per_person if both else per_person) or 1,
     )  # fmt: skip
     one = client_epsilon, client_noise, client_rate, client_delta
     central = (
@@ -149,14 +171,7 @@ def budget_command(
     client = Question(
         unit="client", epsilon=central[0], noise=central[1], rate=central[2], delta=central[3], size=cohort,
         population=clients, rounds=rounds, participation=participation, sampler=sampler.value,
-        adjacency=neighbours, per_person=1 if both else per_person,
-    )  # fmt: skip
-    _refuse(
-        unit,
-        of_clients={"--cohort": cohort, "--client-epsilon": client_epsilon, "--client-noise": client_noise,
-                    "--client-rate": client_rate, "--client-delta": client_delta},
-        of_records={"--batch": batch, "--records": records, "--steps": steps, "--local-steps": local_steps,
-                    "--epochs": epochs},
+        adjacency=neighbours, per_person=(clients_per_person if both else per_person) or 1,
     )  # fmt: skip
     plans = list(solve_both(record, client)) if both else [solve(record if unit is Unit.RECORD else client)]
     if plot is not None:
@@ -169,8 +184,22 @@ def budget_command(
         _print(plans, plot)
 
 
-def _refuse(unit: Unit, of_clients: dict[str, Any], of_records: dict[str, Any]) -> None:
+def _refuse(
+    unit: Unit, of_clients: dict[str, Any], of_records: dict[str, Any], per_person: dict[str, Any]
+) -> None:
     """Options of the other level, which would otherwise go unnoticed."""
+    for name, value in per_person.items():
+        if value is None:
+            continue
+        if (name == "--per-person") == (unit is Unit.BOTH):
+            right = (
+                "--records-per-person or --clients-per-person"
+                if unit is Unit.BOTH
+                else "--per-person instead"
+            )
+            raise ConfigError(f"{name} cannot be given with --unit {unit.value}: give {right}")
+        if value < 1:
+            raise ConfigError(f"{name} {value!r}: give a whole number, 1 or more")
     wrong = {
         Unit.RECORD: of_clients,
         Unit.CLIENT: {
@@ -205,18 +234,19 @@ def _summary(plans: "list[Plan]", plot: Path | None) -> dict[str, Any]:
 
 
 def _level(plan: "Plan") -> dict[str, Any]:
-    from fedsafe.privacy.planner_claims import claim_of, warnings_of
+    from fedsafe.privacy.planner_claims import claim_json, warnings_of
 
     return {
         "unit": plan.question.unit,
         "solved_for": plan.solved,
-        "epsilon": plan.epsilon,
+        "epsilon": plan.epsilon if math.isfinite(plan.epsilon) else None,
+        "per_person": plan.question.per_person,
         **_numbers(plan.question),
         "accountant": plan.accounted.accountant,
         "fallback": plan.accounted.fallback,
         "delta_checked": plan.question.population is not None,
         "warnings": warnings_of(plan),
-        "claim": claim_of(plan).to_json(),
+        "claim": claim_json(plan),
     }
 
 
@@ -240,8 +270,7 @@ def _print(plans: "list[Plan]", plot: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fedsafe.privacy.claim import upper
-    from fedsafe.privacy.planner_claims import claim_of, warnings_of
+    from fedsafe.privacy.planner_claims import statement_of, warnings_of
 
     table = Table("", *(plan.question.unit for plan in plans), box=None, pad_edge=False)
     rows: dict[str, list[str]] = {}
@@ -249,8 +278,9 @@ def _print(plans: "list[Plan]", plot: Path | None) -> None:
         solved = plan.question.option(plan.solved).removeprefix("--").replace("-", " ")
         cells = {
             "solved for": solved,
-            "epsilon": upper(plan.epsilon),
-            "epsilon for two of one person": "" if plan.group_epsilon is None else upper(plan.group_epsilon),
+            "epsilon": _bound(plan.epsilon),
+            "epsilon for two of one person": "" if plan.group_epsilon is None else _bound(plan.group_epsilon),
+            "per person": "" if plan.question.per_person == 1 else str(plan.question.per_person),
             **{name: _shown(value) for name, value in _numbers(plan.question).items()},
             "adjacency": plan.accounted.adjacency,
             "accountant": plan.accounted.accountant,
@@ -262,11 +292,17 @@ def _print(plans: "list[Plan]", plot: Path | None) -> None:
             table.add_row(name, *values)
     Console(file=sys.stdout, width=140).print(table)
     for plan in plans:
-        typer.echo(f"\n{claim_of(plan).statement()}")
+        typer.echo(f"\n{statement_of(plan)}")
         for warning in warnings_of(plan):
             typer.echo(f"warning ({plan.question.unit}): {warning}")
     if plot is not None:
         typer.echo(f"\nplot    {plot}")
+
+
+def _bound(value: float) -> str:
+    from fedsafe.privacy.claim import upper
+
+    return upper(value) if math.isfinite(value) else "no finite bound found"
 
 
 def _shown(value: float | None) -> str:

@@ -54,6 +54,7 @@ def test_both_levels_are_two_claims(fedsafe):
 
 
 def test_a_person_gets_a_table_a_paragraph_and_warnings(fedsafe, tmp_path):
+    (tmp_path / "plots").mkdir()
     command = fedsafe(
         "budget", "--unit", "client", "--cohort", "30", "--clients", "300", "--rounds", "40", "--noise", "2",
         "--delta", "0.01", "--plot", "plots/budget.svg",
@@ -75,12 +76,60 @@ def test_a_person_gets_a_table_a_paragraph_and_warnings(fedsafe, tmp_path):
         (("--unit", "client", "--rounds", "3", "--batch", "8"), "--batch cannot be given with --unit client"),
         ((*EXAMPLE, "--plot", "budget.txt"), "end it in .svg"),
         (("--rate", "0.01", "--noise", "0.7", "--steps", "0"), "1 or more"),
+        ((*EXAMPLE, "--plot", "nowhere/budget.svg"), "in a folder that does not exist: make nowhere first"),
+        ((*EXAMPLE, "--records-per-person", "2"), "cannot be given with --unit record: give --per-person"),
+        (("--unit", "both", "--per-person", "5"), "give --records-per-person or --clients-per-person"),
+        (
+            ("--batch", "10", "--records", "1000", "--noise", "1", "--rounds", "3", "--epochs", "inf"),
+            "--epochs inf: give a positive number",
+        ),
+        (("--rate", "0.01", "--noise", "1e-300", "--steps", "10"), "--noise 1e-300 is refused by runs"),
+        (("--rate", "1e-300", "--noise", "1", "--steps", "10"), "--rate 1e-300 is below"),
+        (("--epsilon", "1e-9", "--rate", "0.1", "--steps", "10"), "--epsilon 1e-09 is below"),
+        ((*EXAMPLE[:-1], "1e-13"), "--delta 1e-13 is refused by runs"),
+        (("--rate", "0.01", "--noise", "1", "--steps", str(10**12)), "too many: give 100000000 or fewer"),
+        (
+            ("--unit", "client", "--sampler", "fixed", "--cohort", "10", "--clients", "100", "--rounds", "20",
+             "--noise", "1", "--participation", "5"),
+            "cannot leave a client out after 5 rounds",
+        ),
     ],
-    ids=["missing", "nothing missing", "out of reach", "other level", "other level too", "format", "range"],
-)
+    ids=["missing", "nothing missing", "out of reach", "other level", "other level too", "format", "range",
+         "folder", "one level", "both levels", "epochs", "noise", "rate", "epsilon", "delta", "steps", "cap"],
+)  # fmt: skip
 def test_a_wrong_request_says_what_to_change_and_exits_with_one(fedsafe, words, message):
     command = fedsafe("budget", *words, "--json")
     assert command.code == 1
     assert message in command.err
     assert command.err.count("\n") == 1
     assert command.out == ""
+
+
+def test_a_refused_plot_leaves_no_folder(fedsafe, tmp_path):
+    assert fedsafe("budget", *EXAMPLE, "--plot", "nowhere/budget.svg").code == 1
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_no_bound_is_null_and_not_a_lack_of_noise(fedsafe):
+    words = ("budget", "--rate", "0.01", "--noise", "1", "--steps", "100", "--per-person", "2000")
+    found = printed(fedsafe(*words, "--json"))
+    assert found["epsilon"] is None
+    assert found["claim"]["epsilon"] is None
+    assert "no finite bound on epsilon was found" in found["claim"]["statement"]
+    assert "without clip and noise" not in found["claim"]["statement"]
+    text = fedsafe(*words).out
+    assert "no finite bound found" in text
+    assert "without clip and noise" not in text
+
+
+def test_each_level_has_a_number_per_person_of_its_own(fedsafe):
+    found = printed(
+        fedsafe(
+            "budget", "--unit", "both", "--rounds", "10", "--local-steps", "4", "--rate", "0.05", "--noise", "2",
+            "--cohort", "50", "--clients", "500", "--client-noise", "8", "--records-per-person", "2",
+            "--clients-per-person", "3", "--json",
+        )
+    )  # fmt: skip
+    assert [found[unit]["per_person"] for unit in ("record", "client")] == [2, 3]
+    assumed = [claim["assumptions"][0] for claim in found["claims"]]
+    assert assumed == ["at most 2 records in one client per person", "at most 3 clients per person"]

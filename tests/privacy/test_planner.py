@@ -6,9 +6,18 @@ from dataclasses import replace
 import pytest
 
 from fedsafe.errors import CalibrationError, ConfigError
-from fedsafe.privacy.accounting import FINE, SampledGaussian, analytic_noise, epsilon, group_epsilon
+from fedsafe.privacy.accounting import (
+    FINE,
+    SampledGaussian,
+    analytic_noise,
+    epsilon,
+    group_epsilon,
+    rdp_epsilon,
+)
+from fedsafe.privacy.accounting.groups import any_group_epsilon
+from fedsafe.privacy.accounting.noise import calibrate_noise
 from fedsafe.privacy.planner import Question, solve, solve_both
-from fedsafe.privacy.planner_claims import claim_of, warnings_of
+from fedsafe.privacy.planner_claims import claim_json, claim_of, statement_of, warnings_of
 from fedsafe.privacy.planner_search import largest_count, largest_rate, least_count
 
 RECORD = Question(unit="record", delta=1e-5, epsilon=2.0, noise=3.0, rate=0.1, steps=200)
@@ -35,6 +44,9 @@ class TestEvaluating:
             ({"steps": None, "rounds": 20, "per_round": 5, "participation": 8}, 40),
             ({"steps": None, "per_round": 5, "participation": 8}, 40),
             ({"steps": None, "epochs": 3.0}, 30),
+            ({"steps": None, "epochs": 1e-12, "rounds": 5}, 5),
+            ({"steps": None, "epochs": 3.0, "sampler": "none"}, 30),
+            ({"steps": None, "epochs": 1.0 + 1e-12, "rounds": 1, "rate": 1.0}, 2),
             ({"steps": None, "epochs": 0.5, "rounds": 4}, 20),
             ({"steps": None, "epochs": 1.0, "rounds": 2, "rate": None, "size": 1, "population": 93}, 186),
             ({"steps": None, "epochs": 1.0, "rounds": 2, "rate": None, "size": 64, "population": 6000}, 188),
@@ -68,6 +80,68 @@ class TestEvaluating:
         assert plan.epsilon == group_epsilon(SampledGaussian(rate=0.1, noise=3.0, count=200), 1e-5, 2)
         assert plan.group_epsilon is None
         assert any("2 records in one client per person" in one for one in claim_of(plan).assumptions)
+
+    def test_known_cohorts_of_a_fixed_size_are_under_replace_one_too(self):
+        claim = claim_of(solve(without(CLIENT, "epsilon", noise=2.0, sampler="fixed")))
+        seen = SampledGaussian(rate=1.0, noise=2.0, count=100, adjacency="replace-one")
+        assert claim.known_cohorts_epsilon == epsilon(seen, 1e-5)
+
+    def test_known_cohorts_are_for_all_clients_of_a_person(self):
+        claim = claim_of(solve(without(CLIENT, "epsilon", noise=8.0, per_person=2)))
+        seen = SampledGaussian(rate=1.0, noise=8.0, count=100)
+        assert claim.known_cohorts_epsilon == group_epsilon(seen, 1e-5, 2)
+        assert claim.known_cohorts_epsilon > epsilon(seen, 1e-5)
+
+    @pytest.mark.parametrize(
+        ("changes", "seen"),
+        [
+            (
+                {"sampler": "fixed", "size": 990},
+                SampledGaussian(rate=1.0, noise=4.0, count=100, adjacency="replace-one"),
+            ),
+            ({"size": 900, "participation": 2}, SampledGaussian(rate=1.0, noise=4.0, count=2)),
+        ],
+        ids=["fixed", "capped"],
+    )
+    def test_what_sampling_does_not_improve_is_not_amplified(self, changes, seen):
+        plan = solve(without(CLIENT, "epsilon", **changes))
+        assert plan.epsilon == epsilon(seen, 1e-5) < epsilon(plan.question.release(), 1e-5)
+        claim = claim_of(plan)
+        assert not claim.cohort_secret
+        assert "of which the bound makes no use" in claim.sampler
+        assert f"{seen.count} rounds" in claim.horizon
+        assert claim.accountant.startswith("exact Gaussian")
+        assert any("makes no use of sampling" in one for one in warnings_of(plan))
+
+    def test_very_long_plans_are_counted_by_rdp_which_is_said(self):
+        plan = solve(without(RECORD, "epsilon", rate=0.001, noise=2.0, steps=10**7))
+        release = SampledGaussian(rate=0.001, noise=2.0, count=10**7)
+        assert plan.epsilon == rdp_epsilon(release, 1e-5)
+        assert plan.accounted.fallback
+        assert claim_of(plan).accountant.startswith("RDP")
+        assert any("takes too long, and RDP is looser" in one for one in warnings_of(plan))
+        assert plan.group_epsilon > plan.epsilon
+
+    def test_a_length_that_stops_where_rdp_begins_says_so(self):
+        exact = epsilon(SampledGaussian(rate=0.001, noise=2.0, count=10**5), 1e-5)
+        plan = solve(without(RECORD, "steps", rate=0.001, noise=2.0, epsilon=1.001 * exact))
+        assert plan.question.steps == 10**5
+        assert any("a few more may fit" in one for one in warnings_of(plan))
+
+    def test_no_bound_is_not_no_noise(self):
+        plan = solve(without(RECORD, "epsilon", rate=0.01, noise=1.0, steps=100, per_person=2000))
+        assert math.isinf(plan.epsilon)
+        assert "no finite bound on epsilon was found for 2000 records" in statement_of(plan)
+        assert "noise is added: 100 steps, noise multiplier 1" in statement_of(plan)
+        assert claim_json(plan)["statement"] == statement_of(plan)
+        assert claim_json(plan)["epsilon"] is None
+
+    def test_the_bound_of_a_large_group_does_not_underflow(self):
+        """(k e, d exp(..)): an exponent that is cut off would let a delta of 1e-300 pass for all groups."""
+        release = SampledGaussian(rate=0.01, noise=1.0, count=100)
+        assert any_group_epsilon((release,), 1e-5, 2000, by_rdp=True) == math.inf
+        two = any_group_epsilon((release,), 1e-5, 2, by_rdp=True)
+        assert group_epsilon(release, 1e-5, 2) < two < math.inf
 
 
 class TestSolving:
@@ -109,6 +183,10 @@ class TestSolving:
         question = Question(unit="client", delta=1e-5, epsilon=2.0, rounds=4, sampler="none")
         noise = solve(question).question.noise
         assert noise == pytest.approx(2.0 * analytic_noise(2.0, 1e-5), rel=1e-3)
+
+    def test_a_target_near_zero_has_noise(self):
+        noise = calibrate_noise(1e-9, 1e-5, rate=0.1, count=10)
+        assert epsilon(SampledGaussian(rate=0.1, noise=noise, count=10), 1e-5) <= 1e-9
 
     def test_participation_of_known_cohorts(self):
         question = Question(unit="client", delta=1e-5, epsilon=7.6, noise=2.0, rounds=100, sampler="none")
@@ -156,6 +234,28 @@ class TestRefusing:
             (without(RECORD, "epsilon", sampler="fixed"), "give --batch and --records, not --rate"),
             (without(CLIENT, "epsilon", sampler="fixed", adjacency="zero-out"), "no zero-out bound"),
             (without(CLIENT, "epsilon", size=2000), "lower it"),
+            (without(RECORD, "epsilon", "steps", rounds=3, epochs=math.inf), "--epochs inf: give a positive"),
+            (without(RECORD, "epsilon", "steps", rounds=3, epochs=1e8), "more than 100000000 steps: lower"),
+            (
+                without(RECORD, "epsilon", noise=1e-300),
+                "--noise 1e-300 is refused by runs: .* from 0.1 to 100000",
+            ),
+            (without(RECORD, "epsilon", rate=1e-300), "--rate 1e-300 is below what the accountant resolves"),
+            (without(RECORD, "noise", epsilon=1e-9), "--epsilon 1e-09 is below what the accountant resolves"),
+            (without(RECORD, "epsilon", delta=1e-13), "--delta 1e-13 is refused by runs: give 1e-12 or more"),
+            (
+                without(RECORD, "epsilon", steps=10**12),
+                r"--steps 1e\+12 is too many: give 100000000 or fewer",
+            ),
+            (without(RECORD, "epsilon", per_person=0), "--per-person 0: give a whole number"),
+            (
+                without(CLIENT, "epsilon", sampler="fixed", participation=5),
+                "cannot leave a client out after 5",
+            ),
+            (
+                without(CLIENT, "rounds", sampler="fixed", participation=5),
+                "cannot leave a client out after 5",
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

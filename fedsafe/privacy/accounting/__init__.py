@@ -4,7 +4,7 @@
 counting; ``curves`` says which is used when.
 """
 
-from fedsafe.privacy.accounting.accounted import Accounted, account, epsilon
+from fedsafe.privacy.accounting.accounted import Accounted, account, account_by_rdp, epsilon
 from fedsafe.privacy.accounting.client_bounds import ClientSpend, WorstClient, worst_client
 from fedsafe.privacy.accounting.curves import COARSE, FINE, accountant_name
 from fedsafe.privacy.accounting.groups import group_epsilon
@@ -37,6 +37,7 @@ __all__ = [
     "SampledGaussian",
     "WorstClient",
     "account",
+    "account_by_rdp",
     "accountant_name",
     "analytic_noise",
     "calibrate_noise",

@@ -98,7 +98,8 @@ def least_noise(
 
     def excess(log_noise: float, interval: float) -> float:
         found = bound(of(math.exp(log_noise)), delta, interval=interval, also=also)
-        return math.log(max(found, 1e-9)) - math.log(target)
+        # Zero has no logarithm; a floor above the target would look like a miss.
+        return math.log(max(found, min(1e-9, 1e-3 * target))) - math.log(target)
 
     if not target > 0.0:
         raise CalibrationError(f"no noise reaches epsilon {target:g}: ask for a positive one")
