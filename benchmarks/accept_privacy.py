@@ -146,7 +146,7 @@ def verify(lines: Lines, *, run: bool) -> None:
         lines.add(
             "verify catches every one of at least 15 planted faults, and accuses no corrected app",
             command,
-            f"{len(faulty)} faulty apps, {faulty[0]['runs']} runs each; missed: {missed or 'none'}; accused though right: "
+            f"{len(faulty)} faulty apps, {faulty[0]['runs']} runs each; missed: {missed or 'none'}; right but accused: "
             f"{right or 'none'}",
             met=len(faulty) >= 15 and not missed and not right,
         )
