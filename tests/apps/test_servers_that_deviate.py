@@ -8,6 +8,7 @@ from flower_nodes import FlowerNodes, Node, evaluated, fold, new_process, refusa
 from flwr.app import RecordDict
 
 from fedsafe.aggregation import RULES, RowRule
+from fedsafe.errors import ConfigError
 from fedsafe.apps.memory import NodeMemory
 from fedsafe.privacy.chain import read_events
 from fedsafe.runs import Run
@@ -65,7 +66,6 @@ NOISY = {
     "adaptive_clip": "adaptive_clip",
     "local_gaussian": "local_gaussian",
     "banded_mean": {"name": "banded_mean", "bands": 2},
-    "distributed_mean": {"name": "distributed_mean", "minimum": 2},
 }
 
 
@@ -74,12 +74,19 @@ def noised_by(rule: str) -> str:
     return toml(server__aggregator=NOISY[rule], privacy__client__epsilon=8.0)
 
 
-@pytest.mark.parametrize("rule", sorted(set(RULES) - {"scaffold"}))
+@pytest.mark.parametrize("rule", sorted(set(RULES) - {"scaffold", "distributed_mean"}))
 def test_a_correction_that_the_plan_does_not_have_is_refused(rule):
     node = Node(noised_by(rule) if rule in NOISY else ruled_by(rule))
     told = {"clip": 1.0} if rule == "adaptive_clip" else None
     assert "train message carries a correction" in refusal(node.ask(correction=0.5, announced=told))
     fold(node.ask(shift=0.5, announced=told))  # the refusal has not used the round up
+
+
+def test_noise_that_clients_add_together_is_not_for_nodes():
+    """Between nodes nothing hides what each of them sends."""
+    text = toml(server__aggregator={"name": "distributed_mean", "minimum": 2}, privacy__client__epsilon=8.0)
+    with pytest.raises(ConfigError, match="needs secure aggregation"):
+        Node(text)
 
 
 def test_what_a_rule_announces_is_part_of_what_may_not_change():
