@@ -8,8 +8,8 @@ from flower_nodes import FlowerNodes, Node, evaluated, fold, new_process, refusa
 from flwr.app import RecordDict
 
 from fedsafe.aggregation import RULES, RowRule
-from fedsafe.errors import ConfigError
 from fedsafe.apps.memory import NodeMemory
+from fedsafe.errors import ConfigError
 from fedsafe.privacy.chain import read_events
 from fedsafe.runs import Run
 
