@@ -25,8 +25,8 @@ class CohortConfig(Section):
         wanted, other = ("size", "rate") if fixed else ("rate", "size")
         if values.get(other) is not None:
             raise ConfigError(
-                f"federation.cohort.{other} = {values[other]!r} does not belong to {'fixed' if fixed else 'Poisson'} "
-                f"cohorts, which have a {wanted}: set the whole table, "
+                f"federation.cohort.{other} = {values[other]!r} is no key of federation.cohort.name = "
+                f"{values.get('name', 'poisson')!r}, which has a {wanted}: set the whole table, "
                 'federation.cohort = { name = "fixed", size = 100 } or { name = "poisson", rate = 0.3 }'
             )
         if fixed and values.get("size") is None:

@@ -151,7 +151,7 @@ class TestBudgets:
             ({"privacy__record__budgets": {"x": 1.0}}, "'x' is no number of a client"),
             ({"federation__cohort": {"name": "fixed", "size": 13}}, "size = 13 of 12 clients"),
             ({"federation__cohort": {"name": "fixed"}}, "needs size"),
-            ({"federation__cohort": {"name": "fixed", "size": 3, "rate": 0.5}}, "rate = 0.5 does not belong"),
+            ({"federation__cohort": {"name": "fixed", "size": 3, "rate": 0.5}}, "rate = 0.5 is no key of"),
             ({"client__batch_size": 1000}, "batch_size = 1000, and a client has"),
         ],
     )
