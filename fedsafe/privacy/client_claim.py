@@ -47,36 +47,39 @@ def client_claim(
             _client_text(plan, about, adversary, unit, found), cohort_secret=False, known_cohorts_epsilon=None
         )
     elif adversary == CLIENTS and level.mechanism == DISTRIBUTED:
-        return _among_clients(plan, about, unit, adjacency, delta)
+        found = _among_clients(plan, adjacency, delta)
+        known = _colluding(plan)
+        claim = _client_text(plan, about, adversary, unit, found)
+        claim = replace(
+            claim,
+            assumptions=(
+                *claim.assumptions,
+                f"no more than {known} of the other clients pool what they know",
+            ),
+        )
     else:
         found = plan.client_account(plan.rounds, participations, adjacency=adjacency, delta=delta)
         claim = _client_text(plan, about, adversary, unit, found)
     return claim if math.isfinite(claim.epsilon) else None
 
 
-def _among_clients(
-    plan: PrivacyPlan, about: Circumstances, unit: str, adjacency: Adjacency, delta: float
-) -> Claim | None:
-    """Clients that add the noise together know their own shares: one of them, or as many as the plan reckons with."""
-    level = plan.client
-    known = max(level.shares.corrupt, 1) if level.shares else 1
-    noise = level.distributed(plan.clients, _participations(plan))
-    honest = (level.shares.minimum if level.shares else 0) - known
-    if honest < 1:
-        return None
-    noise = replace(noise, honest=honest)
+def _among_clients(plan: PrivacyPlan, adjacency: Adjacency, delta: float) -> Accounted:
+    """Clients that add the noise together know their own shares: none is left where too few survive."""
+    noise = plan.client.distributed(plan.clients, _participations(plan))
+    minimum = plan.client.shares.minimum if plan.client.shares else 0
+    noise = replace(noise, honest=max(0, minimum - _colluding(plan)))
     whole = noise.replaced() if adjacency == "replace-one" else noise
-    found = Accounted(
-        epsilon=distributed_epsilon(whole, delta),
+    return Accounted(
+        epsilon=distributed_epsilon(whole, delta) if noise.honest else math.inf,
         delta=delta,
         adjacency=adjacency,
-        accountant=f"RDP of the {noise.law} mechanism for {honest} honest survivors",
+        accountant=f"RDP of the {noise.law} mechanism for {noise.honest} honest survivors",
     )
-    claim = _client_text(plan, about, CLIENTS, unit, found)
-    return replace(
-        claim,
-        assumptions=(*claim.assumptions, f"no more than {known} of the other clients pool what they know"),
-    )
+
+
+def _colluding(plan: PrivacyPlan) -> int:
+    """Other clients whose shares are known: as many as the plan reckons with, and one at least."""
+    return max(plan.client.shares.corrupt, 1) if plan.client.shares else 1
 
 
 def _participations(plan: PrivacyPlan) -> int:
@@ -131,7 +134,9 @@ def _client_text(
         not_covered=(
             *NEVER_COVERED,
             *_delta_too_large(plan, found.delta, unit),
-            *(() if level.server_learns_nothing else ("the server itself, who is trusted",)),
+            "whether a client failed to train"
+            if level.server_learns_nothing
+            else "the server itself, who is trusted",
         ),
         known_cohorts_epsilon=known,
         fallback_epsilon=fallback,
