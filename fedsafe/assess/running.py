@@ -19,17 +19,17 @@ from fedsafe.rng import public_generator
 
 ASSESSORS: Mapping[str, str] = MappingProxyType(
     {
-        "performance": "fedsafe.assess.performance:Performance",
-        "fairness": "fedsafe.assess.fairness:Fairness",
-        "principles": "fedsafe.assess.principles:Principles",
-        "robustness": "fedsafe.assess.robustness:Robustness",
-        "interpretability": "fedsafe.assess.interpretability:Interpretability",
-        "surrogate": "fedsafe.assess.surrogate:Surrogate",
-        "consistency": "fedsafe.assess.consistency:Consistency",
-        "generalisation": "fedsafe.assess.generalisation:Generalisation",
-        "personalisation": "fedsafe.assess.personalisation:Personalisation",
-        "membership": "fedsafe.assess.membership:Membership",
-        "privacy": "fedsafe.assess.privacy:Privacy",
+        "performance": "fedsafe.assess.performance.assessor:Performance",
+        "fairness": "fedsafe.assess.fairness.assessor:Fairness",
+        "principles": "fedsafe.assess.principles.assessor:Principles",
+        "robustness": "fedsafe.assess.robustness.assessor:Robustness",
+        "interpretability": "fedsafe.assess.interpretability.assessor:Interpretability",
+        "surrogate": "fedsafe.assess.interpretability.surrogate:Surrogate",
+        "consistency": "fedsafe.assess.interpretability.consistency:Consistency",
+        "generalisation": "fedsafe.assess.generalisation.assessor:Generalisation",
+        "personalisation": "fedsafe.assess.generalisation.personalisation:Personalisation",
+        "membership": "fedsafe.assess.privacy.membership:Membership",
+        "privacy": "fedsafe.assess.privacy.assessor:Privacy",
     }
 )
 """The built-in assessors: name to import path, imported when asked for."""

@@ -10,10 +10,10 @@ from kinds_of_task import make_model, make_subject
 from torch import nn
 
 from fedsafe.assess import ClientRecords, Subject
-from fedsafe.assess.evenness import evenness, jain_index, worst_tenth
-from fedsafe.assess.generalisation import Generalisation
-from fedsafe.assess.local_models import own_budget, train_alone
-from fedsafe.assess.personalisation import Personalisation
+from fedsafe.assess.generalisation.assessor import Generalisation
+from fedsafe.assess.generalisation.local_models import own_budget, train_alone
+from fedsafe.assess.generalisation.personalisation import Personalisation
+from fedsafe.assess.performance.evenness import evenness, jain_index, worst_tenth
 from fedsafe.client import LocalTraining
 from fedsafe.data import Examples
 from fedsafe.errors import DataError

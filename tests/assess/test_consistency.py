@@ -9,8 +9,8 @@ from kinds_of_task import make_model, make_subject, make_task
 from scipy import stats
 from torch import nn
 
-from fedsafe.assess.consistency import Consistency, importance_consistency, strengths
-from fedsafe.assess.ranks import kendall, spearman
+from fedsafe.assess.interpretability.consistency import Consistency, importance_consistency, strengths
+from fedsafe.assess.interpretability.ranks import kendall, spearman
 from fedsafe.errors import ConfigError, ModelError
 
 

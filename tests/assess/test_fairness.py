@@ -9,8 +9,8 @@ from fairlearn.metrics import (
 )
 from torch import nn
 
-from fedsafe.assess.fairness import Fairness
-from fedsafe.assess.gaps import measure_gap
+from fedsafe.assess.fairness.assessor import Fairness
+from fedsafe.assess.fairness.gaps import measure_gap
 
 SELECTION = ("selection_rate",)
 ODDS = ("true_positive_rate", "false_positive_rate")

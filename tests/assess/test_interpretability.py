@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedsafe.assess import explainers
-from fedsafe.assess.features import by_group, feature_groups
-from fedsafe.assess.interpretability import Interpretability
+from fedsafe.assess.interpretability import explainers
+from fedsafe.assess.interpretability.assessor import Interpretability
+from fedsafe.assess.interpretability.features import by_group, feature_groups
 
 WEIGHT = [1.0, -2.0, 0.5, 0.0, 0.3, -0.4]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedsafe.assess import ClientRecords
 from fedsafe.assess.clients import SIMULATORS_VIEW
-from fedsafe.assess.membership import Membership
+from fedsafe.assess.privacy.membership import Membership
 from fedsafe.data import Examples
 
 RATE = "true_positive_rate"

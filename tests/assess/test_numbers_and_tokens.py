@@ -9,10 +9,10 @@ from scipy import special
 from sklearn import metrics
 from torch import nn
 
-from fedsafe.assess.error_gaps import error_gaps
-from fedsafe.assess.fairness import Fairness
-from fedsafe.assess.numbers import regression
-from fedsafe.assess.performance import Performance
+from fedsafe.assess.fairness.assessor import Fairness
+from fedsafe.assess.fairness.error_gaps import error_gaps
+from fedsafe.assess.performance.assessor import Performance
+from fedsafe.assess.performance.numbers import regression
 from fedsafe.assess.resampling import clusters_of
 from fedsafe.assess.scores import decide, measure
 from fedsafe.data import Examples

@@ -6,10 +6,10 @@ from scipy import special
 from sklearn import metrics
 from torch import nn
 
-from fedsafe.assess.calibration import reliability
-from fedsafe.assess.classification import classification
-from fedsafe.assess.performance import Performance
-from fedsafe.assess.ranking import auc
+from fedsafe.assess.performance.assessor import Performance
+from fedsafe.assess.performance.calibration import reliability
+from fedsafe.assess.performance.classification import classification
+from fedsafe.assess.performance.ranking import auc
 
 
 def run(subject, seed=0):

@@ -7,7 +7,7 @@ from kinds_of_task import make_subject, make_task
 from torch import nn
 
 from fedsafe.assess import Principle, Requirement, Subject, judge
-from fedsafe.assess.principles import Principles
+from fedsafe.assess.principles.assessor import Principles
 from fedsafe.data import load_task
 from fedsafe.errors import ConfigError
 

@@ -8,10 +8,11 @@ import torch
 from kinds_of_task import make_subject, make_task
 from torch import nn
 
-from fedsafe.assess import attacking, attacks, robustness
-from fedsafe.assess.attacks import pgd
-from fedsafe.assess.regions import Ball, Box
-from fedsafe.assess.robustness import Robustness
+from fedsafe.assess.robustness import assessor as robustness
+from fedsafe.assess.robustness import attacking, attacks
+from fedsafe.assess.robustness.assessor import Robustness
+from fedsafe.assess.robustness.attacks import pgd
+from fedsafe.assess.robustness.regions import Ball, Box
 from fedsafe.data import Examples
 from fedsafe.errors import ConfigError
 

@@ -166,11 +166,11 @@ def test_a_model_without_finite_outputs_gets_no_number(inputs, judged, broken):
 
 
 def test_names_are_found_or_refused_with_the_nearest(subject):
-    assert find_assessor("fedsafe.assess.privacy:Privacy").name == "privacy"
+    assert find_assessor("fedsafe.assess.privacy.assessor:Privacy").name == "privacy"
     for spec, words in (
         ("fairnes", "did you mean 'fairness'"),
         ("no.such:thing", "cannot be imported"),
-        ("fedsafe.assess.privacy:Nothing", "cannot be imported"),
+        ("fedsafe.assess.privacy.assessor:Nothing", "cannot be imported"),
         ("math:pi", "not something to call"),
         ("fractions:Fraction.missing", "cannot be imported"),
         ("fedsafe.assess:Subject", "cannot be made: TypeError"),

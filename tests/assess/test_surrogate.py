@@ -11,8 +11,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from torch import nn
 
 from fedsafe.assess import Requirement, judge
-from fedsafe.assess.rules import read_rules
-from fedsafe.assess.surrogate import Surrogate, _chance, _confusion, _gain, _kappa
+from fedsafe.assess.interpretability.rules import read_rules
+from fedsafe.assess.interpretability.surrogate import Surrogate, _chance, _confusion, _gain, _kappa
 from fedsafe.data import Label, Numeric, Schema
 
 
@@ -136,7 +136,7 @@ def test_an_instrument_that_finds_what_is_not_there_measures_nothing(monkeypatch
     decided = subject.predict(subject.evaluation.x)
     shuffled = rng.permutation(decided)
     answers += [shuffled[held], decided[held]]
-    monkeypatch.setattr("fedsafe.assess.surrogate.DecisionTreeClassifier", Oracle)
+    monkeypatch.setattr("fedsafe.assess.interpretability.surrogate.DecisionTreeClassifier", Oracle)
     found = Surrogate()(subject, rng=np.random.default_rng(0), tier="cheap")
     assert {(finding.status, finding.value) for finding in found} == {("unreliable", None)}
     assert "what is not there" in found[0].reason

@@ -152,7 +152,7 @@ for order in (
     "import fedsafe.assess",
     "from fedsafe.assess import Subject; import fedsafe",
     "import fedsafe.assess.base; import fedsafe",
-    "import fedsafe; import fedsafe.assess.gaps",
+    "import fedsafe; import fedsafe.assess.fairness.gaps",
     "from fedsafe import assess; import fedsafe",
     "from fedsafe import *; import fedsafe",
     "import fedsafe.runs; import fedsafe",

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.error_gaps import error_gaps
-from fedsafe.assess.gaps import CELLS, Counts, Rate, count_cells, measure_gap, rate_counts
+from fedsafe.assess.fairness.error_gaps import error_gaps
+from fedsafe.assess.fairness.gaps import CELLS, Counts, Rate, count_cells, measure_gap, rate_counts
 from fedsafe.data import Target
 from fedsafe.findings import Finding, Scope, estimate, not_measured, proportion
 

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from fedsafe.assess.calibration import reliability
-from fedsafe.assess.ranking import auc
+from fedsafe.assess.performance.calibration import reliability
+from fedsafe.assess.performance.ranking import auc
 from fedsafe.assess.scores import decide
 from fedsafe.findings import (
     Finding,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.explainers import EXPLAINERS, explain, public_baselines, unexplainable
-from fedsafe.assess.features import by_group, feature_groups
-from fedsafe.assess.ranks import kendall, spearman
+from fedsafe.assess.interpretability.explainers import EXPLAINERS, explain, public_baselines, unexplainable
+from fedsafe.assess.interpretability.features import by_group, feature_groups
+from fedsafe.assess.interpretability.ranks import kendall, spearman
 from fedsafe.assess.resampling import draw_counts
 from fedsafe.data import Task
 from fedsafe.errors import ConfigError, ModelError
@@ -39,7 +39,7 @@ class Consistency:
     this model on disjoint samples of examples, each with its own seed; what differs there is no property of the model.
 
     Attributes:
-        explainer: Name, import path or entry point, see `fedsafe.assess.explainers.Explainer`.
+        explainer: Name, import path or entry point, see `fedsafe.assess.interpretability.explainers.Explainer`.
         samples: Disjoint samples.
 
     Raises:

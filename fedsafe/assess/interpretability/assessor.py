@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.explainers import EXPLAINERS, Explained, explain, public_baselines, unexplainable
-from fedsafe.assess.features import by_group, feature_groups
+from fedsafe.assess.interpretability.explainers import (
+    EXPLAINERS,
+    Explained,
+    explain,
+    public_baselines,
+    unexplainable,
+)
+from fedsafe.assess.interpretability.features import by_group, feature_groups
 from fedsafe.data import InputSchema
 from fedsafe.extensions import one_line, resolve
 from fedsafe.findings import Finding, Scope, bootstrap, estimate, not_measured, t_interval
@@ -28,7 +34,7 @@ class Interpretability:
     """Attributions of the predicted class's logit; of the positive class's, or of the number, where that is all.
 
     Attributes:
-        explainers: Names, import paths or entry points, see `fedsafe.assess.explainers.Explainer`.
+        explainers: Names, import paths or entry points, see `fedsafe.assess.interpretability.explainers.Explainer`.
         scale: Standard deviation of the Gaussian noise of infidelity, in encoded units.
         largest_gap: Completeness gap above which the attributions are called unreliable.
 

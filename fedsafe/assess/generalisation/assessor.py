@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.assess.clients import SIMULATORS_VIEW, ClientRecords
-from fedsafe.assess.numbers import moments, r_squared
+from fedsafe.assess.performance.numbers import moments, r_squared
 from fedsafe.assess.resampling import cluster_sums, resample
 from fedsafe.findings import Finding, Provenance, Scope, estimate, not_measured, percentile
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.assess.clients import SIMULATORS_VIEW
-from fedsafe.assess.evenness import worst_tenth
-from fedsafe.assess.local_models import own_budget, own_scores, train_alone
+from fedsafe.assess.generalisation.local_models import own_budget, own_scores, train_alone
+from fedsafe.assess.performance.evenness import worst_tenth
 from fedsafe.findings import Finding, Provenance, Scope, estimate, not_measured, percentile
 
 Array = NDArray[np.float64]

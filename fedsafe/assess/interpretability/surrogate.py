@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.numbers import moments, r_squared
+from fedsafe.assess.interpretability.rules import read_rules
+from fedsafe.assess.performance.numbers import moments, r_squared
 from fedsafe.assess.resampling import interval_of
-from fedsafe.assess.rules import read_rules
 from fedsafe.data import Examples
 from fedsafe.findings import Finding, estimate, not_measured, percentile, proportion, wilson
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.behaviour import METRICS_OF, check_cases, check_principle
 from fedsafe.assess.principle import SHIPPED, Principle
+from fedsafe.assess.principles.behaviour import METRICS_OF, check_cases, check_principle
 from fedsafe.data import Categorical, Schema
 from fedsafe.errors import ConfigError
 from fedsafe.findings import Finding, not_measured

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedsafe.assess.regions import Region
+from fedsafe.assess.robustness.regions import Region
 
 Forward = Callable[[Tensor], Tensor]
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fedsafe.assess.base import Subject
-from fedsafe.assess.counterfactuals import below, levels, with_level
 from fedsafe.assess.principle import Principle
+from fedsafe.assess.principles.counterfactuals import below, levels, with_level
 from fedsafe.assess.scores import decide
 from fedsafe.data import Examples, Schema
 from fedsafe.errors import ConfigError, DataError

@@ -5,11 +5,11 @@ from typing import ClassVar
 import numpy as np
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.classification import classification
-from fedsafe.assess.evenness import evenness
-from fedsafe.assess.numbers import regression
+from fedsafe.assess.performance.classification import classification
+from fedsafe.assess.performance.evenness import evenness
+from fedsafe.assess.performance.numbers import regression
+from fedsafe.assess.performance.sequences import next_token
 from fedsafe.assess.scores import measure
-from fedsafe.assess.sequences import next_token
 from fedsafe.findings import Finding
 
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.assess.attacking import CONTROL, attack_all, faults
-from fedsafe.assess.attacks import ATTACKS
 from fedsafe.assess.base import Cost, Subject, Tier
+from fedsafe.assess.robustness.attacking import CONTROL, attack_all, faults
+from fedsafe.assess.robustness.attacks import ATTACKS
 from fedsafe.data import Examples
 from fedsafe.extensions import resolve
 from fedsafe.findings import Context, Finding, Scope, not_measured, proportion
@@ -48,7 +48,7 @@ class Robustness:
         scales: Standard deviations of the noise, in encoded units.
         radii: Radii of the attacks in the maximum norm, in encoded units.
         l2_radii: Radii in the Euclidean norm; where None, some for images and none for tables.
-        attacks: Names, import paths or entry points of attacks, see `fedsafe.assess.attacks.Attack`.
+        attacks: Names, import paths or entry points of attacks, see `fedsafe.assess.robustness.attacks.Attack`.
         tolerance: Share of the examples on which an attack may be weaker than a simpler one, or than itself
             at a smaller radius, before it is called unreliable. FGSM is the simple one.
         cheap: Effort of the cheap tier.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.assess.clients import SIMULATORS_VIEW
-from fedsafe.assess.ranking import auc
+from fedsafe.assess.performance.ranking import auc
 from fedsafe.data import Examples
 from fedsafe.findings import (
     Finding,

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsafe.assess.attacks import ATTACKS, random_edges
 from fedsafe.assess.base import Subject
-from fedsafe.assess.regions import Ball, Box, Region
+from fedsafe.assess.robustness.attacks import ATTACKS, random_edges
+from fedsafe.assess.robustness.regions import Ball, Box, Region
 from fedsafe.data import Examples
 from fedsafe.extensions import one_line, resolve
 

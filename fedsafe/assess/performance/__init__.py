@@ -1,0 +1,1 @@
+"""How well the model predicts: losses, accuracy, ranking, calibration, and how evenly over clients."""

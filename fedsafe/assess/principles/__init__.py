@@ -1,0 +1,1 @@
+"""Stated principles, as tests of behaviour."""

@@ -1,0 +1,1 @@
+"""What was claimed of the model's privacy, and what an attacker finds."""

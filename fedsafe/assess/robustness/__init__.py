@@ -1,0 +1,1 @@
+"""How the model stands up to an attacker."""
