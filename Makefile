@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench accept-main accept-breadth accept-engine accept-privacy clean
+.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,11 @@ check: $(READY) ## Format, lint, types and import contracts, without changing an
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+crosscheck: $(READY) ## Hold attacks, certificates, explanations and group metrics to other people's libraries
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target tests/crosscheck/.libraries --requirement tests/crosscheck/requirements.txt
+	$(BIN)/python -m pytest -p no:cacheprovider tests/crosscheck
 
 format: $(READY) ## Format and mend what can be mended
 	$(BIN)/ruff format .

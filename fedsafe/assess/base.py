@@ -19,6 +19,7 @@ from fedsafe.data import Examples, Task
 from fedsafe.errors import ConfigError, DataError, ModelError
 from fedsafe.findings import Finding, Provenance
 from fedsafe.params import Vector
+from fedsafe.rng import public_generator
 
 Tier = Literal["cheap", "full"]
 
@@ -50,6 +51,7 @@ class Subject:
         federation: How the clients train; None outside a simulation.
         previous: The model of the last assessment in the same run, in evaluation mode; None at the first.
         principles: Principles to hold the model to, besides those that come with the task.
+        seed: Of the public randomness that assessors share, see `shared_rows`; `run_assessors` sets it.
 
     Raises:
         ConfigError: The model is in training mode.
@@ -70,6 +72,7 @@ class Subject:
     federation: Federation | None = None
     previous: nn.Module | None = None
     principles: tuple[Principle, ...] = ()
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for model in (self.model, self.previous):
@@ -247,6 +250,22 @@ class Subject:
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         nn.utils.vector_to_parameters(self.tensor(parameters), trainable)
         return replace(self, model=model)
+
+    @property
+    def shows_records(self) -> bool:
+        """Whether single evaluation records may be shown: only public ones are."""
+        return self.released is None
+
+    def shared_rows(self, size: int) -> NDArray[np.int64]:
+        """Indices of at most `size` evaluation examples, the same for every assessor of the round.
+
+        A smaller sample is part of a larger one, so that what an attack breaks and what a certificate proves can be
+        held to each other example by example.
+        """
+        order = public_generator(self.seed, f"assess {self.round} shared rows").permutation(
+            len(self.evaluation)
+        )
+        return np.sort(order[:size]).astype(np.int64)
 
     def sample(self, size: int, rng: np.random.Generator) -> Examples:
         """At most `size` evaluation examples, drawn without replacement and kept in order."""

@@ -157,7 +157,12 @@ def run_assessors(
 
 def _run(subject: Subject, assessor: Assessor, seed: int, tier: Tier) -> list[Finding]:
     purpose = f"assess {subject.round} {assessor.name}"
-    own = replace(subject, model=copy.deepcopy(subject.model), previous=copy.deepcopy(subject.previous))
+    own = replace(
+        subject,
+        model=copy.deepcopy(subject.model),
+        previous=copy.deepcopy(subject.previous),
+        seed=seed,
+    )
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             # Third-party code may draw from torch's global generator: that too follows from the seed.

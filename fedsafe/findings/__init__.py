@@ -10,6 +10,7 @@ from fedsafe.findings.constructors import (
     not_measured,
     proportion,
 )
+from fedsafe.findings.evidence import Evidence
 from fedsafe.findings.finding import Bound, Finding, Scalar, Status
 from fedsafe.findings.intervals import (
     Interval,
@@ -22,6 +23,7 @@ from fedsafe.findings.intervals import (
     wilson,
 )
 from fedsafe.findings.metric import Direction, Metric
+from fedsafe.findings.picture import picture
 from fedsafe.findings.registry import BUILT_IN_METRICS, METRICS, find_metric, register_metric
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Bound",
     "Context",
     "Direction",
+    "Evidence",
     "Finding",
     "Interval",
     "Metric",
@@ -47,6 +50,7 @@ __all__ = [
     "newcombe",
     "not_measured",
     "percentile",
+    "picture",
     "proportion",
     "register_metric",
     "t_interval",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, Unpack
 
+from fedsafe.findings.evidence import Evidence
 from fedsafe.findings.finding import Bound, Finding, Scalar
 from fedsafe.findings.intervals import Interval, clopper_pearson, newcombe, wilson
 
@@ -31,6 +32,7 @@ class Context(Scope, total=False):
     anchors: Mapping[str, float | None]
     diagnostics: Mapping[str, Any]
     detail: Mapping[str, Any]
+    evidence: Evidence | None
 
 
 def proportion(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
 from fedsafe.errors import ConfigError, RecordError
+from fedsafe.findings.evidence import Evidence
 from fedsafe.findings.intervals import Interval
 from fedsafe.findings.registry import find_metric
 
@@ -44,7 +45,9 @@ class Finding:
         diagnostics: Checks of the instrument on itself.
         data: The data that was touched, for example "public: UCI Adult test split".
         released: What it let out of private data; None for public data.
-        detail: Whatever a report may show: tables, the reason of a missing value.
+        detail: Whatever a report may show: tables, pictures, the reason of a missing value.
+        evidence: For which examples it holds, so that findings about the same ones can be held to each other; it is
+            never written or compared, since a record says nothing of single examples.
 
     Raises:
         ConfigError: The fields contradict each other, or the metric is not registered.
@@ -66,6 +69,7 @@ class Finding:
     data: str = ""
     released: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         metric = find_metric(self.metric)
@@ -115,7 +119,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """The finding as plain JSON values; numbers that are not finite were turned into None."""
-        body = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        body = {name: getattr(self, name) for name in _WRITTEN}
         body["interval"] = None if self.interval is None else list(self.interval)
         return body
 
@@ -130,12 +134,15 @@ class Finding:
             RecordError: A key is missing.
             ConfigError: The values contradict each other, or the metric is not registered.
         """
-        missing = [entry.name for entry in fields(cls) if entry.name not in line]
+        missing = [name for name in _WRITTEN if name not in line]
         if missing:
             raise RecordError(f"a finding lacks {', '.join(missing)}; the file was edited or cut")
-        values = {entry.name: line[entry.name] for entry in fields(cls)}
+        values = {name: line[name] for name in _WRITTEN}
         values["interval"] = None if values["interval"] is None else tuple(values["interval"])
         return cls(**values)
+
+
+_WRITTEN = tuple(entry.name for entry in fields(Finding) if entry.name != "evidence")
 
 
 def _plain(value: Any) -> Any:

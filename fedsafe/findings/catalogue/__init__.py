@@ -5,6 +5,7 @@ from fedsafe.findings.catalogue.clients import GENERALISATION, PERSONALISATION
 from fedsafe.findings.catalogue.conduct import FAIRNESS, PRINCIPLES
 from fedsafe.findings.catalogue.explanations import CONSISTENCY, INTERPRETABILITY, SURROGATE
 from fedsafe.findings.catalogue.performance import PERFORMANCE
+from fedsafe.findings.catalogue.privacy_audit import AUDIT
 from fedsafe.findings.metric import Metric
 
 ASSESS = (
@@ -25,6 +26,7 @@ BUILT_IN: tuple[Metric, ...] = (
     *ROBUSTNESS,
     *MEMBERSHIP,
     *PRIVACY,
+    *AUDIT,
     *INTERPRETABILITY,
     *SURROGATE,
     *CONSISTENCY,
