@@ -15,8 +15,8 @@ import numpy as np
 from lines import ROOT, Lines
 
 from fedsafe.audit import AuditReport, Setting, audit_run
-from fedsafe.cli.audit import setting_of
 from fedsafe.privacy.audit import one_run_bound
+from fedsafe.runs.audit_setting import setting_of
 from fedsafe.runs.compose import calibrate, compose
 from fedsafe.runs.config import read_config
 

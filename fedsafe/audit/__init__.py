@@ -1,10 +1,25 @@
 """Audits: training with canaries in it, and what they prove about the epsilon that was accounted for.
 
-An audited run is never a release: its model has canaries in it.
+An audited training is never a release: its model has canaries in it.
 """
 
-from fedsafe.audit.report import AuditReport, Look
-from fedsafe.audit.run import KINDS, Kind, audit_run
+from fedsafe.audit.findings import findings_of
+from fedsafe.audit.looks import Look, confidence_of_look, due_rounds
+from fedsafe.audit.report import AuditReport
+from fedsafe.audit.run import audit_run
 from fedsafe.audit.setting import Setting
+from fedsafe.audit.training import FEWEST, KINDS, AuditedTraining, Kind
 
-__all__ = ["KINDS", "AuditReport", "Kind", "Look", "Setting", "audit_run"]
+__all__ = [
+    "FEWEST",
+    "KINDS",
+    "AuditReport",
+    "AuditedTraining",
+    "Kind",
+    "Look",
+    "Setting",
+    "audit_run",
+    "confidence_of_look",
+    "due_rounds",
+    "findings_of",
+]

@@ -3,38 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedsafe.audit.canaries import CosineFigures
-from fedsafe.privacy.audit import OneRunBound
+from fedsafe.audit.looks import Look
 from fedsafe.privacy.audit.cosine import ASSUMPTION as COSINES
 from fedsafe.privacy.audit.gaussian_one_run import HYPOTHESIS
 from fedsafe.privacy.audit.membership import ASSUMPTION
 from fedsafe.records import to_plain
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """One look at the run so far.
-
-    Args:
-        round: After which round.
-        accounted: Upper bound on epsilon so far, at the audit's delta; None where none is claimed.
-        bound: What the canaries prove, with the part of the confidence that this look may spend.
-        gaussian: The same guesses against a Gaussian mechanism's trade-off curve: a bound under that hypothesis.
-        membership: From exact intervals of the error rates: a bound if canaries are independent.
-        cosines: The cosine test, of canary clients.
-    """
-
-    round: int
-    accounted: float | None
-    bound: OneRunBound
-    gaussian: float
-    membership: float
-    cosines: CosineFigures | None = None
-
-    @property
-    def crossed(self) -> bool:
-        """Whether what is proved exceeds what was accounted for."""
-        return self.accounted is not None and self.bound.epsilon > self.accounted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fedsafe.audit import AuditReport, Look, Setting
-    from fedsafe.privacy.plan import PrivacyPlan
-    from fedsafe.runs.compose import Parts
+    from fedsafe.audit import AuditReport, Look
 
 
 class CanaryKind(StrEnum):
@@ -60,6 +58,7 @@ def audit_command(
 
     from fedsafe.audit import audit_run
     from fedsafe.report.formats import epsilon
+    from fedsafe.runs.audit_setting import setting_of
     from fedsafe.runs.compose import compose
     from fedsafe.runs.planning import plan_and_claims
 
@@ -91,40 +90,6 @@ def audit_command(
     if alarm is not None:
         sys.stderr.write(f"fedsafe: {alarm}\n")
         sys.exit(_ALARM)
-
-
-def setting_of(parts: "Parts", plan: "PrivacyPlan") -> "Setting":
-    """What an audit trains, from the parts of a run.
-
-    Args:
-        parts: Of the run.
-        plan: Its calibrated plan.
-    """
-    import torch
-
-    from fedsafe.aggregation import build_aggregator
-    from fedsafe.audit import Setting
-    from fedsafe.client import build_objective
-    from fedsafe.runs.client_config import local_training
-    from fedsafe.runs.compose import server_optimizer_of
-
-    config, train = parts.config, parts.task.train
-    return Setting(
-        plan=plan,
-        training=local_training(config.client, plan.record, config.rounds),
-        aggregator=lambda plan: build_aggregator(
-            config.server.aggregator, plan, learning_rate=config.client.plain_rate
-        ),
-        optimizer=server_optimizer_of(parts),
-        module=parts.module,
-        trainer=parts.trainer,
-        objective=build_objective(config.client.objective, parts.task.kind),
-        x=torch.from_numpy(train.x),
-        y=torch.from_numpy(train.y),
-        classes=len(parts.task.classes),
-        records=parts.records,
-        precision=torch.bfloat16 if config.client.precision == "bfloat16" else None,
-    )
 
 
 def _line(look: "Look", epsilon: Callable[[float | None], str]) -> str:

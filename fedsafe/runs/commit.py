@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from fedsafe.engine import AvailabilityGrid
 from fedsafe.federation import RoundOutcome
+from fedsafe.findings import Finding
 from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.chain import Head
 from fedsafe.records import Round
+from fedsafe.runs.audit import AUDIT, RunAudit
 from fedsafe.runs.callbacks import Callback
 from fedsafe.runs.config import Config
 from fedsafe.runs.judge import Assessment, Judge
@@ -30,6 +32,7 @@ class Commit:
         spend: Planned epsilon of each unit after each round.
         callbacks: Told once a round is on the disk.
         score_deviation: Of the clients' mean score; None where nothing is added to it.
+        audit: Trains beside the run, with canaries; None where none is configured.
     """
 
     folder: RunFolder
@@ -39,6 +42,7 @@ class Commit:
     spend: Mapping[str, Sequence[float | None]]
     callbacks: Sequence[Callback]
     score_deviation: float | None = None
+    audit: RunAudit | None = None
 
     def save(self, outcome: RoundOutcome, elapsed: float, there: AvailabilityGrid | None = None) -> None:
         """The private timing and state, then the checkpoint: from here on the round is never repeated.
@@ -75,7 +79,7 @@ class Commit:
             outcome.round, {"parameters": outcome.parameters, **outcome.optimizer_state}, metadata
         )
 
-    def record(self, number: int, parameters: Vector, head: Head, evaluation: float | None) -> None:
+    def record(self, number: int, parameters: Vector, head: Head, evaluation: float | None) -> str | None:
         """Findings, verdicts, and last the line that makes the round count.
 
         Args:
@@ -83,8 +87,13 @@ class Commit:
             parameters: Its model.
             head: The ledger after it.
             evaluation: The clients' mean score of its model, if they evaluated it.
+
+        Returns:
+            Why the run ends with this round; None where it goes on.
         """
-        assessment = self._assess(number, parameters)
+        audited = self.audit.after(number) if self.audit is not None else []
+        stopped = self.audit.stops(audited) if self.audit is not None else None
+        assessment = self._assess(number, parameters, audited, last=stopped is not None)
         metrics: dict[str, float | None] = {**self.judge.metrics(parameters)}
         if evaluation is not None:
             metrics[FEDERATED_SCORE] = evaluation
@@ -103,16 +112,22 @@ class Commit:
             callback.on_round(line)
             if assessment is not None:
                 callback.on_assessment(assessment)
+        return stopped
 
-    def _assess(self, number: int, parameters: Vector) -> Assessment | None:
-        """The assessment of a round, on the disk; None where none is due."""
-        every = self.config.assess.every
-        if number % every and number != self.rounds:
-            return None
-        before = (number - 1) // every * every
-        # Read back, so that a resumed run compares with the same model.
-        previous = self.folder.read_checkpoint(before)[0]["parameters"] if before else None
-        assessment = self.judge.assess(number, parameters, previous)
+    def _assess(
+        self, number: int, parameters: Vector, audited: list[Finding], *, last: bool
+    ) -> Assessment | None:
+        """The assessment of a round, on the disk, with what its audit found; None where neither is due."""
+        every, also = self.config.assess.every, {AUDIT: audited} if audited else {}
+        if number % every and number != self.rounds and not last:
+            if not audited:
+                return None
+            assessment = Assessment(round=number, findings=also, verdicts=())
+        else:
+            before = (number - 1) // every * every
+            # Read back, so that a resumed run compares with the same model.
+            previous = self.folder.read_checkpoint(before)[0]["parameters"] if before else None
+            assessment = self.judge.assess(number, parameters, previous, also)
         findings = [
             {"round": number, "assessor": name, **finding.to_json()}
             for name, group in assessment.findings.items()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import search
+from fedsafe.runs.audit_config import AuditConfig
 from fedsafe.runs.availability_config import AvailabilityConfig
 from fedsafe.runs.client_config import ClientConfig
 from fedsafe.runs.privacy_config import CohortConfig, PrivacyConfig
@@ -171,6 +172,7 @@ class Config(Section):
     server: ServerConfig = ServerConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     assess: AssessConfig = AssessConfig()
+    audit: AuditConfig | None = None
     engine: EngineConfig = EngineConfig()
     sinks: list[str | dict[str, Any]] = Field(default_factory=list)
     card: CardConfig = CardConfig()

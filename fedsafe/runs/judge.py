@@ -80,13 +80,20 @@ class Judge:
         """The figures of a round, see :class:`RoundMetrics`."""
         return self._metrics(parameters)
 
-    def assess(self, round: int, parameters: Vector, previous: Vector | None = None) -> Assessment:
+    def assess(
+        self,
+        round: int,
+        parameters: Vector,
+        previous: Vector | None = None,
+        also: Mapping[str, list[Finding]] | None = None,
+    ) -> Assessment:
         """Run every assessor and judge every requirement.
 
         Args:
             round: The round.
             parameters: Of its model.
             previous: Those of the model of the last assessment; None at the first.
+            also: Findings of this round that are no assessor's, by name, for requirements to judge too.
         """
         task, federated = self._parts.task, self._parts.federated
         config = self._parts.config
@@ -109,6 +116,8 @@ class Judge:
             previous=earlier,
         )
         findings = run_assessors(subject, self._assessors, rng_seed=config.seed, tier=config.assess.tier)
+        for name, group in (also or {}).items():
+            findings[name] = [*findings.get(name, ()), *group]
         everything = [finding for group in findings.values() for finding in group]
         verdicts = [judge(requirement, everything) for requirement in self._requirements]
         return Assessment(round=round, findings=findings, verdicts=verdicts)

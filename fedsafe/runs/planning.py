@@ -64,4 +64,9 @@ def uncovered(parts: Parts) -> tuple[str, ...]:
                 f"findings of the assessor {name}, which may read the clients' records: the simulator's view, not for "
                 "release"
             )
+    if parts.config.audit is not None:
+        phrases.append(
+            "findings of the audit, and where they end the run: they come from a second training on the same records, "
+            "with canaries: the simulator's view, not for release"
+        )
     return (*phrases, *released_by(parts.config.server.aggregator))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsafe.errors import RecordError
 from fedsafe.records import End, Round, Start
+from fedsafe.runs.audit import alarms_of
 from fedsafe.store import RunFolder
 
 if TYPE_CHECKING:
@@ -99,6 +100,11 @@ class Run:
     def last_verdicts(self) -> list[dict[str, Any]]:
         """The requirement verdicts of the newest assessment, as plain values."""
         return _newest(RunFolder.open(self.path).read("requirements.jsonl"))
+
+    @property
+    def alarms(self) -> list[str]:
+        """What the alarms of the run's audit say, in their order; none without an audit."""
+        return alarms_of(RunFolder.open(self.path).read("findings.jsonl"))
 
     def _rounds(self) -> list[Round]:
         return [line for line in RunFolder.open(self.path).record() if isinstance(line, Round)]

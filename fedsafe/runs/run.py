@@ -33,6 +33,7 @@ from fedsafe.privacy.chain import Head
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Start
+from fedsafe.runs.audit import RunAudit, check_audit, recorded_stop
 from fedsafe.runs.availability import presence, with_availability
 from fedsafe.runs.callbacks import Callback, require_callbacks
 from fedsafe.runs.commit import Commit
@@ -102,6 +103,7 @@ def run(
     path = Path(out) if out is not None else _new_path(resolved, data)
     _require_free(path)
     parts = compose(resolved, model=model, data=data)
+    check_audit(resolved)
     read_assessment(resolved.assess)  # a wrong assessor or requirement is reported before anything slow
     callbacks = [*callbacks, SinkCallback(*make_sinks(resolved.sinks, path))]
     seed = resolved.seed if resolved.privacy.noise_key == "seed" else None
@@ -204,6 +206,10 @@ def execute(
             present=present,
         )
         sizes = parts.federated.validation.sizes.tolist()
+        audit = None
+        if parts.config.audit is not None:
+            audit = RunAudit(parts.config.audit, parts, plan, key)
+            stack.callback(audit.close)
         commit = Commit(
             folder=folder,
             config=parts.config,
@@ -212,14 +218,19 @@ def execute(
             spend=spend,
             callbacks=callbacks,
             score_deviation=_score_deviation(plan, sizes, present),
+            audit=audit,
         )
+        # A run that was interrupted after its last round, which an alarm made the last, has nothing left to do.
+        done, stopped = state.round, recorded_stop(parts.config.audit, folder.read("findings.jsonl"))
         if state.unrecorded is not None:
-            commit.record(state.round, state.parameters, state.unrecorded, state.evaluation)
+            stopped = commit.record(state.round, state.parameters, state.unrecorded, state.evaluation)
 
         def on_round(outcome: RoundOutcome) -> bool:
+            nonlocal done, stopped
             commit.save(outcome, state.seconds + time.perf_counter() - began, there)
-            commit.record(outcome.round, outcome.parameters, outcome.head, outcome.evaluation)
-            return True
+            stopped = commit.record(outcome.round, outcome.parameters, outcome.head, outcome.evaluation)
+            done = outcome.round
+            return stopped is None
 
         # What is loaded stays: the garbage collector need not walk through it in the middle of a round.
         gc.freeze()
@@ -228,15 +239,16 @@ def execute(
             strategy,
             state.parameters,
             first_round=state.round + 1,
-            last_round=plan.rounds,
+            last_round=plan.rounds if stopped is None else done,
             on_round=on_round,
         )
         app(there or grid, server_context())
+    stopped = stopped or _spent(plan, parts.config)
     end = End(
-        rounds=plan.rounds,
+        rounds=done,
         seconds=state.seconds + time.perf_counter() - began,
-        status="completed" if plan.rounds == parts.config.rounds else "stopped",
-        reason=_spent(plan, parts.config),
+        status="completed" if stopped is None else "stopped",
+        reason=stopped,
         accuracy=Run(folder.path).accuracy,
     )
     folder.append_record(end)

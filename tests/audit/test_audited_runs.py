@@ -13,10 +13,10 @@ from fedsafe.aggregation import NoisyMean
 from fedsafe.audit import AuditReport, Setting, audit_run
 from fedsafe.audit.client_canaries import CanaryClients
 from fedsafe.audit.record_canaries import RecordCanaries
-from fedsafe.cli.audit import setting_of
 from fedsafe.client import ClientJob
 from fedsafe.errors import ConfigError
 from fedsafe.rng import Stream, StreamId
+from fedsafe.runs.audit_setting import setting_of
 
 KEY = bytes(range(32))
 CANARIES = 300

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 import fedsafe.cli.audit as command
+import fedsafe.runs.audit_setting as settings
 
 
 def test_a_correct_run_prints_both_bounds_and_ends_with_zero(fedsafe, tiny_toml):
@@ -28,13 +29,13 @@ def test_lines_for_people(fedsafe, tiny_toml):
 
 
 def test_crossing_bounds_are_an_alarm(tiny_toml, monkeypatch, capsys):
-    whole = command.setting_of
+    whole = settings.setting_of
 
     def silent(parts, plan):
         made = whole(parts, plan)
         return replace(made, training=replace(made.training, noise=0.0))
 
-    monkeypatch.setattr(command, "setting_of", silent)
+    monkeypatch.setattr(settings, "setting_of", silent)
     with pytest.raises(SystemExit) as ended:
         command.audit_command(
             config=tiny_toml(), kind=command.CanaryKind.GRADIENT, canaries=100, every=0, confidence=0.95,

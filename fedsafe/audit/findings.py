@@ -1,0 +1,73 @@
+"""What an audit found as findings, for requirements to judge and for the report."""
+
+from typing import Any
+
+from fedsafe.audit.report import AuditReport
+from fedsafe.findings import Finding, Scope, estimate, not_measured
+
+AUDITED, ACCOUNTED, ALARM = "privacy.audited_epsilon", "privacy.accounted_epsilon", "privacy.audit_alarm"
+METHOD = "bracket: one-run audit below, accountant above"
+
+
+def findings_of(report: AuditReport) -> list[Finding]:
+    """The bracket of the newest look, its two ends as lower and upper bound, and whether they cross.
+
+    The truth lies between the ends of the bracket with the report's confidence, if the accounting is right. Where they
+    cross there is no bracket.
+
+    Args:
+        report: With one look at least.
+    """
+    look, alarm = report.looks[-1], report.alarm()
+    about: Scope = {
+        "where": {"unit": report.unit, "canaries": report.kind},
+        "data": f"a second training beside the run, with {report.canaries} {report.kind} canaries; never released",
+        "released": "the simulator's view of a second training on private records: charged to no budget, not released",
+    }
+    plain: dict[str, Any] = report.to_json()
+    detail = {
+        "delta": report.delta,
+        "claimed_delta": report.claimed_delta,
+        "adversary": report.adversary,
+        "confidence": report.confidence,
+        "under_further_assumptions": {
+            name: {"figure": plain["looks"][-1][name], "meaning": plain["kinds_of_figures"][name]}
+            for name in ("gaussian", "membership", "cosines")
+            if plain["looks"][-1][name] is not None
+        },
+        "alarm": alarm,
+    }
+    counted: dict[str, Any] = {"n": report.canaries, "unit": "canaries"}
+    if look.accounted is None:
+        reason = (
+            f"no epsilon is accounted for one {report.unit}: there is nothing that a lower bound could cross"
+        )
+        lower = estimate(AUDITED, look.bound.epsilon, bound="lower", detail=detail, **counted, **about)
+        missing = [
+            not_measured(name, reason, status="not_applicable", **about) for name in (ACCOUNTED, ALARM)
+        ]
+        return [lower, *missing]
+    bracket = None if look.crossed else (look.bound.epsilon, look.accounted)
+    return [
+        estimate(
+            AUDITED,
+            look.bound.epsilon,
+            interval=bracket,
+            method=None if bracket is None else METHOD,
+            confidence=None if bracket is None else report.confidence,
+            bound="lower",
+            anchors={"accounted": look.accounted},
+            diagnostics={
+                "guesses": look.bound.guesses,
+                "right": look.bound.right,
+                "ways_of_guessing": look.bound.tried,
+                "included": report.included,
+                "confidence_of_this_look": look.bound.confidence,
+            },
+            detail=detail,
+            **counted,
+            **about,
+        ),
+        estimate(ACCOUNTED, look.accounted, bound="upper", detail={"delta": report.delta}, **about),
+        estimate(ALARM, float(look.crossed), bound="exact", detail={"alarm": alarm}, **about),
+    ]

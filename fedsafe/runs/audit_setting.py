@@ -1,0 +1,38 @@
+"""What an audit trains, from the parts of a run."""
+
+import copy
+
+import torch
+
+from fedsafe.aggregation import build_aggregator
+from fedsafe.audit import Setting
+from fedsafe.client import build_objective
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.runs.client_config import local_training
+from fedsafe.runs.compose import Parts, server_optimizer_of
+
+
+def setting_of(parts: Parts, plan: PrivacyPlan) -> Setting:
+    """The setting of an audit: the trainer, rule and optimiser that the run itself uses.
+
+    Args:
+        parts: Of the run.
+        plan: Its calibrated plan.
+    """
+    config, train = parts.config, parts.task.train
+    return Setting(
+        plan=plan,
+        training=local_training(config.client, plan.record, config.rounds),
+        aggregator=lambda plan: build_aggregator(
+            config.server.aggregator, plan, learning_rate=config.client.plain_rate
+        ),
+        optimizer=server_optimizer_of(parts),
+        module=copy.deepcopy(parts.module),  # the run's own stays its own
+        trainer=parts.trainer,
+        objective=build_objective(config.client.objective, parts.task.kind),
+        x=torch.from_numpy(train.x),
+        y=torch.from_numpy(train.y),
+        classes=len(parts.task.classes),
+        records=parts.records,
+        precision=torch.bfloat16 if config.client.precision == "bfloat16" else None,
+    )
