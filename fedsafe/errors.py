@@ -9,6 +9,7 @@ The tree::
     ├── PrivacyError
     │   ├── CalibrationError no noise meets the target
     │   ├── PlanViolation    an event outside the plan was asked for, and refused
+    │   │   └── BudgetSpent  what is left of an adaptive budget does not pay for the next round
     │   └── LedgerError      the ledger is truncated, older than the record, or edited
     ├── RecordError          a run folder cannot be read, or is in use
     └── EngineError          a worker or grid failed
@@ -44,6 +45,10 @@ class CalibrationError(PrivacyError):
 
 class PlanViolation(PrivacyError):
     """An event outside the plan was asked for, and refused."""
+
+
+class BudgetSpent(PlanViolation):
+    """What is left of an adaptive budget does not pay for the next round: a run ends here."""
 
 
 class LedgerError(PrivacyError):

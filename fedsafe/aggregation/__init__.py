@@ -12,6 +12,9 @@ FedAvg              ``aggregator = "fedavg"`` *, ``optimizer = { name = "sgd", l
 DP-FedAvg           ``aggregator = "noisy_mean"`` with ``[privacy.client]``, momentum 0
 weighted DP-FedAvg  ``aggregator = { name = "capped_mean", cap = 100 }``, momentum 0
 adaptive clipping   ``aggregator = "adaptive_clip"``, ``privacy.client.clip`` for the first round
+chosen noise        ``aggregator = { name = "chosen_noise", choose = "signal" }``, or the
+                    import path of a function that chooses each round's noise from what was
+                    released
 local DP            ``aggregator = "local_gaussian"``
 DP-FTRL             ``aggregator = { name = "banded_mean", bands = 8 }``, ``momentum = 0.9``
 distributed DP      ``aggregator = "distributed_mean"`` (secure aggregation is simulated)
@@ -46,9 +49,11 @@ from fedsafe.aggregation.choosing import (
     mechanics_of,
     released_by,
 )
+from fedsafe.aggregation.chosen_noise import ChosenNoise
 from fedsafe.aggregation.distributed import DistributedMean
 from fedsafe.aggregation.fedavg import FedAvg
 from fedsafe.aggregation.local_gaussian import LocalGaussian
+from fedsafe.aggregation.noise_choices import CHOICES, SoFar
 from fedsafe.aggregation.noisy_mean import NoisyMean
 from fedsafe.aggregation.q_fedavg import QFedAvg
 from fedsafe.aggregation.rows import Median, RowRule, TrimmedMean
@@ -63,6 +68,7 @@ from fedsafe.aggregation.server_optimizers import (
 )
 
 __all__ = [
+    "CHOICES",
     "RULES",
     "SERVER_OPTIMIZERS",
     "Adam",
@@ -73,6 +79,7 @@ __all__ = [
     "BandedMean",
     "CappedMean",
     "Checked",
+    "ChosenNoise",
     "DistributedMean",
     "FedAvg",
     "Fold",
@@ -86,6 +93,7 @@ __all__ = [
     "Scaffold",
     "ServerOptimizer",
     "Sgd",
+    "SoFar",
     "State",
     "TrimmedMean",
     "Updates",

@@ -118,6 +118,13 @@ class Aggregator(Protocol):
         """Public numbers that the clients of the coming round are told beside the model."""
         ...
 
+    def choose_noise(self) -> float | None:
+        """The noise multiplier of the coming round, from what was released before it; None where the plan fixes it.
+
+        Asked before the round is reserved: the ledger writes it down, and ``finish`` uses it.
+        """
+        ...
+
     def advance(self, fold: Fold, noise: Stream) -> None:
         """Remember what the finished round says; called once, after ``finish``.
 
@@ -178,6 +185,10 @@ class Rule:
     def announce(self) -> Mapping[str, float]:
         """Nothing."""
         return {}
+
+    def choose_noise(self) -> float | None:
+        """None: the plan fixes the noise."""
+        return None
 
     def advance(self, fold: Fold, noise: Stream | None = None) -> None:
         """Nothing is remembered."""

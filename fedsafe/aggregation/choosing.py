@@ -10,6 +10,7 @@ from fedsafe.aggregation.banded import BandedMean
 from fedsafe.aggregation.base import Aggregator
 from fedsafe.aggregation.capped_mean import CappedMean
 from fedsafe.aggregation.checked import Checked, rehearse, require_members
+from fedsafe.aggregation.chosen_noise import ChosenNoise
 from fedsafe.aggregation.distributed import DistributedMean
 from fedsafe.aggregation.fedavg import FedAvg
 from fedsafe.aggregation.local_gaussian import LocalGaussian
@@ -30,6 +31,7 @@ RULES: dict[str, type[Aggregator]] = {
         CappedMean,
         AdaptiveClip,
         BandedMean,
+        ChosenNoise,
         LocalGaussian,
         DistributedMean,
         FedAvg,

@@ -19,6 +19,7 @@ def show_command(run: _Run) -> None:
     What is printed is private: who took part when is what amplification relies on.
     """
     from fedsafe.privacy.chain import CANCELLED
+    from fedsafe.privacy.choices import NOISE
 
     ledger = _open(run)
     for event in ledger.events:
@@ -29,6 +30,7 @@ def show_command(run: _Run) -> None:
             what = f"event {body['of']} cancelled: no message of it had left"
         else:
             what = f"{len(body['cohort']):4d} clients reserved"
+            what += f", noise multiplier {body[NOISE]:g} chosen" if NOISE in body else ""
         typer.echo(
             f"event {event.sequence:4d}  {event.kind:10s}  round {event.round:4d}  {what}  {event.hash[:12]}"
         )
@@ -88,8 +90,16 @@ def _open(run: Path) -> "Ledger":
 def _echo_spend(ledger: "Ledger") -> None:
     from fedsafe.report.formats import epsilon
 
+    from fedsafe.privacy.choices import filter_after, is_adaptive
+
     plan, realised = ledger.plan, ledger.realised()
     planned = plan.spend(plan.rounds)
     for unit, delta in (("record", plan.record.delta), ("client", plan.client.delta)):
         shown = [epsilon(spend[unit]) for spend in (planned, realised)]
         typer.echo(f"{unit:6s}  planned epsilon {shown[0]}, realised {shown[1]}, at delta {delta:g}")
+    if is_adaptive(plan):
+        budget = filter_after(plan, ledger.trained)
+        typer.echo(
+            f"adaptive regime: {budget.spent:.6g} of {budget.budget:.6g} of Rényi divergence at order {budget.order:g} "
+            "spent by the chosen noise; epsilon is that of the whole budget"
+        )

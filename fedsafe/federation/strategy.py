@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedsafe.aggregation import Aggregator, OptimizerState, ServerOptimizer, State, require_update
-from fedsafe.errors import EngineError, PlanViolation
+from fedsafe.errors import BudgetSpent, EngineError, FedSafeError, PlanViolation
 from fedsafe.federation.messages import (
     EVALUATE,
     TRAIN,
@@ -50,6 +50,7 @@ class RoundOutcome:
         failures: Clients that failed or did not reply, and counted as zero. Private too.
         evaluation: Mean score of the new model on the clients' validation records, where the plan has an evaluation
             after this round. It is an estimate: its noise can carry it outside of [0, 1].
+        stopped: Why the rounds that are planned after this one are left out; None where they are not.
     """
 
     round: int
@@ -61,6 +62,7 @@ class RoundOutcome:
     seconds: float
     failures: int
     evaluation: float | None = None
+    stopped: str | None = None
 
 
 class NoisyAverage(Strategy):
@@ -105,6 +107,8 @@ class NoisyAverage(Strategy):
         self._nodes: Sequence[int] = ()
         self._messages: list[Message] = []
         self._answers = _Answers(())
+        # Why rounds that were planned were left out; None where none was.
+        self.stopped: str | None = None
 
     def summary(self) -> None:
         """Nothing is logged: the run record says everything."""
@@ -117,7 +121,9 @@ class NoisyAverage(Strategy):
         self._parameters = unpack_parameters(arrays, self.layout)
         self._digest = self._inputs()
         cohort = self.ledger.within_cap(self._drawn(server_round), server_round)
-        self._head = self.ledger.reserve(round=server_round, digest=self._digest, cohort=cohort)
+        # Chosen from earlier rounds alone, and on the disk before a message leaves; the digest has it too.
+        noise = self.aggregator.choose_noise()
+        self._head = self.ledger.reserve(round=server_round, digest=self._digest, cohort=cohort, noise=noise)
         try:
             self._messages = self._addressed(server_round, arrays, cohort)
         except BaseException:
@@ -237,10 +243,18 @@ class NoisyAverage(Strategy):
             evaluate_fn: Not used: ``on_round`` judges the model.
             first_round: Where to start.
             on_round: Called with each outcome; False stops the run.
+
+        Raises:
+            BudgetSpent: A budget does not pay for the first round. Later that ends the run, and ``stopped`` says why.
         """
+        self.stopped = None
         arrays, result = initial_arrays, Result()
         for current in range(first_round, num_rounds + 1):
             started = time.perf_counter()
+            # Asked again, since a resumed run begins here.
+            self.stopped = self.spent_before(current) if current > 1 else None
+            if self.stopped is not None:
+                break
             messages = self.configure_train(current, arrays, ConfigRecord(), grid)
             replies = grid.send_and_receive(messages=messages, timeout=timeout)
             updated, _ = self.aggregate_train(current, replies)
@@ -250,6 +264,7 @@ class NoisyAverage(Strategy):
             asked = self.configure_evaluate(current, arrays, ConfigRecord(), grid)
             answers = grid.send_and_receive(messages=asked, timeout=timeout) if asked else []
             scored = self.aggregate_evaluate(current, answers)
+            self.stopped = self.spent_before(current + 1) if current < num_rounds else None
             outcome = RoundOutcome(
                 round=current,
                 parameters=self._parameters,
@@ -260,6 +275,7 @@ class NoisyAverage(Strategy):
                 seconds=time.perf_counter() - started,
                 failures=failures,
                 evaluation=None if scored is None else float(scored["score"]),  # type: ignore[arg-type]
+                stopped=self.stopped,
             )
             if scored is not None:
                 result.evaluate_metrics_clientapp[current] = scored
@@ -288,9 +304,23 @@ class NoisyAverage(Strategy):
     def _inputs(self) -> bytes:
         """Digest of everything that the round's releases depend on besides records: one stream meets one input."""
         digest = input_digest(self._parameters, self._plan_hash)
-        if not self.aggregator.remembers:
-            return digest
-        return hashlib.sha256(digest + content_digest(self.aggregator.state()).encode()).digest()
+        if self.aggregator.remembers:
+            digest = hashlib.sha256(digest + content_digest(self.aggregator.state()).encode()).digest()
+        noise = self.aggregator.choose_noise()
+        return digest if noise is None else hashlib.sha256(digest + repr(noise).encode()).digest()
+
+    def spent_before(self, server_round: int) -> str | None:
+        """Why the budget ends the run before a round; None if it does not.
+
+        Asked once the round before is finished, so that its model is judged as the last one.
+        """
+        try:
+            self.ledger.require_paid(server_round, self.aggregator.choose_noise())
+        except BudgetSpent as spent:
+            return str(spent)
+        except FedSafeError:
+            return None  # what is wrong with the choice is said when the round is asked for
+        return None
 
     def _stream(self, purpose: str, server_round: int) -> Stream:
         identity = StreamId(purpose=purpose, client=_SERVER, round=server_round, digest=self._digest)

@@ -5,9 +5,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fedsafe.errors import CalibrationError
-from fedsafe.privacy.accounting import Adjacency, SampledGaussian, calibrate_noise
+from fedsafe.privacy.accounting import (
+    Adjacency,
+    SampledGaussian,
+    calibrate_noise,
+    noise_that_costs,
+    order_for,
+    require_whole,
+)
 from fedsafe.privacy.accounting.distributed import calibrate_distributed
-from fedsafe.privacy.levels import DISTRIBUTED, ClientPlan, EvaluationPlan, Mechanics, RecordPlan
+from fedsafe.privacy.levels import (
+    DISTRIBUTED,
+    FILTERED,
+    MOST_CHOSEN,
+    ClientPlan,
+    EvaluationPlan,
+    Mechanics,
+    RecordPlan,
+)
 from fedsafe.privacy.mechanisms import grid_bits
 from fedsafe.privacy.plan import PrivacyPlan, of_group
 
@@ -90,18 +105,51 @@ def make_plan(
         shares=mechanics.shares,
         group=client_group,
     )
+    if client.private and client.mechanism == FILTERED:
+        client = _filtered(client, rounds, mechanics.order, given=client_noise)
     plan = PrivacyPlan(
         clients=clients, rounds=rounds, record=record, client=client, program=program, evaluation=evaluation
     )
     _require_composable(plan, budgets or {})
-    if client.private:
+    if client.private and client.mechanism != FILTERED:
         plan = _noised_client(plan, client_noise)
     if record.private:
         # After the client level, whose budget may have made the run shorter.
         plan = replace(plan, record=_noised_record(plan.record, record_noise, budgets or {}))
     _require_uncapped(plan)
-    bits = grid_bits(client_clip, clients, plan.client.noise)
+    widest = plan.client.noise * (MOST_CHOSEN if client.mechanism == FILTERED else 1.0)
+    bits = grid_bits(client_clip, clients, widest)
     return replace(plan, client=replace(plan.client, grid_bits=bits))
+
+
+def _filtered(level: ClientPlan, rounds: int, order: float | None, given: float | None) -> ClientPlan:
+    """A budget, the order of its filter, and the noise that spends it evenly.
+
+    Raises:
+        CalibrationError: The order leaves nothing to spend, or the filter does not count what is asked for.
+    """
+    reasons = {
+        "privacy.client.noise": given is not None,
+        "cohorts of a fixed size": level.cohort_size is not None,
+        "max_clients_per_person above 1": level.group > 1,
+    }
+    for reason, there in reasons.items():
+        if there:
+            raise CalibrationError(
+                f"a noise multiplier that is chosen for each round is not accounted for together with {reason}: "
+                "leave it out"
+            )
+    if order is None:
+        order = order_for(level.epsilon, level.delta, rate=level.rate, count=rounds)
+    level = replace(level, order=require_whole(order))
+    budget = level.filter().budget
+    noise = noise_that_costs(budget, order=order, rate=level.rate, count=rounds)
+    if math.isinf(noise):
+        raise CalibrationError(
+            f"privacy.client: no noise multiplier keeps {rounds} rounds inside a Rényi divergence of {budget:.3g} at "
+            f"order {order:g}: raise epsilon or delta, plan fewer rounds, or leave the order out"
+        )
+    return replace(level, noise=noise)
 
 
 def _noised_record(level: RecordPlan, noise: float | None, budgets: Mapping[int, float]) -> RecordPlan:
@@ -132,7 +180,8 @@ def _require_composable(plan: PrivacyPlan, budgets: Mapping[int, float]) -> None
     level, record = plan.client, plan.record
     noised = plan.evaluation is not None and plan.evaluation.noised
     reasons = {
-        f"the mechanism {level.mechanism!r} of the client level": level.private and not level.cohorts_count,
+        f"the mechanism {level.mechanism!r} of the client level": level.private
+        and (level.mechanism == FILTERED or not level.cohorts_count),
         "client.batch_size": record.private and record.batch_size is not None,
         "max_records_per_person above 1": record.private and record.group > 1,
         "max_clients_per_person above 1": level.private and level.group > 1,

@@ -32,7 +32,7 @@ class Claim:
         sampler: Sampling as executed.
         accountant: Name, version and discretisation.
         horizon: Over how many releases the bound composes.
-        regime: ``"planned"``.
+        regime: ``"planned"``, or ``"adaptive"`` where something is chosen from what was released before.
         randomness: Where the noise comes from.
         arithmetic: In which numbers the noise is added.
         assumptions: What must hold.

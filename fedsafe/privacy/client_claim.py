@@ -3,11 +3,11 @@
 import math
 from dataclasses import replace
 
-from fedsafe.privacy.accounting import Accounted, Adjacency
+from fedsafe.privacy.accounting import Accounted, Adjacency, account
 from fedsafe.privacy.accounting.distributed import distributed_epsilon
 from fedsafe.privacy.circumstances import NEVER_COVERED, OS_KEY, Circumstances, evaluations, noised_evaluation
-from fedsafe.privacy.claim import NO_ACCOUNTANT, SEED_KEY, Claim
-from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, LOCAL
+from fedsafe.privacy.claim import NO_ACCOUNTANT, SEED_KEY, Claim, upper
+from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, FILTERED, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
 
 SERVER, CLIENTS, OUTSIDER = "server", "other clients", "outsider"
@@ -38,6 +38,8 @@ def client_claim(
     level, participations = plan.client, _participations(plan)
     if not level.private or (adversary == SERVER and not level.server_learns_nothing):
         return None
+    if level.mechanism == FILTERED and unit == "record":
+        return None  # the filter counts under zero-out alone, and changing a record replaces an update
     delta = level.delta if unit == "client" else plan.record.delta
     adjacency: Adjacency = level.adjacency if unit == "client" else "replace-one"
     if adversary == CLIENTS and level.cohort_size is not None and level.cohorts_count:
@@ -96,7 +98,8 @@ def _client_text(
     # Local noise is a multiple of what any two updates differ by: its release counts as one of sensitivity one.
     replaced = found.adjacency == "replace-one" or level.mechanism == LOCAL
     known = fallback = None
-    if level.private and level.cohorts_count and unit == "client":
+    filtered = level.private and level.mechanism == FILTERED
+    if level.private and level.cohorts_count and unit == "client" and not filtered:
         known = plan.known_account(_participations(plan), found.adjacency, found.delta).epsilon
     if level.private and level.mechanism == DISTRIBUTED:
         alone = level.distributed(plan.clients, _participations(plan)).alone()
@@ -113,11 +116,12 @@ def _client_text(
         + (" and every noised mean score" if evaluation else ""),
         sampler=_client_sampler(plan),
         accountant=found.accountant
+        + (_not_used(plan) if filtered else "")
         + (": an upper bound for cohorts of fixed size" if level.cohort_size and level.cohorts_count else ""),
         horizon=_client_horizon(plan)
         + (" (a sensitivity of twice the clip)" if replaced and level.mechanism != LOCAL else "")
         + evaluations(plan, "and", "noise_client"),
-        regime="planned",
+        regime="adaptive" if filtered else "planned",
         randomness=SEED_KEY if about.key_from_seed else OS_KEY,
         arithmetic=_client_arithmetic(plan),
         assumptions=(
@@ -134,6 +138,7 @@ def _client_text(
         not_covered=(
             *NEVER_COVERED,
             *_delta_too_large(plan, found.delta, unit),
+            *(_NOT_FILTERED if filtered else ()),
             "whether a client failed to train"
             if level.server_learns_nothing
             else "the server itself, who is trusted",
@@ -157,6 +162,10 @@ _RELEASED = {
     LOCAL: "every update that one client uploads, and so every model",
     DISTRIBUTED: "the sum of each round, and so every model",
 }
+_NOT_FILTERED = (
+    "anybody who sees a cohort: the filter counts on their secrecy, and has no figure without it",
+    "two clients of one person",
+)
 _SERVER_ADDS = "the server is trusted: it sees each update and adds the noise"
 _TRUSTED = {
     CENTRAL: (_SERVER_ADDS,),
@@ -164,6 +173,11 @@ _TRUSTED = {
     BANDED: (
         _SERVER_ADDS,
         "cohorts are chosen without a look at private data",
+    ),
+    FILTERED: (
+        _SERVER_ADDS,
+        "each round's noise multiplier is chosen from what was released before it alone",
+        "the ledger holds it before a message leaves",
     ),
     LOCAL: ("each client runs this code, and keeps its noise to itself",),
     DISTRIBUTED: (
@@ -199,8 +213,26 @@ def _delta_too_large(plan: PrivacyPlan, delta: float, unit: str) -> tuple[str, .
     )
 
 
+def _not_used(plan: PrivacyPlan) -> str:
+    """What the accountant of the planned regime would say, had all of it been planned."""
+    level = plan.client
+    release = level.release(clients=plan.clients, rounds=plan.rounds, cap=plan.rounds)
+    planned = account([release], level.delta)
+    return (
+        f", for whatever was chosen; had the even multiplier been fixed for all rounds, {planned.accountant} would say "
+        f"{upper(planned.epsilon)}, which is not used, since it covers no choice"
+    )
+
+
 def _client_horizon(plan: PrivacyPlan) -> str:
     level = plan.client
+    if level.mechanism == FILTERED:
+        pays = level.filter()
+        return (
+            f"at most {plan.rounds} rounds, as long as a Rényi divergence of {pays.budget:.6g} at order "
+            f"{pays.order:g}, fixed before the first one, pays for them, noise multipliers over the clip chosen "
+            f"round by round ({level.noise:.6g} spends it evenly), clip {level.clip:g}"
+        )
     one = f"{_participations(plan)} participations of one client"
     composed = f"{plan.rounds} rounds" if level.cohorts_count else one
     if level.mechanism == BANDED:
@@ -218,6 +250,6 @@ def _client_arithmetic(plan: PrivacyPlan) -> str:
     level = plan.client
     if level.mechanism == DISTRIBUTED and level.shares is not None:
         return f"{level.shares.law} noise on whole numbers modulo 2^{level.shares.modulus}, drawn exactly"
-    if level.mechanism == CENTRAL:
+    if level.mechanism in (CENTRAL, FILTERED):
         return f"Gaussian rounded to a grid of 2^-{level.grid_bits}"
     return "Gaussian rounded to a public grid"

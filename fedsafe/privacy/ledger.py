@@ -7,8 +7,9 @@ may leave a reservation that was never used (over-counted); it cannot lose one t
 Guarantees:
     ``reserve`` returns only after the event is on the disk, and what is reserved is spent. ``cancel`` takes it back,
     and refuses once a message may have left: after ``departs``, or in another process than the one that reserved. A
-    round outside the plan, a client beyond its cap, or the same round with other inputs is refused and leaves no
-    trace. A truncated, edited or older ledger is detected, by the chain or by the head that the run record carries.
+    round outside the plan or beyond its budget, a client beyond its cap, or the same round with other inputs or another
+    chosen noise is refused and leaves no trace. A truncated, edited or older ledger is detected, by the chain or by the
+    head that the run record carries.
 """
 
 import secrets
@@ -30,6 +31,7 @@ from fedsafe.privacy.chain import (
     read_chain,
     sync_folder,
 )
+from fedsafe.privacy.choices import NOISE, filter_after, is_adaptive, opening, require_filter, require_paid
 from fedsafe.privacy.plan import PrivacyPlan
 
 
@@ -41,17 +43,17 @@ class Ledger:
         self._database = database
         self._plan = plan
         self._events = list(read_chain(database))
-        opening = self._events[0] if self._events else None
-        if opening is None or opening.kind != "plan":
+        first = self._events[0] if self._events else None
+        if first is None or first.kind != "plan":
             raise LedgerError(
                 "the ledger has no plan event: it was truncated; restore the run folder from a backup"
             )
-        if opening.body["plan"] != plan.hash:
+        if first.body["plan"] != plan.hash:
             raise PlanViolation(
-                f"the ledger was opened for plan {opening.body['plan'][:12]}, the configuration gives "
+                f"the ledger was opened for plan {first.body['plan'][:12]}, the configuration gives "
                 f"{plan.hash[:12]}: a plan cannot change after the first round; start a new run"
             )
-        self._salt = str(opening.body["salt"])
+        self._salt = str(first.body["salt"])
         self._reserved_here: int | None = None
         self._participations = Counter(client for event in self.trained for client in event.body["cohort"])
 
@@ -79,6 +81,7 @@ class Ledger:
                 "key": key_fingerprint,
                 "data": data_fingerprint,
                 "salt": salt,
+                **opening(plan),
             }
             append(database, salt, kind="plan", round=0, body=body, previous=None)
         return cls(path, database, plan)
@@ -181,26 +184,36 @@ class Ledger:
             for client in event.body["cohort"]
         }
 
-    def reserve(self, *, round: int, digest: bytes, cohort: Sequence[int]) -> Head:
+    def reserve(
+        self, *, round: int, digest: bytes, cohort: Sequence[int], noise: float | None = None
+    ) -> Head:
         """Write what a round will spend, before any message leaves.
 
-        Asking again for the same round, digest and cohort is the same release, counted once.
+        Asking again for the same round, digest, cohort and noise is the same release, counted once.
 
         Args:
             round: The round, from 1.
             digest: Digest of the broadcast parameters and the plan.
             cohort: Clients whose update may be used, in ascending order.
+            noise: The multiplier that was chosen for the round; None where the plan fixes it.
 
         Raises:
             PlanViolation: The round is not in the plan, not the next one, or a client is over its cap.
-            LedgerError: The round was reserved before with another digest or cohort.
+            BudgetSpent: The noise is chosen, and what is left of the budget does not pay for it.
+            LedgerError: The round was reserved before with another digest, cohort or noise.
         """
         members = [int(client) for client in cohort]
-        if not self._known("round", round, digest, members):
+        if not self._known("round", round, digest, members, noise):
             self._check(round, members)
-            self._write("round", round, digest, members)
+            self.require_paid(round, noise)
+            self._write("round", round, digest, members, noise)
             self._participations.update(members)
         return self.head
+
+    def require_paid(self, round: int, noise: float | None) -> None:
+        """Refuse what :meth:`reserve` would refuse of a round's noise: see there."""
+        earlier = [event for event in self.trained if event.round < round]
+        require_paid(self._plan, earlier, round, noise)
 
     def departs(self) -> None:
         """A message may leave from here on: what is reserved cannot be taken back."""
@@ -258,7 +271,9 @@ class Ledger:
             self._write("evaluation", round, digest, members)
         return self.head
 
-    def _known(self, kind: str, round: int, digest: bytes, members: list[int]) -> bool:
+    def _known(
+        self, kind: str, round: int, digest: bytes, members: list[int], noise: float | None = None
+    ) -> bool:
         """Whether exactly this was reserved before.
 
         Raises:
@@ -270,15 +285,18 @@ class Ledger:
         if known is None:
             return False
         event = next((event for event in self._spent if (event.kind, event.round) == (kind, round)), None)
-        if event is None or known[0] != digest.hex() or event.body["cohort"] != members:
+        same = event is not None and (event.body["cohort"], event.body.get(NOISE)) == (members, noise)
+        if not same or known[0] != digest.hex():
             raise LedgerError(
                 f"round {round} was already released with other inputs: a second release under the same noise "
                 "would reveal their difference; start a new run"
             )
         return True
 
-    def _write(self, kind: str, round: int, digest: bytes, members: list[int]) -> None:
-        body = {"digest": digest.hex(), "cohort": members}
+    def _write(
+        self, kind: str, round: int, digest: bytes, members: list[int], noise: float | None = None
+    ) -> None:
+        body = {"digest": digest.hex(), "cohort": members, **({} if noise is None else {NOISE: noise})}
         with damage_reported(), self._database:
             self._database.execute("INSERT INTO release VALUES (?, ?, ?)", (kind, round, digest.hex()))
             last = self._events[-1]
@@ -340,8 +358,11 @@ class Ledger:
         """Check every event against the plan again, from the events alone.
 
         Raises:
-            LedgerError: A round is out of order or outside the plan, or a client is over its cap.
+            LedgerError: A round is out of order, outside the plan or beyond its budget, or a client is over its cap.
         """
+        require_filter(self._plan, self._events[0])
+        if is_adaptive(self._plan):
+            filter_after(self._plan, self.trained)
         counts: Counter[int] = Counter()
         trained = self.trained
         for expected, event in enumerate(trained, start=1):

@@ -7,15 +7,20 @@ the ledger and the claims speak of the same ones.
 import math
 from dataclasses import dataclass
 
-from fedsafe.errors import CalibrationError
-from fedsafe.privacy.accounting import Adjacency, FixedSizeGaussian, Release, SampledGaussian
+from fedsafe.errors import CalibrationError, PlanViolation
+from fedsafe.privacy.accounting import Adjacency, FixedSizeGaussian, RdpFilter, Release, SampledGaussian
 from fedsafe.privacy.accounting.distributed import DistributedNoise
 from fedsafe.privacy.mechanisms import DistributedMechanism, Law
 
 # Who adds the noise of the client level: the server to each sum, under one clip or under one that follows the updates;
-# each client to its own update; the server, correlated over rounds; or all clients of a round together, under secure
-# aggregation.
+# each client to its own update; the server, correlated over rounds; all clients of a round together, under secure
+# aggregation; or the server, with a multiplier that it chooses for each round from what was released before.
 CENTRAL, ADAPTIVE, LOCAL, BANDED, DISTRIBUTED = "central", "adaptive", "local", "banded", "distributed"
+FILTERED = "filtered"
+
+# A chosen noise multiplier may be so many times the planned one, for which the public grid has room.
+MOST_CHOSEN = 1024.0
+LEAST_CHOSEN = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +53,14 @@ class Mechanics:
         cohort_size: See there.
         separation: See there.
         shares: See there.
+        order: See there; None to have the best for the budget.
     """
 
     mechanism: str = CENTRAL
     cohort_size: int | None = None
     separation: int = 1
     shares: Shares | None = None
+    order: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +126,16 @@ class ClientPlan:
         rate: Probability of a client to be in a cohort; the expected share of all where cohorts have a fixed size.
         noise: Noise multiplier (0 where epsilon is infinite): over ``clip`` where the server adds the noise, over
             ``2 clip`` where each client does, over what one client moves all rounds by where it is correlated, and over
-            the bound on a rounded update where clients add it together.
+            the bound on a rounded update where clients add it together. Where each round's is chosen: the one that
+            spends the budget evenly.
         grid_bits: Updates and noise are multiples of ``2^-grid_bits``.
-        mechanism: ``"central"``, ``"adaptive"``, ``"local"``, ``"banded"`` or ``"distributed"``.
+        mechanism: ``"central"``, ``"adaptive"``, ``"local"``, ``"banded"``, ``"distributed"`` or ``"filtered"``.
         cohort_size: Of cohorts of a fixed size, drawn without replacement; None for Poisson cohorts.
         group: The most clients that one person is; the target holds for all of them together.
         separation: A client takes part in at most one of so many rounds in a row.
         shares: What clients add together, where they do.
+        order: Of the Rényi filter that the target is a budget of, where each round's noise is chosen from what was
+            released before.
     """
 
     epsilon: float
@@ -139,6 +149,7 @@ class ClientPlan:
     group: int = 1
     separation: int = 1
     shares: Shares | None = None
+    order: float | None = None
 
     @property
     def private(self) -> bool:
@@ -159,7 +170,33 @@ class ClientPlan:
     @property
     def cohorts_count(self) -> bool:
         """Whether the bound relies on how cohorts are drawn, and on their secrecy."""
-        return self.mechanism in (CENTRAL, ADAPTIVE)
+        return self.mechanism in (CENTRAL, ADAPTIVE, FILTERED)
+
+    def filter(self) -> RdpFilter:
+        """What lets rounds through whose noise is chosen, with nothing spent.
+
+        Raises:
+            CalibrationError: This mechanism has none: its noise is fixed before the first round.
+        """
+        if self.mechanism != FILTERED or self.order is None:
+            raise CalibrationError(
+                f"the mechanism {self.mechanism!r} of the client level has no Rényi filter"
+            )
+        return RdpFilter.for_target(self.epsilon, self.delta, order=self.order)
+
+    def chosen(self, noise: object) -> SampledGaussian:
+        """One round with a noise multiplier that was chosen for it.
+
+        Raises:
+            PlanViolation: It is no number, or outside of what the plan has room for.
+        """
+        most = MOST_CHOSEN * self.noise
+        number = isinstance(noise, int | float) and not isinstance(noise, bool)
+        if not number or not LEAST_CHOSEN <= noise <= most:  # type: ignore[operator]
+            raise PlanViolation(
+                f"a noise multiplier of {noise!r} was chosen: choose a number from {LEAST_CHOSEN:g} to {most:.6g}"
+            )
+        return SampledGaussian(rate=self.rate, noise=float(noise), count=1)  # type: ignore[arg-type]
 
     def distributed(self, clients: int, participations: int) -> DistributedNoise:
         """What clients that add the noise together release, in units of its grid.

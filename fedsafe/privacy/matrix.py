@@ -19,7 +19,7 @@ from typing import Any
 from fedsafe.privacy.circumstances import Circumstances, adapted
 from fedsafe.privacy.claim import Claim
 from fedsafe.privacy.client_claim import CLIENTS, OUTSIDER, SERVER, client_claim, headline
-from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, LOCAL
+from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, FILTERED, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.privacy.record_claim import record_claim
 
@@ -27,6 +27,7 @@ _NOISE_OF = {
     CENTRAL: "the server's noise",
     ADAPTIVE: "the server's noise",
     BANDED: "the server's noise, correlated over rounds",
+    FILTERED: "the server's noise, chosen round by round inside a Rényi filter",
     LOCAL: "each client's own noise",
     DISTRIBUTED: "the noise of all clients of a round together",
 }
@@ -98,7 +99,11 @@ def _records(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:
 def _and_not(plan: PrivacyPlan, adversary: str) -> str:
     if not plan.client.private:
         return ", and neither does the server"
-    return ", and this adversary sees what the server's noise hides" if adversary == SERVER else ""
+    if adversary == SERVER:
+        return ", and this adversary sees what the server's noise hides"
+    if plan.client.mechanism == FILTERED:
+        return ", and the filter of the client level counts under zero-out, where changing a record replaces an update"
+    return ""
 
 
 def _clients(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:

@@ -1,6 +1,7 @@
-"""The planned regime: everything that decides epsilon is fixed, and hashed, before the first round.
+"""The plan of a run: everything that decides epsilon is fixed, and hashed, before the first round.
 
-A round outside the plan is refused by the ledger; stopping early is covered, since a shorter run spends less.
+A round outside the plan is refused by the ledger; stopping early is covered, since a shorter run spends less. In the
+adaptive regime the client level fixes a budget and the order of its Rényi filter, in place of the noise of each round.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
-from fedsafe.errors import PlanViolation
+from fedsafe.errors import CalibrationError, PlanViolation
 from fedsafe.privacy.accounting import (
     Accounted,
     Adjacency,
@@ -22,7 +23,7 @@ from fedsafe.privacy.accounting import (
     spending_curve,
 )
 from fedsafe.privacy.accounting.distributed import distributed_epsilon
-from fedsafe.privacy.levels import DISTRIBUTED, ClientPlan, EvaluationPlan, RecordPlan, Shares
+from fedsafe.privacy.levels import DISTRIBUTED, FILTERED, ClientPlan, EvaluationPlan, RecordPlan, Shares
 
 # At how many rounds the spend of a slow accountant is found.
 _POINTS = 10
@@ -169,6 +170,8 @@ class PrivacyPlan:
             return self._distributed_account(
                 participations, adjacency or level.adjacency, delta or level.delta
             )
+        if level.mechanism == FILTERED:
+            return self._filter_account(rounds, adjacency or level.adjacency, delta or level.delta)
         release = level.release(clients=self.clients, rounds=rounds, cap=participations, adjacency=adjacency)
         evaluations = self._evaluations(rounds, release.adjacency)
         found = account([release, *evaluations], delta or level.delta)
@@ -211,6 +214,16 @@ class PrivacyPlan:
             accountant=f"RDP of the {noise.law} mechanism for {noise.honest} honest survivors",
         )
 
+    def _filter_account(self, rounds: int, adjacency: Adjacency, delta: float) -> Accounted:
+        """The whole budget, spent or not: what is spent is no bound for a run that stops because of what it saw."""
+        level = self.client
+        if (adjacency, delta) != (level.adjacency, level.delta):
+            raise CalibrationError(
+                f"a Rényi filter under {level.adjacency} adjacency at delta {level.delta:g} has no bound under "
+                f"{adjacency} at delta {delta:g}: account for it as it is"
+            )
+        return level.filter().accounted() if rounds else account([], delta, adjacency)
+
     def spending(self) -> dict[str, list[float | None]]:
         """Planned epsilon of each level after each round: the worst case, whoever took part."""
         rounds = range(1, self.rounds + 1)
@@ -248,6 +261,8 @@ class PrivacyPlan:
 
     def _client_spending(self) -> list[float | None]:
         level, cap = self.client, self.record.max_participations
+        if level.mechanism == FILTERED:
+            return [self.client_epsilon(self.rounds, cap)] * self.rounds
         central = level.mechanism != DISTRIBUTED
         whole = level.release(clients=self.clients, rounds=self.rounds, cap=cap) if central else None
         if not isinstance(whole, SampledGaussian) or level.group > 1:

@@ -79,7 +79,14 @@ class Commit:
             outcome.round, {"parameters": outcome.parameters, **outcome.optimizer_state}, metadata
         )
 
-    def record(self, number: int, parameters: Vector, head: Head, evaluation: float | None) -> str | None:
+    def record(
+        self,
+        number: int,
+        parameters: Vector,
+        head: Head,
+        evaluation: float | None,
+        spent: str | None = None,
+    ) -> str | None:
         """Findings, verdicts, and last the line that makes the round count.
 
         Args:
@@ -87,12 +94,14 @@ class Commit:
             parameters: Its model.
             head: The ledger after it.
             evaluation: The clients' mean score of its model, if they evaluated it.
+            spent: Why the budget ends the run with this round; None where it does not.
 
         Returns:
             Why the run ends with this round; None where it goes on.
         """
         audited = self.audit.after(number) if self.audit is not None else []
         stopped = self.audit.stops(audited) if self.audit is not None else None
+        stopped = stopped or spent
         assessment = self._assess(number, parameters, audited, last=stopped is not None)
         metrics: dict[str, float | None] = {**self.judge.metrics(parameters)}
         if evaluation is not None:

@@ -45,6 +45,7 @@ from fedsafe.privacy.calibration import make_plan
 from fedsafe.privacy.levels import Mechanics
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, new_key
+from fedsafe.runs.adaptive import check_adaptive
 from fedsafe.runs.availability import build_availability
 from fedsafe.runs.client_config import local_training
 from fedsafe.runs.config import Config
@@ -119,6 +120,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         record_private=math.isfinite(config.privacy.record.epsilon),
         learning_rate=config.client.plain_rate,
     )
+    check_adaptive(config)
     task = load_task(config.task) if data is None else data
     objective = build_objective(config.client.objective, task.kind)
     federation = config.federation

@@ -223,12 +223,20 @@ def execute(
         # A run that was interrupted after its last round, which an alarm made the last, has nothing left to do.
         done, stopped = state.round, recorded_stop(parts.config.audit, folder.read("findings.jsonl"))
         if state.unrecorded is not None:
-            stopped = commit.record(state.round, state.parameters, state.unrecorded, state.evaluation)
+            stopped = commit.record(
+                state.round,
+                state.parameters,
+                state.unrecorded,
+                state.evaluation,
+                strategy.spent_before(state.round + 1) if state.round < plan.rounds else None,
+            )
 
         def on_round(outcome: RoundOutcome) -> bool:
             nonlocal done, stopped
             commit.save(outcome, state.seconds + time.perf_counter() - began, there)
-            stopped = commit.record(outcome.round, outcome.parameters, outcome.head, outcome.evaluation)
+            stopped = commit.record(
+                outcome.round, outcome.parameters, outcome.head, outcome.evaluation, outcome.stopped
+            )
             done = outcome.round
             return stopped is None
 
@@ -243,7 +251,7 @@ def execute(
             on_round=on_round,
         )
         app(there or grid, server_context())
-    stopped = stopped or _spent(plan, parts.config)
+    stopped = stopped or strategy.stopped or _spent(plan, parts.config)
     end = End(
         rounds=done,
         seconds=state.seconds + time.perf_counter() - began,

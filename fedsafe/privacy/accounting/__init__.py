@@ -7,6 +7,7 @@ counting; ``curves`` says which is used when.
 from fedsafe.privacy.accounting.accounted import Accounted, account, account_by_rdp, epsilon
 from fedsafe.privacy.accounting.client_bounds import ClientSpend, WorstClient, worst_client
 from fedsafe.privacy.accounting.curves import COARSE, FINE, accountant_name
+from fedsafe.privacy.accounting.filter_noise import noise_that_costs, order_for, require_whole
 from fedsafe.privacy.accounting.groups import group_epsilon
 from fedsafe.privacy.accounting.noise import (
     LEAST_NOISE,
@@ -45,7 +46,10 @@ __all__ = [
     "group_epsilon",
     "least_noise",
     "legacy_rdp_epsilon",
+    "noise_that_costs",
+    "order_for",
     "rdp_epsilon",
+    "require_whole",
     "search_cost",
     "spending_curve",
     "worst_client",

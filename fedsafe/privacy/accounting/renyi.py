@@ -107,7 +107,7 @@ def renyi_curve(releases: Sequence[Release], orders: tuple[float, ...] | None = 
     return RenyiCurve(orders=orders, values=tuple(map(float, total)))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def renyi(release: Release, orders: tuple[float, ...]) -> Values:
     """``(orders,)`` divergence of one release; its count does not matter."""
     alphas = np.array(orders)

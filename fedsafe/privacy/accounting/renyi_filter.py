@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from fedsafe.errors import CalibrationError, ConfigError, LedgerError, PlanViolation
+from fedsafe.errors import BudgetSpent, CalibrationError, ConfigError, LedgerError
 from fedsafe.privacy.accounting.accounted import Accounted
 from fedsafe.privacy.accounting.releases import Adjacency, Release, counted
 from fedsafe.privacy.accounting.renyi import renyi, renyi_curve, require_order
@@ -123,12 +123,12 @@ class RdpFilter:
             What is spent by now.
 
         Raises:
-            PlanViolation: They would overspend; nothing is charged, and cheaper ones may still fit.
+            BudgetSpent: They would overspend; nothing is charged, and cheaper ones may still fit.
         """
         cost = self.cost(releases)
         after = self._after(cost)
-        if after > self.budget:
-            raise PlanViolation(
+        if not after <= self.budget:  # a cost that is no number is never let through
+            raise BudgetSpent(
                 f"these releases cost {cost:.6g} of Rényi divergence at order {self.order:g}, and {self.remaining:.6g} "
                 f"of {self.budget:.6g} is left: release less, with more noise, or stop here"
             )
