@@ -68,6 +68,13 @@ def findings_of(report: AuditReport) -> list[Finding]:
             **counted,
             **about,
         ),
-        estimate(ACCOUNTED, look.accounted, bound="upper", detail={"delta": report.delta}, **about),
+        estimate(
+            ACCOUNTED,
+            look.accounted,
+            bound="upper",
+            where=about["where"],
+            data="the run's plan",
+            detail={"delta": report.delta},
+        ),
         estimate(ALARM, float(look.crossed), bound="exact", detail={"alarm": alarm}, **about),
     ]

@@ -22,6 +22,7 @@ _PIPED_WIDTH = 110
 _SIMULATED = (
     "simulated: the noise follows from the seed, and nothing is guaranteed against anyone who knows it"
 )
+_AUDITED = "privacy.audited_epsilon"
 _MARKS = {"pass": "green", "completed": "green", "fail": "red", "undecided": "yellow", "unmeasured": "yellow"}
 
 
@@ -95,6 +96,13 @@ class Progress:
         for finding in everything:
             if finding.metric == "assess.completed" and finding.status == "failed":
                 self._console.print(f"round {assessment.round}: {finding.reason}", soft_wrap=True)
+            if finding.metric == _AUDITED and finding.value is not None:
+                upper = epsilon(finding.anchors.get("accounted"))
+                self._console.print(
+                    f"round {assessment.round}: canaries ({finding.where['canaries']}) prove epsilon > "
+                    f"{finding.value:.4g} per {finding.where['unit']}, accounted {upper}",
+                    soft_wrap=True,
+                )
         count = len(everything)
         bad = [verdict for verdict in assessment.verdicts if verdict.verdict != "pass"]
         verdicts = f", {len(assessment.verdicts) - len(bad)} of {len(assessment.verdicts)} requirements pass"

@@ -25,6 +25,7 @@ class Engine(StrEnum):
 
 
 _REQUIREMENT_FAILED = 3
+_ALARM = 4
 _INTERRUPTED = 130
 _FINDING_KEYS = ("metric", "where", "status", "value", "interval", "n")
 
@@ -135,6 +136,9 @@ def _close(run: "Run", progress: "Progress", *, as_json: bool) -> None:
             f"fedsafe: {len(blocked)} requirement(s) not met, first: {first['metric']} {first['op']} "
             f"{first['threshold']:g} is {first['verdict']} ({first['reason']})\n"
         )
+    if run.alarms:
+        sys.exit(_ALARM)  # what it says was written when it was raised
+    if blocked:
         sys.exit(_REQUIREMENT_FAILED)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from fedsafe.records import Json
 from fedsafe.report import facts, formats
+from fedsafe.report.audits import AUDIT, audit_alarms, audit_rows
 from fedsafe.report.cells import finding_cell, is_of_group, latest_findings
 from fedsafe.report.reading import Reading
 from fedsafe.report.tables import group_tables, headline, requirement_rows
@@ -133,14 +134,18 @@ def _view(reading: Reading) -> dict[str, Any]:
         "last": reading.rounds[-1] if reading.rounds else None,
         "stated": _stated(config),
         "headline": headline(reading),
-        "assessed": sorted({cell.round for _, cell in cells}),
+        "assessed": sorted({cell.round for name, cell in cells if name != AUDIT}),
         "metrics": sorted({(cell.name, cell.about) for _, cell in cells if cell.status == "measured"}),
         "claims": [facts.claim(reading, unit) for unit in ("record", "client")],
         "matrix": facts.matrix(reading),
+        "audits": audit_rows(reading),
+        "alarms": audit_alarms(reading),
         "source": _source(reading),
         "federation": facts.federation(start) if start else [],
         "strategy": _strategy(config),
-        "findings": {name: found for name, found in shown.items() if found and name != "privacy"},
+        "findings": {
+            name: found for name, found in shown.items() if found and name not in ("privacy", AUDIT)
+        },
         "brackets": _brackets(latest),
         "strongest": _strongest(latest),
         "groups": group_tables(latest),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR
 from typing import Any
 
 from fedsafe.records import Json
@@ -145,7 +146,7 @@ def finding_cell(finding: Mapping[str, Any]) -> Cell:
         about=known.description if known else "",
         where=formats.where(finding.get("where")),
         status=str(finding["status"]),
-        value=formats.quantity(value, unit) + (own if value is not None else ""),
+        value=_value(finding, unit) + (own if value is not None else ""),
         interval=formats.interval(ends, unit) + (own if ends else ""),
         method=method,
         n="" if count is None else f"{count:,}",
@@ -160,6 +161,14 @@ def finding_cell(finding: Mapping[str, Any]) -> Cell:
         round=int(finding.get("round") or 0),
         whisker=whisker(value, ends, low=low, high=high, anchors=list(anchors.values())) if shows else "",
     )
+
+
+def _value(finding: Mapping[str, Any], unit: str) -> str:
+    """The value as text; a lower bound of an epsilon is rounded down, so that it stays one."""
+    value = finding.get("value")
+    if unit == "epsilon" and value is not None and finding.get("bound") == "lower":
+        return formats.epsilon(value, ROUND_FLOOR)
+    return formats.quantity(value, unit)
 
 
 def _axis(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsafe.report import facts, figures, formats
+from fedsafe.report.audits import AUDIT, audit_alarms, audit_rows
 from fedsafe.report.card import render_card
 from fedsafe.report.cells import latest_findings, scorecard
 from fedsafe.report.reading import Reading, read_run
@@ -87,10 +88,14 @@ def _view(reading: Reading) -> dict[str, Any]:
         "headline": headline(reading),
         "claims": [facts.claim(reading, unit) for unit in ("record", "client")],
         "matrix": facts.matrix(reading),
+        "audits": audit_rows(reading),
+        "alarms": audit_alarms(reading),
         "learning": figures.learning(reading),
         "spend": [figures.spend(reading, unit) for unit in ("record", "client")],
         "planned_rounds": plan.get("rounds"),
-        "assessed": sorted({int(line.get("round") or 0) for line in reading.findings}),
+        "assessed": sorted(
+            {int(line.get("round") or 0) for line in reading.findings if line.get("assessor") != AUDIT}
+        ),
         "scorecard": scorecard(latest),
         "requirements": requirement_rows(reading),
         "groups": group_tables(latest),
