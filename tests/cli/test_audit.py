@@ -1,5 +1,6 @@
 """``fedsafe audit``: one JSON object or a few lines, and an exit code that is an alarm where bounds cross."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -53,3 +54,25 @@ def test_a_wrong_number_is_one_line(fedsafe, tiny_toml):
     assert done.code == 1
     assert done.err.count("\n") == 1
     assert "canaries" in done.err
+
+
+def test_a_run_with_an_audit_prints_its_bracket_and_an_alarm_is_its_exit_code(fedsafe, tiny_toml):
+    done = fedsafe("run", tiny_toml(audit={"canaries": 60}), "--out", "out")
+    assert done.code == 0, done.err
+    assert "round 3: canaries (gradient) prove epsilon > " in done.out
+    printed = json.loads(fedsafe("run", tiny_toml(audit={"canaries": 60}), "--out", "two", "--json").out)
+    (bracket,) = [each for each in printed["findings"] if each["metric"] == "privacy.audited_epsilon"]
+    assert bracket["interval"][0] == bracket["value"] <= bracket["interval"][1] <= 0.1
+
+
+def test_an_alarm_is_the_exit_code_of_a_run(tiny_toml, monkeypatch, tmp_path):
+    from fedsafe.cli.progress import Progress
+    from fedsafe.cli.run import _close
+    from fedsafe.runs import run
+
+    whole = settings.local_training
+    monkeypatch.setattr(settings, "local_training", lambda *arguments: replace(whole(*arguments), noise=0.0))
+    finished = run(tiny_toml(audit={"canaries": 60}), out=tmp_path / "out")
+    with pytest.raises(SystemExit) as ended:
+        _close(finished, Progress(io.StringIO()), as_json=True)
+    assert ended.value.code == 4
