@@ -21,6 +21,7 @@ from fedsafe.engine import ClientApps, InlineGrid
 from fedsafe.errors import ConfigError, EngineError
 from fedsafe.federation import ClientRuntime, NoisyAverage, RoundOutcome, make_server_app, server_context
 from fedsafe.privacy.ledger import Ledger
+from fedsafe.privacy.levels import FILTERED
 from fedsafe.rng import new_key
 
 Kind = Literal["gradient", "input", "client"]
@@ -93,6 +94,11 @@ class AuditedTraining:
             raise ConfigError(
                 f"the aggregator {aggregator.name} steers by the clients' exact losses, and nothing can be claimed for "
                 "it that an audit could test: use another rule"
+            )
+        if aggregator.mechanism == FILTERED:
+            raise ConfigError(
+                f"the aggregator {aggregator.name} chooses each round's noise from what was released, and an audit "
+                "trains another run, which would choose other noise: use another rule"
             )
         trainer = self._made.trainer
         runtime = ClientRuntime(

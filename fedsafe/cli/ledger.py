@@ -88,9 +88,8 @@ def _open(run: Path) -> "Ledger":
 
 
 def _echo_spend(ledger: "Ledger") -> None:
-    from fedsafe.report.formats import epsilon
-
     from fedsafe.privacy.choices import filter_after, is_adaptive
+    from fedsafe.report.formats import epsilon
 
     plan, realised = ledger.plan, ledger.realised()
     planned = plan.spend(plan.rounds)

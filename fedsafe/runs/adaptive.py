@@ -23,6 +23,7 @@ def check_adaptive(config: Config) -> None:
         'federation.cohort.name = "fixed"': config.federation.cohort.size is not None,
         "privacy.record.budgets": bool(config.privacy.record.budgets),
         "federation.evaluation with noised = true": evaluation is not None and evaluation.noised,
+        "[audit], whose second training would choose other noise": config.audit is not None,
     }
     for setting, there in refused.items():
         if there:

@@ -45,9 +45,12 @@ class TestNames:
             "local_gaussian",
             "banded_mean",
             "distributed_mean",
+            "chosen_noise",
         }
 
-    @pytest.mark.parametrize("name", ["capped_mean", "adaptive_clip", "local_gaussian", "distributed_mean"])
+    @pytest.mark.parametrize(
+        "name", ["capped_mean", "adaptive_clip", "local_gaussian", "distributed_mean", "chosen_noise"]
+    )
     def test_a_rule_that_is_about_privacy_needs_a_target(self, name):
         spec = {"name": name, **({"cap": 10} if name == "capped_mean" else {})}
         with pytest.raises(ConfigError, match=rf"{name}' adds noise .* privacy.client.epsilon"):

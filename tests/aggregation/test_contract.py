@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedsafe.aggregation import RULES, Aggregator, Fold, Updates, build_aggregator
 from fedsafe.errors import EngineError, RecordError
-from fedsafe.privacy.levels import ClientPlan, RecordPlan
+from fedsafe.privacy.levels import FILTERED, ClientPlan, RecordPlan
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, key_from_seed
 
@@ -48,7 +49,10 @@ def built(name: str) -> Aggregator:
     """With a client-level target if the rule can carry one: that is the path with clip and noise."""
     private = RULES[name].proven_sensitivity
     spec = {"name": name, **NEEDED.get(name, {})}
-    return build_aggregator(spec, plan_of(1.0 if private else math.inf), learning_rate=0.5)
+    plan = plan_of(1.0 if private else math.inf)
+    if RULES[name].mechanism == FILTERED:
+        plan = replace(plan, client=replace(plan.client, mechanism=FILTERED, order=16.0))
+    return build_aggregator(spec, plan, learning_rate=0.5)
 
 
 def noise(round: int = 1) -> Stream:
@@ -87,7 +91,9 @@ def fold_of(aggregator: Aggregator, clients: list[int], rows: NDArray[np.float64
 def after_two_rounds(name: str) -> Aggregator:
     """With a memory, if it is a rule that has one; not every client was heard."""
     aggregator = built(name)
+    aggregator.choose_noise()
     aggregator.advance(fold_of(aggregator, [0, 3, 4, 7]), noise(1))
+    aggregator.choose_noise()
     aggregator.advance(fold_of(aggregator, [2, 3, 8], 0.5 - ALL), noise(2))
     return aggregator
 
@@ -110,11 +116,13 @@ def memory(aggregator: Aggregator) -> dict[str, bytes]:
 def advanced(aggregator: Aggregator, fold: Fold) -> dict[str, bytes]:
     """The memory after one more round, of a copy."""
     then = copy.deepcopy(aggregator)
+    then.choose_noise()
     then.advance(fold, noise(3))
     return memory(then)
 
 
 def finished(aggregator: Aggregator, fold: Fold) -> bytes:
+    aggregator.choose_noise()  # as the strategy does before a round is reserved
     result = aggregator.finish(fold, noise())
     assert result.shape == (PARAMETERS,)
     assert result.dtype == np.float64
@@ -181,6 +189,7 @@ def test_adding_and_merging_leave_their_arguments_alone(aggregator):
     known = memory(aggregator)
     aggregator.merge(first, second)
     aggregator.add(first, updates_of([3], rows[[3]]))
+    aggregator.choose_noise()
     aggregator.finish(first, noise())
     assert memory(aggregator) == known, "only advance may change what is remembered"
     advanced(aggregator, first)
@@ -224,6 +233,7 @@ def test_extreme_and_all_zero_updates_give_a_finite_result(aggregator, value):
     fold = fold_of(aggregator, list(range(CLIENTS)), extreme)
     assert np.isfinite(np.frombuffer(finished(aggregator, fold))).all()
     then = copy.deepcopy(aggregator)
+    then.choose_noise()
     then.advance(fold, noise(3))
     assert all(np.isfinite(array).all() for array in then.state().values())
     for client in range(CLIENTS):
@@ -240,9 +250,10 @@ def test_a_round_without_clients_has_a_finite_result(aggregator):
         with pytest.raises(EngineError, match="0 clients of the round are left"):
             aggregator.finish(zero, noise())
         return
+    aggregator.choose_noise()
     assert np.isfinite(aggregator.finish(zero, noise())).all()
     # What counts releases, or releases more than an update, moves on all the same.
-    if aggregator.name not in ("adaptive_clip", "banded_mean"):
+    if aggregator.name not in ("adaptive_clip", "banded_mean", "chosen_noise"):
         assert advanced(aggregator, zero) == memory(aggregator)
 
 
@@ -330,5 +341,6 @@ def test_extreme_losses_give_a_finite_result(aggregator, value):
     fold = aggregator.add(aggregator.zero(PARAMETERS), updates_of(list(range(CLIENTS)), ALL, losses))
     assert np.isfinite(np.frombuffer(finished(aggregator, fold))).all()
     then = copy.deepcopy(aggregator)
+    then.choose_noise()
     then.advance(fold, noise(3))
     assert all(np.isfinite(array).all() for array in then.state().values())

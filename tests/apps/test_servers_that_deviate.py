@@ -66,6 +66,7 @@ NOISY = {
     "adaptive_clip": "adaptive_clip",
     "local_gaussian": "local_gaussian",
     "banded_mean": {"name": "banded_mean", "bands": 2},
+    "chosen_noise": "chosen_noise",
 }
 
 

@@ -53,6 +53,7 @@ def changed(plan: PrivacyPlan, level: str, field: str) -> PrivacyPlan:
         "least_records": 9,
         "cohort_size": 20,
         "shares": shares,
+        "order": 8.0,
     }
     if field in others and not value:
         other = others[field]
@@ -69,7 +70,7 @@ FIELDS = [
     *(("record", f) for f in ("epsilon", "delta", "clip", "rate", "steps", "max_participations", "noise")),
     *(("record", f) for f in ("caps", "group", "grid_bits", "batch_size", "least_records")),
     *(("client", f) for f in ("epsilon", "delta", "clip", "rate", "noise", "grid_bits")),
-    *(("client", f) for f in ("mechanism", "cohort_size", "group", "separation", "shares")),
+    *(("client", f) for f in ("mechanism", "cohort_size", "group", "separation", "shares", "order")),
 ]
 
 
