@@ -64,11 +64,7 @@ class CanaryClients(Canaries):
             precision=setting.precision,
         )
         own = inner.layout.total
-        room = max(0, _ROOM * canaries - own)
-        if (own + room) * canaries > _LARGEST:
-            raise ConfigError(
-                f"{canaries} canary clients of {own + room} parameters do not fit the memory: use fewer canaries"
-            )
+        room = room_of(canaries, own)
         directions = public_generator(seed, "audit directions").standard_normal(
             (canaries, own + room), np.float32
         )
@@ -111,6 +107,24 @@ class CanaryClients(Canaries):
             ),
             bound=cosine_bound(summed[included], dimension, delta, confidence),
         )
+
+
+def room_of(canaries: int, own: int) -> int:
+    """Parameters that are added to a model, for canaries not to be in each other's way.
+
+    Args:
+        canaries: How many.
+        own: Parameters of the model.
+
+    Raises:
+        ConfigError: The directions of all would not fit the memory.
+    """
+    room = max(0, _ROOM * canaries - own)
+    if (own + room) * canaries > _LARGEST:
+        raise ConfigError(
+            f"{canaries} canary clients of {own + room} parameters do not fit the memory: use fewer canaries"
+        )
+    return room
 
 
 class _TrainerOfAll:

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from fedsafe.aggregation import RULES
 from fedsafe.audit import AuditedTraining, Kind, confidence_of_look, due_rounds, findings_of
+from fedsafe.audit.client_canaries import room_of
 from fedsafe.audit.findings import ALARM
 from fedsafe.errors import ConfigError
+from fedsafe.extensions import resolve
 from fedsafe.findings import Finding
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.audit_config import AuditConfig
 from fedsafe.runs.audit_setting import setting_of
 from fedsafe.runs.compose import Parts
-from fedsafe.runs.config import Config
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,17 +90,29 @@ class RunAudit:
         return self._trainings[kind]
 
 
-def check_audit(config: Config) -> None:
+def check_audit(parts: Parts) -> None:
     """Refuse an audit that could not be trained, before anything slow.
 
     Raises:
-        ConfigError: Clients train on nodes, or nothing is claimed at any audited level.
+        ConfigError: Clients train on nodes, the rule needs their losses, or so many canaries do not fit the memory.
     """
-    if config.audit is not None and config.engine.name == "flower":
+    config = parts.config
+    if config.audit is None:
+        return
+    if config.engine.name == "flower":
         raise ConfigError(
             "[audit] trains on the clients' records, which Flower's nodes keep to themselves: leave it out, and use "
             "`fedsafe audit CONFIG` where the records are"
         )
+    spec = config.server.aggregator
+    name = spec if isinstance(spec, str) else str(spec["name"])
+    if getattr(resolve("aggregator", name, RULES), "needs_losses", False):
+        raise ConfigError(
+            f"[audit] with server.aggregator = {name!r}, which steers by the clients' exact losses: nothing is claimed "
+            "for it that an audit could test; leave one of the two out"
+        )
+    if "client" in config.audit.kinds:
+        room_of(config.audit.canaries, parts.layout.total)
 
 
 def alarms_of(lines: Iterable[Mapping[str, Any]]) -> list[str]:

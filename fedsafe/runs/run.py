@@ -103,7 +103,7 @@ def run(
     path = Path(out) if out is not None else _new_path(resolved, data)
     _require_free(path)
     parts = compose(resolved, model=model, data=data)
-    check_audit(resolved)
+    check_audit(parts)
     read_assessment(resolved.assess)  # a wrong assessor or requirement is reported before anything slow
     callbacks = [*callbacks, SinkCallback(*make_sinks(resolved.sinks, path))]
     seed = resolved.seed if resolved.privacy.noise_key == "seed" else None

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from tiny_federation import config
+from tiny_federation import config, parts, plan
 
 import fedsafe.runs.audit_setting as settings
 import fedsafe.runs.compose as composing
@@ -203,12 +203,20 @@ def test_a_wrong_setting_is_one_line(section, message):
 
 def test_an_audit_on_nodes_is_refused_with_what_to_do():
     with pytest.raises(ConfigError, match="fedsafe audit CONFIG"):
-        check_audit(make_config({"audit": {}, "engine": {"name": "flower"}}))
+        check_audit(parts(audit={}, engine__name="flower"))
+
+
+def test_what_cannot_be_audited_is_refused_before_anything_is_written(tmp_path):
+    no_claim = {"privacy__record__epsilon": math.inf, "privacy__client__epsilon": math.inf}
+    steered = {"server__aggregator": "q_fedavg", "server__optimizer": {"momentum": 0.0}, **no_claim}
+    too_many = {"audit": {"kinds": ["client"], "canaries": 50_000}}
+    for changes, message in ((steered, "exact losses"), (too_many, "fewer canaries")):
+        with pytest.raises(ConfigError, match=message):
+            run(audited(**changes), out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def test_two_runs_and_two_kinds_throw_other_coins(monkeypatch):
-    from tiny_federation import parts, plan
-
     of = parts()
     section = make_config({"audit": {"canaries": 60, "kinds": ["gradient", "client"]}}).audit
     thrown = []
