@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import fedsafe.aggregation
 from fedsafe.engine import ClientApps, InlineGrid
 from fedsafe.errors import ConfigError
+from fedsafe.privacy.levels import FILTERED
 from fedsafe.runs.config import make_config
 
 PLAIN = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
@@ -23,6 +25,7 @@ STRATEGIES = {
         "server__optimizer": PLAIN,
     },
     "adaptive clipping": {"server__aggregator": "adaptive_clip"},
+    "chosen noise": {"server__aggregator": "chosen_noise"},
     "local DP": {"server__aggregator": "local_gaussian"},
     "DP-FTRL": {"server__aggregator": {"name": "banded_mean", "bands": 2}},
     "distributed DP": {"server__aggregator": {"name": "distributed_mean", "minimum": 1}},
@@ -47,10 +50,14 @@ STRATEGIES = {
 
 def federation(changes):
     spec = changes["server__aggregator"]
-    private = fedsafe.aggregation.RULES[spec if isinstance(spec, str) else spec["name"]].proven_sensitivity
+    rule = fedsafe.aggregation.RULES[spec if isinstance(spec, str) else spec["name"]]
+    private = rule.proven_sensitivity
     off = {"privacy__client__epsilon": math.inf, "privacy__record__epsilon": math.inf}
     of = parts(**({} if private else off), **changes)
-    return of, plan(of, noise=1.0 if private else 0.0)
+    by = plan(of, noise=1.0 if private else 0.0)
+    if rule.mechanism == FILTERED:
+        by = replace(by, client=replace(by.client, mechanism=FILTERED, order=8.0))
+    return of, by
 
 
 def test_every_row_of_the_table_is_run_here():
