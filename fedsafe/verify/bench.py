@@ -1,7 +1,9 @@
 """Measures a server: rounds with chosen updates, in units of the clip that was claimed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ class Measured:
         numbers: Released besides.
         error: Why nothing was released.
         round: The round.
+        uploads: Client to what it sent, in clips; empty where the server is not to see it.
     """
 
     total: Values | None
@@ -40,6 +43,7 @@ class Measured:
     numbers: Numbers
     error: str
     round: int
+    uploads: Mapping[int, Values] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -75,8 +79,29 @@ class Bench:
 
     @property
     def noise(self) -> float:
-        """Claimed standard deviation of the noise on the sum, in clips."""
-        return self.claim.update_noise
+        """Claimed standard deviation of the noise on the sum of an expected cohort, in clips."""
+        return self.claim.noise_of(self.claim.expected)
+
+    def error(self, rounds: Sequence[Measured]) -> float:
+        """Standard deviation of a mean over rounds along one direction, by the claimed noise."""
+        if not rounds:
+            return 0.0
+        squares = [self.claim.noise_of(measured.present) ** 2 for measured in rounds]
+        return math.sqrt(sum(squares)) / len(rounds)
+
+    def standard(self, measured: Measured, due: Values | float = 0.0) -> Values:
+        """``(parameters,)`` what a round released beyond what was due, over the claimed deviation of its noise."""
+        total: Values = np.zeros(self.parameters) if measured.total is None else measured.total
+        return (total - due) / (self.claim.noise_of(measured.present) or 1.0)
+
+    def reply(self, update: Vector, examples: int | None = None, **more: Any) -> ClientReply:
+        """What a client sends that has as many examples as give it the full weight."""
+        return ClientReply(update=update, examples=self.full if examples is None else examples, **more)
+
+    @property
+    def full(self) -> int:
+        """Examples that give a client the full weight."""
+        return 10 if self.claim.cap is None else self.claim.cap
 
     def model(self) -> Vector:
         """A broadcast model, another one each time: a release may be a function of it."""
@@ -96,6 +121,14 @@ class Bench:
         joined: Values = np.concatenate(unit) / np.sqrt(len(chosen))
         return joined
 
+    def directions(self, count: int) -> Values:
+        """``(count, parameters)`` of length one, orthogonal to each other as far as there are so many."""
+        drawn = self.rng.normal(size=(count, self.parameters))
+        if count <= self.parameters:
+            return np.linalg.qr(drawn.T)[0].T
+        unit: Values = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        return unit
+
     def update(self, direction: Values, clips: float) -> Vector:
         """So many clips in a direction."""
         with np.errstate(over="ignore"):
@@ -109,6 +142,7 @@ class Bench:
         round: int = 0,
         model: Vector | None = None,
         least: int = 1,
+        named: Callable[[Sequence[int]], Sequence[ClientReply | None]] | None = None,
     ) -> Measured:
         """One round, of a fresh session unless one is given.
 
@@ -117,8 +151,11 @@ class Bench:
             session: Where.
             round: Which round of that session.
             model: The broadcast model.
-            least: Draw again, in fresh sessions, until so many members were drawn.
+            least: Draw again, in fresh sessions, until so many members were drawn, and one more than must survive.
+            named: What members send, by their numbers; in the place of ``script``.
         """
+        if self.claim.least and least:
+            least = max(least, self.claim.least + 1)
         sent = self.model() if model is None else model
         for _ in range(_TRIES):
             current, number = (session, round) if session is not None else self.server.fresh(self.rng)
@@ -129,13 +166,22 @@ class Bench:
             return _nothing(asked, number, f"no cohort of {least} or more was drawn in {_TRIES} rounds")
         if asked.error:
             return _nothing(asked, number, asked.error)
-        replies = script(len(asked.members))
+        replies = script(len(asked.members)) if named is None else named(asked.members)
         released = current.give(number, replies)
         present = sum(reply is not None and not reply.failed for reply in replies)
-        divisor = self.claim.expected if self.claim.divisor == "expected" else float(max(1, present))
+        divisor = (
+            self.claim.mean_weight * self.claim.expected
+            if self.claim.divisor == "expected"
+            else float(max(1, present))
+        )
         total = None
         if released.change is not None:
             total = released.change * (divisor / ((self.claim.learning_rate or 1.0) * self.claim.clip))
+        uploads = {
+            member: upload / self.claim.clip
+            for member, upload in zip(asked.members, released.uploads, strict=False)
+            if upload is not None
+        }
         return Measured(
             total=total,
             members=asked.members,
@@ -143,17 +189,18 @@ class Bench:
             numbers=released.numbers,
             error=released.error,
             round=number,
+            uploads=uploads,
         )
 
     def quiet(self) -> Script:
         """Everybody sends next to nothing: what is released is noise."""
         update = self.update(self.direction(), TINY)
-        return lambda members: [ClientReply(update=update)] * members
+        return lambda members: [self.reply(update)] * members
 
     def all_send(self, direction: Values, clips: float) -> Script:
         """Everybody sends the same."""
         update = self.update(direction, clips)
-        return lambda members: [ClientReply(update=update)] * members
+        return lambda members: [self.reply(update)] * members
 
     def one_differs(self, reply: ClientReply | None, others: ClientReply) -> Script:
         """The first member sends one thing, everybody else another."""

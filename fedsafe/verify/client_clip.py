@@ -67,16 +67,16 @@ def _moved(bench: Bench, direction: Values, clips: float) -> tuple[float, float,
         return 0.0, 0.0, 0.0, error
     along = [float(total @ direction) for total in _totals(rounds)]
     allowed = float(np.mean([measured.present for measured in rounds]))
-    slack = DEVIATIONS * bench.noise / math.sqrt(len(rounds)) + _SLACK * allowed
-    return float(np.mean(along)), allowed, slack, ""
+    slack = DEVIATIONS * bench.error(rounds) + _SLACK * allowed
+    return float(np.mean(along)), bench.claim.rounded * allowed, slack, ""
 
 
 def _one_among_many(bench: Bench) -> Outcome:
     name = "one client among many"
     direction = bench.direction()
     script = bench.one_differs(
-        ClientReply(update=bench.update(direction, _GIANT)),
-        ClientReply(update=bench.update(bench.direction(), TINY)),
+        bench.reply(bench.update(direction, _GIANT)),
+        bench.reply(bench.update(bench.direction(), TINY)),
     )
     rounds = [bench.round(script) for _ in range(bench.enough(0.5 * bench.claim.expected))]
     claimed = "one client moves the sum by at most 1 clip"
@@ -84,10 +84,10 @@ def _one_among_many(bench: Bench) -> Outcome:
     if error:
         return _lost(name, claimed, error)
     moved = float(np.mean([total @ direction for total in _totals(rounds)]))
-    slack = DEVIATIONS * bench.noise / math.sqrt(len(rounds)) + _SLACK
+    slack = DEVIATIONS * bench.error(rounds) + _SLACK
     return judged(
         name,
-        holds=moved <= 1.0 + slack,
+        holds=moved <= bench.claim.rounded + slack,
         claimed=claimed,
         seen=f"{moved:.2f} clips (give or take {slack:.2f}), where the others sent next to nothing",
         source=sources.EACH,
@@ -96,26 +96,30 @@ def _one_among_many(bench: Bench) -> Outcome:
 
 def check_neighbours(bench: Bench) -> list[Outcome]:
     """Weights, absent clients and the size of the cohort: what else one client can change."""
-    return [_weights(bench), _absent(bench), _sizes(bench)]
+    return [_weights(bench), _counts(bench), _absent(bench), _sizes(bench)]
 
 
 def _weights(bench: Bench) -> Outcome:
     name = "weights"
-    if bench.claim.weights != "uniform":
-        return not_applicable(name, f"the claim's weights are {bench.claim.weights}")
+    if bench.claim.weights == "examples":
+        return not_applicable(name, "the claim's weights are examples")
     direction = bench.direction()
     script = bench.one_differs(
-        ClientReply(update=bench.update(direction, HUGE), examples=1_000_000),
-        ClientReply(update=bench.update(-direction, HUGE), examples=1),
+        bench.reply(bench.update(direction, HUGE), examples=max(1_000_000, bench.full)),
+        bench.reply(bench.update(-direction, HUGE), examples=bench.full if bench.claim.cap else 1),
     )
     rounds = [bench.round(script, least=2) for _ in range(bench.enough(bench.claim.expected))]
-    claimed = "every client counts the same, however many examples it says it has"
+    claimed = (
+        "every client counts the same, however many examples it says it has"
+        if bench.claim.cap is None
+        else f"no client counts more than one with {bench.claim.cap} examples"
+    )
     error = _error(rounds)
     if error:
         return _unmeasured(name, claimed, error)
     along = float(np.mean([total @ direction for total in _totals(rounds)]))
     even = float(np.mean([2.0 - measured.present for measured in rounds]))
-    slack = DEVIATIONS * bench.noise / math.sqrt(len(rounds)) + _SLACK * abs(even)
+    slack = DEVIATIONS * bench.error(rounds) + _SLACK * abs(even)
     return judged(
         name,
         holds=along <= even + slack,
@@ -126,15 +130,43 @@ def _weights(bench: Bench) -> Outcome:
     )
 
 
+def _counts(bench: Bench) -> Outcome:
+    """Counts of examples that no honest client has."""
+    name = "impossible counts of examples"
+    if bench.claim.weights == "examples":
+        return not_applicable(name, "the claim's weights are examples")
+    claimed = "a client moves the sum by at most 1 clip, whatever it says it has"
+    direction, worst, slack = bench.direction(), 0.0, 0.0
+    for examples in (0, -1_000_000, 2**40):
+        script = bench.one_differs(
+            bench.reply(bench.update(direction, HUGE), examples=examples),
+            bench.reply(bench.update(bench.direction(), TINY)),
+        )
+        rounds = [bench.round(script, least=2) for _ in range(bench.enough(2.0))]
+        error = _error(rounds)
+        if error:
+            return _unmeasured(name, claimed, error)
+        moved = float(np.mean([total @ direction for total in _totals(rounds)]))
+        worst, slack = max(worst, abs(moved)), max(slack, DEVIATIONS * bench.error(rounds) + _SLACK)
+    return judged(
+        name,
+        holds=worst <= bench.claim.rounded + slack,
+        claimed=claimed,
+        seen=f"at most {worst:.2f} clips (give or take {slack:.2f})",
+        source=sources.WEIGHTS,
+    )
+
+
 def _absent(bench: Bench) -> Outcome:
     name = "absent clients"
     if bench.claim.divisor != "expected":
         return not_applicable(name, "the claim divides by how many took part")
     direction = bench.direction()
-    reply = ClientReply(update=bench.update(direction, HUGE))
+    reply = bench.reply(bench.update(direction, HUGE))
 
     def half(members: int) -> Sequence[ClientReply | None]:
-        return [reply if index % 2 == 0 else None for index in range(members)]
+        stay = max((members + 1) // 2, bench.claim.least)
+        return [reply if index < stay else None for index in range(members)]
 
     rounds = [bench.round(half, least=2) for _ in range(bench.enough(0.5 * bench.claim.expected))]
     claimed = "an absent client adds nothing, and changes nothing else: the divisor is public"
@@ -145,17 +177,22 @@ def _absent(bench: Bench) -> Outcome:
         )
     along = float(np.mean([total @ direction for total in _totals(rounds)]))
     due = float(np.mean([measured.present for measured in rounds]))
-    slack = DEVIATIONS * bench.noise / math.sqrt(len(rounds)) + _SLACK * due
-    rest = np.concatenate([total - (total @ direction) * direction for total in _totals(rounds)])
+    slack = DEVIATIONS * bench.error(rounds) + _SLACK * due
+    noise = scale_of(
+        np.concatenate(
+            [bench.standard(m, (m.total @ direction) * direction) for m in rounds if m.total is not None]
+        ),
+        1.0,
+    )
     # Whoever divides by the replies divides the noise by them too.
-    louder = bool(bench.noise) and scale_of(rest, bench.noise) > 1.2
+    louder = bool(bench.noise) and noise > 1.2
     return judged(
         name,
         holds=abs(along - due) <= slack and not louder,
         claimed=claimed,
         seen=f"half of the cohort's updates came to {along:.2f} clips (give or take {slack:.2f}), where a divisor of "
         f"{bench.claim.expected:g} gives {due:.2f}"
-        + (f"; noise of {scale_of(rest, bench.noise):.2f} times the claimed" if louder else ""),
+        + (f"; noise of {noise:.2f} times the claimed" if louder else ""),
         source=sources.DIVISOR,
     )
 
@@ -172,7 +209,7 @@ def _sizes(bench: Bench) -> Outcome:
         return _unmeasured(name, claimed, error)
     due = np.array([0.5 * measured.present for measured in rounds])
     along = np.array([total @ direction for total in _totals(rounds)])
-    deviation = bench.noise / math.sqrt(len(rounds))
+    deviation = bench.error(rounds)
     shift = abs(float(np.mean(along - due)))
     # What the size of a cohort explains, against what it should: a slope of one.
     spread = due - due.mean()

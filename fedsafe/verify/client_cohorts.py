@@ -21,6 +21,10 @@ def check_cohorts(bench: Bench) -> list[Outcome]:
     """How many and who, and that a restart draws anew."""
     claim = bench.claim
     name = "cohorts"
+    if claim.mechanism == "banded":
+        return [
+            not_applicable(name, "the claim makes no use of how cohorts are drawn: see clients stay away")
+        ]
     claimed = f"{claim.sampler} cohorts of {claim.expected:g} from {claim.population}"
     drawn, error = _drawn(bench)
     if error:

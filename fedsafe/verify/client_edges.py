@@ -1,6 +1,5 @@
 """Client level: updates that are no honest client's, and cohorts that are empty."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,14 +18,15 @@ def check_bad_updates(bench: Bench) -> list[Outcome]:
     one_nan[count // 2] = np.nan
     direction = bench.direction()
     bad: Mapping[str, tuple[ClientReply, str]] = {
-        "a NaN": (ClientReply(update=one_nan), sources.NOT_FINITE),
-        "infinite values": (ClientReply(update=np.full(count, np.inf, np.float32)), sources.NOT_FINITE),
-        "values of 1e30": (
-            ClientReply(update=(np.sign(direction) * 1e30).astype(np.float32)),
-            sources.NOT_FINITE,
+        "a NaN": (bench.reply(one_nan), sources.NOT_FINITE),
+        "infinite values": (bench.reply(np.full(count, np.inf, np.float32)), sources.NOT_FINITE),
+        "values of 1e30": (bench.reply((np.sign(direction) * 1e30).astype(np.float32)), sources.NOT_FINITE),
+        "zeros": (bench.reply(np.zeros(count, np.float32)), sources.ZERO),
+        "an error": (bench.reply(np.zeros(count, np.float32), failed=True), sources.LOST),
+        "two ArrayRecords": (
+            bench.reply(bench.update(bench.direction(), 100.0), copies=2),
+            sources.TWO_RECORDS,
         ),
-        "zeros": (ClientReply(update=np.zeros(count, np.float32)), sources.ZERO),
-        "an error": (ClientReply(update=np.zeros(count, np.float32), failed=True), sources.LOST),
     }
     return [_one_bad(bench, what, reply, source) for what, (reply, source) in bad.items()]
 
@@ -35,7 +35,7 @@ def _one_bad(bench: Bench, what: str, reply: ClientReply, source: str) -> Outcom
     name = f"one client sends {what}"
     claimed = "the round releases the others' sum and its noise, and this client moves it by at most 1 clip"
     direction = bench.direction()
-    script = bench.one_differs(reply, ClientReply(update=bench.update(direction, -0.5)))
+    script = bench.one_differs(reply, bench.reply(bench.update(direction, -0.5)))
     rounds = [bench.round(script, least=2) for _ in range(bench.few)]
     problem = _problem(bench, rounds, direction)
     if problem.startswith("no cohort of"):
@@ -51,32 +51,36 @@ def _problem(bench: Bench, rounds: list[Measured], direction: Values) -> str:
     totals = [measured.total for measured in rounds if measured.total is not None]
     if not all(np.isfinite(total).all() for total in totals):
         return "values that are not finite were released"
-    if bench.claim.divisor == "realised" or bench.claim.weights != "uniform":
+    if bench.claim.divisor == "realised" or bench.claim.weights == "examples":
         return ""
     # A client that failed or is dropped changes no divisor: the others send half a clip each.
     others = [-0.5 * (len(measured.members) - 1) for measured in rounds]
     moved = float(np.mean([total @ direction - due for total, due in zip(totals, others, strict=True)]))
-    slack = DEVIATIONS * bench.noise / math.sqrt(len(rounds)) + 0.02 * max(1.0, -float(np.mean(others)))
-    if abs(moved) > 1.0 + slack:
+    slack = DEVIATIONS * bench.error(rounds) + 0.02 * max(1.0, -float(np.mean(others)))
+    if abs(moved) > bench.claim.rounded + slack:
         return f"this client moved the sum by {moved:.2f} clips"
-    noise = np.concatenate([total - due * direction for total, due in zip(totals, others, strict=True)])
-    if bench.noise and not scale_fits(noise, bench.noise):
-        ratio = scale_of(noise, bench.noise)
+    noise = np.concatenate(
+        [bench.standard(m, due * direction) for m, due in zip(rounds, others, strict=True)]
+    )
+    if bench.noise and not scale_fits(noise, 1.0):
+        ratio = scale_of(noise, 1.0)
         # Where the claimed scale is never met, another check says so.
         usual = np.concatenate([_quiet(bench) for _ in range(bench.few)])
-        if usual.size and not scale_fits(noise, bench.noise * scale_of(usual, bench.noise)):
+        if usual.size and not scale_fits(noise, scale_of(usual, 1.0)):
             return f"the noise was {ratio:.3f} times the claimed"
     return ""
 
 
 def _quiet(bench: Bench) -> Values:
-    total = bench.round(bench.quiet()).total
-    return np.empty(0) if total is None else total
+    measured = bench.round(bench.quiet())
+    return np.empty(0) if measured.total is None else bench.standard(measured)
 
 
 def check_empty(bench: Bench) -> list[Outcome]:
     """Nobody replies: what is released is noise."""
     name = "empty cohort"
+    if bench.claim.mechanism in ("local", "distributed"):
+        return [not_applicable(name, "the noise is the clients': without them nothing private is released")]
     if bench.claim.sampler != "poisson" or bench.claim.share == 1.0:
         return [not_applicable(name, f"a sampler that draws {bench.claim.sampler} never draws nobody")]
     claimed = "a cohort of nobody releases noise, as any other does"

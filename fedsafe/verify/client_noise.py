@@ -21,12 +21,14 @@ from fedsafe.verify.statistics import (
 
 def check_noise(bench: Bench) -> list[Outcome]:
     """Scale over all tensors, in each tensor, and the distribution."""
-    claimed = f"noise of {bench.noise:.4g} x clip on the sum of updates"
+    claimed = f"noise of {bench.noise:.4g} x clip on the sum of updates" + (
+        f" of {bench.claim.expected:g} clients" if bench.claim.noise_of(1.0) != bench.noise else ""
+    )
     if not bench.noise:
         return [not_applicable("noise scale", "the claim is without noise")]
     rounds = [bench.round(bench.quiet()) for _ in range(bench.runs)]
     lost = [measured.error for measured in rounds if measured.total is None]
-    drawn = [measured.total for measured in rounds if measured.total is not None]
+    drawn = [bench.standard(measured) for measured in rounds if measured.total is not None]
     if lost or not np.isfinite(np.concatenate(drawn)).all():
         seen = (
             f"{len(lost)} of {bench.runs} rounds with small updates released nothing: {lost[0]}"
@@ -50,8 +52,8 @@ def check_noise(bench: Bench) -> list[Outcome]:
 
 
 def _scale(bench: Bench, noise: Values, claimed: str) -> Outcome:
-    ratio = scale_of(noise, bench.noise)
-    holds = scale_fits(noise.ravel(), bench.noise)
+    ratio = scale_of(noise, 1.0)
+    holds = scale_fits(noise.ravel(), 1.0)
     seen, source = f"{ratio:.3f} times as much, over {noise.size} values", sources.SCALE
     adaptive = bench.claim.adaptive_clip
     if not holds and adaptive is not None:
@@ -72,11 +74,9 @@ def _scale(bench: Bench, noise: Values, claimed: str) -> Outcome:
 def _each_tensor(bench: Bench, noise: Values) -> Outcome:
     layout = bench.server.layout
     parts = np.split(noise, np.cumsum(layout.sizes)[:-1], axis=1)
-    ratios = {name: scale_of(part, bench.noise) for name, part in zip(layout.names, parts, strict=True)}
+    ratios = {name: scale_of(part, 1.0) for name, part in zip(layout.names, parts, strict=True)}
     wrong = [
-        name
-        for name, part in zip(layout.names, parts, strict=True)
-        if not scale_fits(part.ravel(), bench.noise)
+        name for name, part in zip(layout.names, parts, strict=True) if not scale_fits(part.ravel(), 1.0)
     ]
     return judged(
         "noise in each tensor",
@@ -90,6 +90,8 @@ def _each_tensor(bench: Bench, noise: Values) -> Outcome:
 def check_reuse(bench: Bench) -> list[Outcome]:
     """Rounds, a restart, and a restart that asks for an old round with another model."""
     name = "noise reuse"
+    if bench.claim.mechanism == "banded":
+        return [not_applicable(name, "rounds share noise as the matrix says: see noise over rounds")]
     if not bench.noise:
         return [not_applicable(name, "the claim is without noise")]
     last = min(3, max(2, bench.claim.rounds))
@@ -108,14 +110,15 @@ def check_reuse(bench: Bench) -> list[Outcome]:
             )
         )
     known = [(what, m.total) for what, m in drawn if m.total is not None and np.isfinite(m.total).all()]
-    return [_compared(name, known, bench.parameters)]
+    return [compared(name, known, bench.parameters)]
 
 
 def _noise(bench: Bench, session: Session, round: int, model: Vector) -> Measured:
     return bench.round(bench.quiet(), session=session, round=round, model=model)
 
 
-def _compared(name: str, known: Sequence[tuple[str, Values]], parameters: int) -> Outcome:
+def compared(name: str, known: Sequence[tuple[str, Values]], parameters: int) -> Outcome:
+    """Whether any two of some releases share noise, at any shift."""
     pairs = list(combinations(known, 2))
     if not pairs:
         return not_applicable(name, "fewer than two rounds released anything")

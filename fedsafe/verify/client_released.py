@@ -60,14 +60,14 @@ def _trial(bench: Bench, loss: float, examples: int) -> _Trial:
 
     def script(members: int) -> Sequence[ClientReply]:
         drawn = [
-            ClientReply(
-                update=update,
+            bench.reply(
+                update,
                 examples=int(bench.rng.integers(5, 15)),
                 loss=float(bench.rng.uniform(0.5, 1.5)),
             )
             for _ in range(members)
         ]
-        told[:] = [ClientReply(update=update, examples=examples, loss=loss), *drawn[1:]][:members]
+        told[:] = [bench.reply(update, examples=examples, loss=loss), *drawn[1:]][:members]
         return told
 
     session, round = bench.server.fresh(bench.rng)

@@ -7,6 +7,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
 
 from fedsafe.engine.grid import SERVER_NODE, error_reply, new_context
 from fedsafe.params import Layout, Vector
@@ -37,7 +38,9 @@ class FlowerServer:
         return self._made()
 
     def fresh(self, rng: np.random.Generator) -> tuple[Session, int]:
-        """Made again by its function; any round will do."""
+        """Made again by its function; any round will do, unless the noise of rounds is correlated."""
+        if self._claim.banded is not None:
+            return self._made(), 1
         return self._made(), int(rng.integers(1, self._claim.rounds + 1))
 
     def restart(self, session: Session) -> Session:
@@ -85,17 +88,35 @@ class _FlowerSession:
             for message, reply in zip(self._messages, replies, strict=True)
             if reply is not None
         ]
+        uploads = self._uploads(given) if self._claim.mechanism == "local" else ()
         result, error = caught(lambda: self._strategy.aggregate_train(round, given))
         if error:
-            return Released(change=None, error=error)
+            return Released(change=None, error=error, uploads=uploads)
         arrays, metrics = result
         numbers = {} if metrics is None else numbers_in([RecordDict({"metrics": metrics})])
         if arrays is None or not len(arrays):
-            return Released(change=None, numbers=numbers, error="no new model")
+            return Released(change=None, numbers=numbers, error="no new model", uploads=uploads)
         new, error = caught(lambda: unpacked(arrays, self._layout))
         if error:
-            return Released(change=None, numbers=numbers, error=error)
-        return Released(change=new - self._model.astype(np.float64), numbers=numbers)
+            return Released(change=None, numbers=numbers, error=error, uploads=uploads)
+        return Released(change=new - self._model.astype(np.float64), numbers=numbers, uploads=uploads)
+
+    def _uploads(self, given: Sequence[Message]) -> list[NDArray[np.float64] | None]:
+        """What each member sent, as it left the client and its mods."""
+        sent = {message.metadata.reply_to_message_id: message for message in given}
+        return [self._upload(sent.get(message.metadata.message_id)) for message in self._messages]
+
+    def _upload(self, message: Message | None) -> NDArray[np.float64] | None:
+        if message is None or message.has_error():
+            return None
+        # The last one: a mod that sees to the first record alone lets the rest pass.
+        arrays = list(message.content.array_records.values())[-1]
+        values, error = caught(lambda: unpacked(arrays, self._layout))
+        if error:
+            return None
+        model = self._model.astype(np.float64) if self._claim.reply == "model" else 0.0
+        change: NDArray[np.float64] = values - model
+        return change
 
     def _answer(self, message: Message, reply: ClientReply) -> Message:
         if reply.failed:
@@ -105,7 +126,8 @@ class _FlowerSession:
             sent = next(iter(asked.content.array_records.values()))
             arrays = self._arrays(reply, sent)
             metrics = MetricRecord({"num-examples": reply.examples, "train_loss": reply.loss})
-            return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=asked)
+            more = {f"arrays-{copy}": ArrayRecord(dict(arrays)) for copy in range(2, reply.copies + 1)}
+            return Message(RecordDict({"arrays": arrays, **more, "metrics": metrics}), reply_to=asked)
 
         if not self._mods:
             return train(message, _NOWHERE)

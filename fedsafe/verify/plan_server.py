@@ -2,24 +2,28 @@
 
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from numpy.typing import NDArray
 
-from fedsafe.aggregation import SERVER_OPTIMIZERS, State, Updates, build_aggregator
-from fedsafe.engine.grid import SERVER_NODE
-from fedsafe.federation import NoisyAverage
-from fedsafe.federation.messages import Reply, pack_parameters, reply_message
+from fedsafe.aggregation import SERVER_OPTIMIZERS, LocalGaussian, State, build_aggregator
+from fedsafe.engine.grid import SERVER_NODE, new_context
+from fedsafe.federation import ClientRuntime, NoisyAverage
+from fedsafe.federation.messages import pack_parameters, read_reply
+from fedsafe.federation.strategy import server_noise
 from fedsafe.params import Vector
 from fedsafe.privacy.ledger import Ledger
+from fedsafe.privacy.mechanisms import from_grid
 from fedsafe.privacy.plan import PrivacyPlan
-from fedsafe.rng import new_key
+from fedsafe.rng import Stream, new_key
 from fedsafe.runs.compose import Parts
 from fedsafe.verify.loading import caught
 from fedsafe.verify.messages import NodesOnly, numbers_in, unpacked
+from fedsafe.verify.scripted import ScriptedCounts, ScriptedTrainer
 from fedsafe.verify.server import LAYOUT, Asked, ClientReply, Released, Session
 
 
@@ -62,7 +66,7 @@ class PlanServer:
         self._ledgers.append(ledger)
         again = _PlanSession(self, session.path, ledger, session.key)
         # As a checkpoint carries it.
-        again.restore(session.state)
+        again.restore(session.state, server_noise(session.key, ledger))
         return again
 
     def close(self) -> None:
@@ -89,7 +93,7 @@ class PlanServer:
 class _PlanSession:
     def __init__(self, server: PlanServer, path: Path, ledger: Ledger, key: bytes) -> None:
         self.path, self.ledger, self.key, self.asked = path, ledger, key, 0
-        self._rounds = server.rounds
+        self._rounds, self._population = server.rounds, server.plan.clients
         config = server.parts.config
         self._aggregators = [
             build_aggregator(config.server.aggregator, server.plan, learning_rate=config.client.plain_rate)
@@ -106,6 +110,14 @@ class _PlanSession:
             present=lambda round: 1.0,
         )
         self._grid = NodesOnly(clients=server.plan.clients)
+        self._training = ScriptedTrainer(layout=LAYOUT)
+        self._clients = ClientRuntime(
+            trainer=self._training,
+            aggregator=self._aggregators[1],
+            records=ScriptedCounts(self._training),
+            key=key,
+            plan=server.plan.hash,
+        )
         self._messages: list[Message] = []
         self._model = np.zeros(LAYOUT.total, np.float32)
 
@@ -119,9 +131,10 @@ class _PlanSession:
         """What the rule at the server remembers."""
         return self._aggregators[0].state()
 
-    def restore(self, state: State) -> None:
-        """Remember it."""
+    def restore(self, state: State, noise: Callable[[int], Stream]) -> None:
+        """Remember it, and the noise of earlier rounds."""
         self._aggregators[0].restore(state)
+        self._aggregators[0].recall(LAYOUT.total, noise)
 
     def ask(self, round: int, model: Vector) -> Asked:
         if round > self._rounds:
@@ -145,29 +158,32 @@ class _PlanSession:
             for message, reply in zip(self._messages, replies, strict=True)
             if reply is not None
         ]
+        uploads = self._uploads(given)
         result, error = caught(lambda: self._strategy.aggregate_train(round, given))
         if error:
-            return Released(change=None, error=error)
+            return Released(change=None, error=error, uploads=uploads)
         arrays, metrics = result
         if arrays is None or metrics is not None:
-            return Released(change=None, error="no model, or metrics beside it")
-        return Released(change=unpacked(arrays, LAYOUT) - self._model.astype(np.float64))
+            return Released(change=None, error="no model, or metrics beside it", uploads=uploads)
+        return Released(change=unpacked(arrays, LAYOUT) - self._model.astype(np.float64), uploads=uploads)
 
     def _answer(self, message: Message, reply: ClientReply) -> Message:
         """What a worker does with a trained update."""
-        aggregator = self._aggregators[1]
-        fold = aggregator.zero(LAYOUT.total)
-        if not reply.failed:
-            client = message.metadata.dst_node_id - SERVER_NODE - 1
-            updates = Updates(
-                clients=np.array([client], np.int64),
-                rows=reply.update.astype(np.float64)[None],
-                examples=np.array([reply.examples], np.float64),
-                announced=self._aggregators[0].announce(),
-            )
-            fold = aggregator.add(fold, updates)
-        failed = int(reply.failed)
-        answer = Reply(
-            fold=fold, clients=1 - failed, failures=failed, error="failed" * failed, cpu_seconds=0.0
-        )
-        return reply_message(answer, message)
+        context = new_context(message.metadata.dst_node_id, self._population, {}, {})
+        self._training.reply = reply
+        answer = self._clients.train(message, context)
+        for copy in range(2, reply.copies + 1):
+            answer.content[f"fold-{copy}"] = ArrayRecord(dict(answer.content.array_records["fold"]))
+        return answer
+
+    def _uploads(self, given: Sequence[Message]) -> list[NDArray[np.float64] | None]:
+        """What each member's own noise is in, as the server gets it."""
+        rule = self._aggregators[1]
+        if not isinstance(rule, LocalGaussian):
+            return []
+        sent = {message.metadata.reply_to_message_id: read_reply(message) for message in given}
+        replies = [sent.get(message.metadata.message_id) for message in self._messages]
+        return [
+            None if reply is None or reply.failures else from_grid(reply.fold.arrays["total"], rule.bits)
+            for reply in replies
+        ]

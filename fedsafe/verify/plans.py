@@ -1,17 +1,27 @@
 """The claims of a planned run of FedSafe, in the terms in which any target declares its own."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from fedsafe.aggregation import AdaptiveClip, NoisyMean, build_aggregator
+from fedsafe.aggregation import (
+    AdaptiveClip,
+    Aggregator,
+    BandedMean,
+    CappedMean,
+    DistributedMean,
+    LocalGaussian,
+    NoisyMean,
+    build_aggregator,
+)
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.compose import Parts
 from fedsafe.verify.declared import DeclaredClaim, make_claim
 from fedsafe.verify.plan_node import PlanNode
+from fedsafe.verify.server import LAYOUT
 
 _MOST_RECORDS = 4000
-# Rules whose release is a noised sum in which every client counts once.
-CHECKED = (NoisyMean.name, AdaptiveClip.name)
 
 
 def client_claim(parts: Parts, plan: PrivacyPlan) -> DeclaredClaim | str:
@@ -20,20 +30,13 @@ def client_claim(parts: Parts, plan: PrivacyPlan) -> DeclaredClaim | str:
     if not level.private:
         return "the plan makes no client-level claim"
     spec = parts.config.server.aggregator
-    name = spec if isinstance(spec, str) else spec["name"]
-    if name not in CHECKED:
-        return (
-            f"the aggregator {name} releases no noised sum in which each client counts once: not checked here"
-        )
+    options = {} if isinstance(spec, str) else {key: value for key, value in spec.items() if key != "name"}
     aggregator = build_aggregator(spec, plan, learning_rate=parts.config.client.plain_rate)
-    adaptive = {}
-    if isinstance(aggregator, AdaptiveClip):
-        options = {} if isinstance(spec, str) else spec
-        adaptive["adaptive_clip"] = {
-            "quantile": options.get("quantile", 0.5),
-            "learning_rate": options.get("pace", 0.2),
-            "noise": aggregator.indicator_noise,
-        }
+    described = _described(aggregator, options, plan)
+    if described is None:
+        return (
+            f"the aggregator {aggregator.name} releases no noised sum whose noise is known: not checked here"
+        )
     drawn = (
         {"sampler": "fixed", "size": level.cohort_size}
         if level.cohort_size is not None
@@ -48,13 +51,50 @@ def client_claim(parts: Parts, plan: PrivacyPlan) -> DeclaredClaim | str:
             **drawn,
             "population": plan.clients,
             "rounds": plan.rounds,
+            "participations": plan.record.max_participations,
             "epsilon": plan.spend(plan.rounds)["client"],
             "delta": level.delta,
-            # The clip of the next round is announced: it follows from noisy indicators.
-            "metrics": ["clip"] if adaptive else [],
-            **adaptive,
+            **described,
         }
     )
+
+
+def _described(
+    aggregator: Aggregator, options: Mapping[str, Any], plan: PrivacyPlan
+) -> dict[str, Any] | None:
+    """What a rule claims besides the numbers that all have; None for one that is not known here."""
+    if isinstance(aggregator, NoisyMean):
+        return {}
+    if isinstance(aggregator, CappedMean):
+        if aggregator.cap != int(aggregator.cap):
+            return None
+        mean = options.get("mean_weight", 1.0)
+        return {"weights": "capped", "cap": int(aggregator.cap), "mean_weight": mean}
+    if isinstance(aggregator, AdaptiveClip):
+        clip = {
+            "quantile": options.get("quantile", 0.5),
+            "learning_rate": options.get("pace", 0.2),
+            "noise": aggregator.indicator_noise,
+        }
+        # The clip of the next round is announced: it follows from noisy indicators.
+        return {"metrics": ["clip"], "adaptive_clip": clip}
+    if isinstance(aggregator, LocalGaussian):
+        return {"mechanism": "local"}
+    if isinstance(aggregator, BandedMean):
+        bands = {"bands": int(options["bands"]), "separation": plan.client.separation}
+        return {"mechanism": "banded", "banded": bands}
+    if isinstance(aggregator, DistributedMean):
+        client, values = aggregator.client, LAYOUT.total
+        unit = math.ldexp(client.clip, client.bits)
+        # The share is a whole number: what is really added is a little more than planned.
+        noise = client.share(values) * math.sqrt(client.honest) / client.bound(values)
+        together = {
+            "minimum": client.minimum,
+            "corrupt": client.corrupt,
+            "rounded": max(1.0, client.bound(values) / unit),
+        }
+        return {"mechanism": "distributed", "noise": noise, "distributed": together}
+    return None
 
 
 def record_claim(parts: Parts, plan: PrivacyPlan, node: PlanNode) -> DeclaredClaim:

@@ -27,12 +27,14 @@ class ClientReply:
         examples: How many records it says that it has.
         loss: Its training loss.
         failed: It sends an error instead.
+        copies: ArrayRecords that it sends, each with the whole update.
     """
 
     update: Vector
     examples: int = 10
     loss: float = 1.0
     failed: bool = False
+    copies: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,14 @@ class Released:
         change: ``(parameters,)`` new model less broadcast one; None if there is no new model.
         numbers: What was released besides.
         error: Why there is no new model.
+        uploads: ``(parameters,)`` of each member: what it uploaded, less the broadcast model. None where it sent none;
+            empty where uploads are not for the server to see.
     """
 
     change: NDArray[np.float64] | None
     numbers: Numbers = field(default_factory=dict)
     error: str = ""
+    uploads: Sequence[NDArray[np.float64] | None] = ()
 
 
 class Session(Protocol):

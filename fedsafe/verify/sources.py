@@ -15,6 +15,30 @@ PER_TENSOR = (
     "McMahan et al. (2018), section 3: a clip for each of k tensors lets an update be sqrt(k) times as long; Flower "
     "clips each ArrayRecord"
 )
+TWO_RECORDS = (
+    "McMahan et al. (2018), section 3: one clip for all that a client sends; Flower 1.42 clips each ArrayRecord of a "
+    "reply alone, and its FedAvg loses the round of a reply with two"
+)
+UPLOADS = (
+    "Duchi et al. (2013): under local privacy each upload is a release; any two updates lie 2 clips apart, so noise "
+    "for 1 clip is half of what is due (Flower 1.42's LocalDpMod takes any sensitivity)"
+)
+ONE_CLIENT = "a claim about each client is no better than it is for the worst of them"
+ROUNDS = "a claim about a run covers every round of it: the model of each is released"
+BANDED = (
+    "Choquette-Choo et al. (2023): all rounds are one Gaussian release only if C x noise is independent; noise of "
+    "another shape, or one that forgets earlier rounds after a restart, is another mechanism"
+)
+SEPARATION = "Choquette-Choo et al. (2023): the sensitivity counts on a client's rounds lying so far apart"
+SURVIVORS = (
+    "Kairouz et al. (2021), Agarwal et al. (2021): the noise is that of the clients who survive, each with its share; "
+    "below the planned number nothing may be released"
+)
+ROUNDED = (
+    "Kairouz et al. (2021), proposition 22: rounding lengthens an update, by up to the square root of its size in "
+    "units of the grid; the noise belongs to the rounded norm"
+)
+WRAPPED = "Kairouz et al. (2021), section 4: the modulus must hold the sum of all clients and their noise"
 EACH = "Abadi et al. (2016), algorithm 1: each contribution is clipped before they are summed, not their sum"
 WEIGHTS = (
     "McMahan et al. (2018), section 3: weights by examples need a cap and a fixed denominator; ten clients of which "

@@ -15,9 +15,11 @@ def epsilon_of(claim: DeclaredClaim, rounds: int) -> tuple[float, str]:
     """An upper bound on epsilon after so many rounds, at the claim's delta, and how it was counted."""
     if claim.delta is None or not claim.noise:
         return math.inf, "no noise"
-    if claim.level == "client" and claim.weights != "uniform":
+    if claim.level == "client" and claim.weights == "examples":
         return math.inf, "weights that no clip bounds"
     noise, how = claim.noise, f"{claim.adjacency}"
+    if claim.mechanism != "central":
+        return _of_mechanism(claim, rounds)
     if claim.divisor == "realised":
         noise, how = noise / 2.0, f"{how}, and the realised divisor, which makes the sensitivity 2 clips"
     count = rounds * claim.steps if claim.level == "record" else rounds
@@ -38,6 +40,17 @@ def epsilon_of(claim: DeclaredClaim, rounds: int) -> tuple[float, str]:
         release = SampledGaussian(rate=1.0, noise=noise, count=count, adjacency=adjacency)
         how += ", nothing amplified"
     return epsilon(release, claim.delta), how
+
+
+def _of_mechanism(claim: DeclaredClaim, rounds: int) -> tuple[float, str]:
+    """Where nothing is amplified by sampling: Gaussians that compose, whoever adds them."""
+    # Local noise is over 2 clips, which any two updates lie apart.
+    moved = 2.0 if claim.adjacency == "replace-one" and claim.mechanism != "local" else 1.0
+    moved *= 2.0 if claim.divisor == "realised" else 1.0
+    count = min(rounds, 1) if claim.mechanism == "banded" else min(rounds, claim.often)
+    release = SampledGaussian(rate=1.0, noise=claim.noise / moved, count=count)
+    said = "all rounds as one release" if claim.mechanism == "banded" else f"{count} rounds of one client"
+    return epsilon(release, claim.delta or 0.0), f"{claim.mechanism} noise, {said}, nothing amplified"
 
 
 def check_epsilon(claim: DeclaredClaim) -> list[Outcome]:

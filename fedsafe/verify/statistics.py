@@ -19,9 +19,15 @@ DEVIATIONS = float(stats.norm.isf(ALPHA / 2.0))
 TOLERANCE = 0.005
 
 
-def scale_range(count: float) -> tuple[float, float]:
-    """The least and the largest observed over claimed standard deviation that ``count`` squares are consistent with."""
-    low, high = stats.chi2.ppf(ALPHA / 2.0, count), stats.chi2.isf(ALPHA / 2.0, count)
+def scale_range(count: float, *, tests: int = 1) -> tuple[float, float]:
+    """The least and the largest observed over claimed standard deviation that ``count`` squares are consistent with.
+
+    Args:
+        count: Of squares.
+        tests: Made together at the level of one.
+    """
+    level = ALPHA / max(1, tests) / 2.0
+    low, high = stats.chi2.ppf(level, count), stats.chi2.isf(level, count)
     return math.sqrt(low / count) * (1.0 - TOLERANCE), math.sqrt(high / count) * (1.0 + TOLERANCE)
 
 
@@ -83,3 +89,8 @@ def dispersion_fits(counts: NDArray[np.int64], trials: int, share: float, *, deg
 def share_fits(successes: int, trials: int, share: float) -> bool:
     """Whether a binomial count fits its probability (exact, two-sided)."""
     return bool(stats.binomtest(successes, trials, share).pvalue > ALPHA)
+
+
+def normal_quantile(*, tests: int = 1) -> float:
+    """The two-sided quantile of the normal distribution for so many tests together."""
+    return float(stats.norm.isf(ALPHA / max(1, tests) / 2.0))

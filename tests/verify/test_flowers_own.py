@@ -40,6 +40,8 @@ OF_BOTH = {
     "one client sends infinite values",
     "one client sends zeros",
     "one client sends an error",
+    "one client sends two ArrayRecords",
+    "impossible counts of examples",
     "metrics and counts",
 }
 OF_ADAPTIVE = {
