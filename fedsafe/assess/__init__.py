@@ -5,6 +5,7 @@ import sys
 from fedsafe.assess.base import Assessor, Cost, Subject, Tier
 from fedsafe.assess.calling import CallableModule
 from fedsafe.assess.clients import ClientRecords, Federation
+from fedsafe.assess.comparing import COMPARISON, evidence_of
 from fedsafe.assess.principle import Principle
 from fedsafe.assess.requirements import Requirement, Verdict, judge, parse_requirements
 from fedsafe.assess.running import (
@@ -13,11 +14,14 @@ from fedsafe.assess.running import (
     READS_CLIENTS,
     assess_model,
     find_assessor,
+    plan_assessors,
+    ready_assessors,
     run_assessors,
 )
 
 __all__ = [
     "ASSESSORS",
+    "COMPARISON",
     "DEFAULT",
     "READS_CLIENTS",
     "Assessor",
@@ -30,9 +34,12 @@ __all__ = [
     "Tier",
     "Verdict",
     "assess_model",
+    "evidence_of",
     "find_assessor",
     "judge",
     "parse_requirements",
+    "plan_assessors",
+    "ready_assessors",
     "run_assessors",
 ]
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -17,11 +17,13 @@ from fedsafe.assess.principle import Principle
 from fedsafe.assess.scores import decide, measure
 from fedsafe.data import Examples, Task
 from fedsafe.errors import ConfigError, DataError, ModelError
-from fedsafe.findings import Finding, Provenance
+from fedsafe.findings import Evidence, Finding, Provenance, Scalar
 from fedsafe.params import Vector
 from fedsafe.rng import public_generator
 
 Tier = Literal["cheap", "full"]
+# What a finding counts: its metric, and where, in the order of the keys.
+Share = tuple[str, tuple[tuple[str, Scalar], ...]]
 
 # A forward pass takes as many rows as have so many inputs or outputs: large enough for the matrix product, small
 # enough for any memory.
@@ -49,7 +51,9 @@ class Subject:
         validation: Records of clients who took part, which were not trained on; None where there are none.
         unseen: Records of clients who took no part; None where there are none.
         federation: How the clients train; None outside a simulation.
-        previous: The model of the last assessment in the same run, in evaluation mode; None at the first.
+        previous: The last accepted model of the same run, in evaluation mode; None before one is accepted.
+        earlier: What was found of that model, example by example, by `fedsafe.assess.comparing.share_of`; empty where
+            that is not known any more.
         principles: Principles to hold the model to, besides those that come with the task.
         seed: Of the public randomness that assessors share, see `shared_rows`; `run_assessors` sets it.
 
@@ -71,6 +75,7 @@ class Subject:
     unseen: ClientRecords | None = None
     federation: Federation | None = None
     previous: nn.Module | None = None
+    earlier: Mapping[Share, Evidence] = field(default_factory=dict)
     principles: tuple[Principle, ...] = ()
     seed: int = 0
 
@@ -257,14 +262,12 @@ class Subject:
         return self.released is None
 
     def shared_rows(self, size: int) -> NDArray[np.int64]:
-        """Indices of at most `size` evaluation examples, the same for every assessor of the round.
+        """Indices of at most `size` evaluation examples, the same for every assessor and in every round.
 
         A smaller sample is part of a larger one, so that what an attack breaks and what a certificate proves can be
-        held to each other example by example.
+        held to each other example by example, and so can the models of two rounds.
         """
-        order = public_generator(self.seed, f"assess {self.round} shared rows").permutation(
-            len(self.evaluation)
-        )
+        order = public_generator(self.seed, "assess shared rows").permutation(len(self.evaluation))
         return np.sort(order[:size]).astype(np.int64)
 
     def sample(self, size: int, rng: np.random.Generator) -> Examples:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
+from fedsafe.assess.comparing import NOTHING_BEFORE
 from fedsafe.errors import ConfigError
-from fedsafe.findings import PROPORTION_INTERVALS, Finding, Interval, Scalar, find_metric
+from fedsafe.findings import Finding, Interval, Scalar, find_metric, remake
 
 Operator = Literal[">=", "<=", ">", "<"]
 Severity = Literal["must", "should"]
@@ -30,7 +31,7 @@ class Requirement:
         where: Entries that a finding's `where` must hold; it may hold more.
         op: One of ">=", "<=", ">", "<".
         threshold: In the metric's unit.
-        confidence: Two-sided confidence that a verdict needs, in (0, 1).
+        confidence: Two-sided confidence that a verdict needs, in (0, 1); in a run, that all its verdicts need together.
         severity: A failed "must" stops the release; a failed "should" is reported.
 
     Raises:
@@ -118,6 +119,10 @@ class Verdict:
         value: The deciding finding's value, or None.
         interval: The interval that was judged, or None.
         reason: One sentence.
+        confidence: That this verdict had to be reached at: higher than the requirement's own where it is one look of
+            several.
+        binding: Whether it counts: not where nothing was there to compare with, since then no model could ever be
+            accepted.
     """
 
     requirement: Requirement
@@ -125,11 +130,13 @@ class Verdict:
     value: float | None
     interval: Interval | None
     reason: str
+    confidence: float
+    binding: bool = True
 
     @property
     def blocks(self) -> bool:
-        """Whether the model may not be released: a `must` that did not pass."""
-        return self.requirement.severity == "must" and self.verdict != "pass"
+        """Whether the model may not be released: a `must` that binds and did not pass."""
+        return self.binding and self.requirement.severity == "must" and self.verdict != "pass"
 
     def to_json(self, round: int) -> dict[str, Any]:
         """One line of ``requirements.jsonl``."""
@@ -142,6 +149,8 @@ class Verdict:
             "value": self.value,
             "interval": None if self.interval is None else list(self.interval),
             "reason": self.reason,
+            "judged_confidence": self.confidence,
+            "blocks": self.blocks,
         }
 
 
@@ -167,7 +176,9 @@ def parse_requirements(tables: Iterable[Mapping[str, Any]]) -> tuple[Requirement
     return tuple(requirements)
 
 
-def judge(requirement: Requirement, findings: Sequence[Finding]) -> Verdict:
+def judge(
+    requirement: Requirement, findings: Sequence[Finding], *, confidence: float | None = None
+) -> Verdict:
     """Judges a requirement by the worst of the findings that it selects.
 
     A finding passes if the end of its interval that hurts meets the threshold, fails if even the other end
@@ -177,28 +188,52 @@ def judge(requirement: Requirement, findings: Sequence[Finding]) -> Verdict:
     Args:
         requirement: What is required.
         findings: All findings of the round.
+        confidence: That the verdict must be reached at; the requirement's own where None. It is higher where a run
+            looks several times, see `fedsafe.findings.confidence_of_look`.
     """
-    selected = [finding for finding in findings if requirement.selects(finding)]
+    asked = requirement.confidence if confidence is None else confidence
+    about = [finding for finding in findings if finding.metric == requirement.metric]
+    first = next((finding.reason for finding in about if finding.detail.get(NOTHING_BEFORE)), None)
+    if first is not None:
+        return Verdict(
+            requirement=requirement,
+            verdict="unmeasured",
+            value=None,
+            interval=None,
+            reason=f"does not bind yet: {first}",
+            confidence=asked,
+            binding=False,
+        )
+    selected = [finding for finding in about if requirement.selects(finding)]
     if not selected:
-        others = [dict(finding.where) for finding in findings if finding.metric == requirement.metric]
+        others = [dict(finding.where) for finding in about]
         reason = f"no finding of {requirement.metric} matches {dict(requirement.where)}"
         reason += f"; there are {others[:3]}" if others else " and none of this metric was made"
         return Verdict(
-            requirement=requirement, verdict="unmeasured", value=None, interval=None, reason=reason
+            requirement=requirement,
+            verdict="unmeasured",
+            value=None,
+            interval=None,
+            reason=reason,
+            confidence=asked,
         )
-    verdicts = [_judge_one(requirement, finding) for finding in selected]
+    verdicts = [_judge_one(requirement, finding, asked) for finding in selected]
     return min(verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.verdict))
 
 
-def _judge_one(requirement: Requirement, finding: Finding) -> Verdict:
+def _judge_one(requirement: Requirement, finding: Finding, asked: float) -> Verdict:
     about = ", ".join(f"{key} {value}" for key, value in finding.where.items())
     prefix = f"{about}: " if about else ""
     if finding.value is None:
-        reason = f"{prefix}{finding.status}: {finding.reason}"
         return Verdict(
-            requirement=requirement, verdict="unmeasured", value=None, interval=None, reason=reason
+            requirement=requirement,
+            verdict="unmeasured",
+            value=None,
+            interval=None,
+            reason=f"{prefix}{finding.status}: {finding.reason}",
+            confidence=asked,
         )
-    interval, note, weak = _interval(requirement, finding)
+    interval, note, weak = _interval(finding, asked)
     low, high = interval or (finding.value, finding.value)
     worse, better = (low, high) if requirement.op in (">=", ">") else (high, low)
     meets = _COMPARE[requirement.op]
@@ -223,20 +258,18 @@ def _judge_one(requirement: Requirement, finding: Finding) -> Verdict:
         value=finding.value,
         interval=interval,
         reason=f"{prefix}{outcome}{note}",
+        confidence=asked,
     )
 
 
-def _interval(requirement: Requirement, finding: Finding) -> tuple[Interval | None, str, bool]:
+def _interval(finding: Finding, asked: float) -> tuple[Interval | None, str, bool]:
     """The interval to judge, a note on how it was had, and whether it is less confident than required."""
     if finding.interval is None or finding.confidence is None:
         note = "" if finding.bound == "exact" else f" ({finding.bound} without an interval)"
         return None, note, False
-    asked, had = requirement.confidence, finding.confidence
-    if asked == had:
-        return finding.interval, "", False
-    remake = PROPORTION_INTERVALS.get(finding.interval_method or "")
-    if remake is not None and finding.n and finding.value is not None:
-        k = round(finding.value * finding.n)
-        return remake(k, finding.n, asked), f" (interval made anew at {asked:g})", False
-    note = f" (measured at confidence {had:g}, {asked:g} was asked)"
+    remade = remake(finding, asked)
+    if remade is not None:
+        return remade.interval, remade.note, False
+    had = finding.confidence
+    note = f" (measured at confidence {had:g}, {asked:.4g} was asked)"
     return finding.interval, note, had < asked

@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, get_args
@@ -10,7 +11,9 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from fedsafe.assess.base import Assessor, Subject, Tier
+from fedsafe.assess.base import Assessor, Cost, Subject, Tier
+from fedsafe.assess.comparing import COMPARISON, compare
+from fedsafe.assess.invariants import hold_to_each_other
 from fedsafe.data import Task
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import one_line, resolve, unknown_option
@@ -125,22 +128,78 @@ def run_assessors(
     *,
     rng_seed: int,
     tier: Tier,
+    timed: Callable[[str, float], None] | None = None,
 ) -> dict[str, list[Finding]]:
-    """Runs every assessor on its own copy of the model.
+    """Runs every assessor on its own copy of the model, and holds what they found to each other.
 
     An assessor's random numbers depend on the seed, the round and its name alone, so that adding one does not
     change what another finds. One that raises, or returns anything but findings, or two of one metric and slice, or
     one of a built-in metric without being built in, is reported as a failed finding of ``assess.completed`` that
-    names it; the others run on.
+    names it; the others run on. Findings that contradict each other become unreliable, see
+    `fedsafe.assess.invariants`, and in a run all are compared with the last accepted model, see
+    `fedsafe.assess.comparing`.
 
     Args:
         subject: What is judged.
         assessors: Names, import paths or tables (see `find_assessor`), or instances.
         rng_seed: Seed of the public randomness.
         tier: "cheap" or "full".
+        timed: Told the name of each assessor that is done, and the seconds that it took.
 
     Returns:
-        The findings of each assessor, by its name, in the order given.
+        The findings of each assessor, by its name, in the order given; in a run, those of ``comparison`` last.
+
+    Raises:
+        ConfigError: An assessor cannot be found, two share a name, or the tier is unknown.
+    """
+    found: dict[str, list[Finding]] = {}
+    for assessor in ready_assessors(assessors, tier):
+        began = time.perf_counter()
+        found[assessor.name] = _run(subject, assessor, rng_seed, tier)
+        if timed is not None:
+            timed(assessor.name, time.perf_counter() - began)
+    began = time.perf_counter()
+    found = hold_to_each_other(found, len(subject.evaluation))
+    changes = compare(subject, found)
+    if changes:
+        found[COMPARISON] = changes
+        if timed is not None:
+            timed(COMPARISON, time.perf_counter() - began)
+    return found
+
+
+def plan_assessors(
+    subject: Subject, assessors: Sequence[str | Mapping[str, Any] | Assessor], tier: Tier
+) -> dict[str, Cost]:
+    """What each assessor would spend on a subject, before anything is spent.
+
+    Args:
+        subject: What would be judged.
+        assessors: See `run_assessors`.
+        tier: "cheap" or "full".
+
+    Returns:
+        The cost by the assessor's name; of one that cannot say, a description with the reason.
+
+    Raises:
+        ConfigError: See `run_assessors`.
+    """
+    costs = {}
+    for assessor in ready_assessors(assessors, tier):
+        try:
+            cost: object = assessor.plan(subject, tier)
+            if not isinstance(cost, Cost):
+                raise TypeError(f"plan returned a {type(cost).__name__}, not a Cost")
+            costs[assessor.name] = cost
+        except (Exception, SystemExit) as error:  # a user's own code may raise anything
+            costs[assessor.name] = Cost(description=f"not planned: {one_line(error)}")
+    return costs
+
+
+def ready_assessors(
+    assessors: Sequence[str | Mapping[str, Any] | Assessor], tier: Tier = "cheap"
+) -> list[Assessor]:
+    """The assessors that are meant, each with a name of its own.
 
     Raises:
         ConfigError: An assessor cannot be found, two share a name, or the tier is unknown.
@@ -152,7 +211,9 @@ def run_assessors(
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(f"two assessors are named {repeated[0]!r}; their findings could not be told apart")
-    return {assessor.name: _run(subject, assessor, rng_seed, tier) for assessor in found}
+    if COMPARISON in names:
+        raise ConfigError(f"an assessor is named {COMPARISON!r}, as the comparison of rounds is; rename it")
+    return found
 
 
 def _run(subject: Subject, assessor: Assessor, seed: int, tier: Tier) -> list[Finding]:

@@ -1,12 +1,10 @@
 """Looks at an audited training: when they are due, what part of the allowed error each may spend, what each proves."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedsafe.audit.canaries import Canaries, CosineFigures
-from fedsafe.errors import ConfigError
 from fedsafe.privacy.audit import (
     GUESSES,
     OneRunBound,
@@ -41,37 +39,6 @@ class Look:
     def crossed(self) -> bool:
         """Whether what is proved exceeds what was accounted for."""
         return self.accounted is not None and self.bound.epsilon > self.accounted
-
-
-def due_rounds(rounds: int, every: int | None) -> list[int]:
-    """Rounds after which to look, ascending, the last one always.
-
-    Args:
-        rounds: Of the plan.
-        every: Rounds between two looks; None looks at the end alone.
-
-    Raises:
-        ConfigError: ``every`` is less than 1.
-    """
-    if every is not None and every < 1:
-        raise ConfigError(f"every = {every}: look every 1 or more rounds")
-    return sorted({rounds, *(range(every, rounds, every) if every else ())})
-
-
-def confidence_of_look(round: int, due: Sequence[int], confidence: float) -> float:
-    """What a look may spend, so that all looks together keep the confidence (a union bound).
-
-    Half of the allowed error is for the look at the end, the other half is shared evenly by those before it.
-
-    Args:
-        round: Of the look, one of ``due``.
-        due: Rounds of all looks, ascending.
-        confidence: Of all looks together, in (0, 1).
-    """
-    if len(due) == 1:
-        return confidence
-    share = 0.5 if round == due[-1] else 0.5 / (len(due) - 1)
-    return 1.0 - share * (1.0 - confidence)
 
 
 def look_at(

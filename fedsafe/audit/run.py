@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from fedsafe.audit.looks import Look, confidence_of_look, due_rounds
+from fedsafe.audit.looks import Look
 from fedsafe.audit.report import AuditReport
 from fedsafe.audit.setting import Setting
 from fedsafe.audit.training import AuditedTraining, Kind
+from fedsafe.findings import confidence_of_look, due_rounds
 
 
 def audit_run(

@@ -6,10 +6,9 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from fedsafe.findings.evidence import Evidence
 from fedsafe.findings.finding import Bound, Finding, Scalar
-from fedsafe.findings.intervals import Interval, clopper_pearson, newcombe, wilson
-
-PROPORTION_INTERVALS = {"wilson": wilson, "clopper-pearson": clopper_pearson}
-"""Interval methods of a share: with the count of trials, they can be had at any confidence."""
+from fedsafe.findings.intervals import Interval, newcombe
+from fedsafe.findings.pairs import Pairs, mcnemar, paired_newcombe
+from fedsafe.findings.remaking import PAIRED, PROPORTION_INTERVALS
 
 
 class Provenance(TypedDict, total=False):
@@ -105,6 +104,7 @@ def difference(
     if min(n1, n2) == 0:
         reason = f"one of the two samples is empty ({n1} and {n2} {unit})"
         return not_measured(metric, reason, status="insufficient", n=n1 + n2, unit=unit, **context)
+    context["detail"] = {"counts": [k1, n1, k2, n2], **context.get("detail", {})}
     return Finding(
         metric=metric,
         status="measured",
@@ -115,6 +115,45 @@ def difference(
         n=n1 + n2,
         n_unit=unit,
         resolution=max(1 / n1, 1 / n2),
+        **context,
+    )
+
+
+def paired_difference(
+    metric: str,
+    pairs: Pairs,
+    *,
+    unit: str = "examples",
+    confidence: float = 0.95,
+    **context: Unpack[Context],
+) -> Finding:
+    """The difference of two shares of the same trials, with Newcombe's interval for pairs and McNemar's exact test.
+
+    Args:
+        metric: Registered name.
+        pairs: How often both, each alone, and none succeeded; no trial gives a finding that is "insufficient".
+        unit: What a trial is.
+        confidence: Two-sided confidence.
+        **context: Further fields of `Finding`.
+    """
+    if pairs.n == 0:
+        return not_measured(metric, f"there are no {unit}", status="insufficient", n=0, unit=unit, **context)
+    context["detail"] = {
+        "counts": pairs.counts,
+        "counted": "both, the first alone, the second alone, neither",
+        "mcnemar_p_value": mcnemar(pairs),
+        **context.get("detail", {}),
+    }
+    return Finding(
+        metric=metric,
+        status="measured",
+        value=pairs.difference,
+        interval=paired_newcombe(pairs, confidence),
+        interval_method=PAIRED,
+        confidence=confidence,
+        n=pairs.n,
+        n_unit=unit,
+        resolution=1 / pairs.n,
         **context,
     )
 

@@ -1,4 +1,4 @@
-"""Example by example, what a share counts; held in memory only."""
+"""Example by example, what a share counts; never part of a record."""
 
 from dataclasses import dataclass
 

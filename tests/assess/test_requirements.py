@@ -3,8 +3,9 @@
 import pytest
 
 from fedsafe.assess import Requirement, judge, parse_requirements
+from fedsafe.assess.comparing import NOTHING_BEFORE
 from fedsafe.errors import ConfigError
-from fedsafe.findings import clopper_pearson, difference, estimate, not_measured, proportion, wilson
+from fedsafe.findings import clopper_pearson, difference, estimate, newcombe, not_measured, proportion, wilson
 
 ACCURACY = "performance.accuracy"
 GAP = "fairness.demographic_parity_difference"
@@ -104,14 +105,43 @@ def test_a_share_is_judged_at_the_confidence_required(method, remake):
     assert judge(require(threshold=0.58, confidence=0.5), [finding]).verdict == "fail"
 
 
-def test_other_intervals_do_not_decide_above_their_own_confidence():
-    finding = difference("fairness.accuracy_difference", 90, 100, 10, 100)
-    strict = judge(require("fairness.accuracy_difference", ">=", 0.1, confidence=0.99), [finding])
+def test_an_interval_of_unknown_make_does_not_decide_above_its_own_confidence():
+    gap = "fairness.accuracy_difference"
+    finding = between(0.7, 0.9, gap)
+    strict = judge(require(gap, ">=", 0.1, confidence=0.99), [finding])
     assert strict.verdict == "undecided"
     assert "measured at confidence 0.95, 0.99 was asked" in strict.reason
-    lax = judge(require("fairness.accuracy_difference", ">=", 0.1, confidence=0.9), [finding])
+    lax = judge(require(gap, ">=", 0.1, confidence=0.9), [finding])
     assert lax.verdict == "pass"
     assert "0.95" in lax.reason
+
+
+def test_a_difference_of_shares_is_judged_at_the_confidence_required():
+    gap = "fairness.accuracy_difference"
+    finding = difference(gap, 90, 100, 10, 100)
+    found = judge(require(gap, ">=", 0.1, confidence=0.999), [finding])
+    assert found.interval == newcombe(90, 100, 10, 100, 0.999)
+    assert "made anew at 0.999" in found.reason
+
+
+def test_one_look_of_several_is_judged_at_its_own_confidence():
+    finding = proportion(ACCURACY, 560, 1000)
+    alone, one_of_many = judge(require(threshold=0.525), [finding]), 1 - 0.05 / 20
+    found = judge(require(threshold=0.525), [finding], confidence=one_of_many)
+    assert (alone.verdict, found.verdict) == ("pass", "undecided")
+    assert found.interval == wilson(560, 1000, one_of_many)
+    line = found.to_json(3)
+    assert (line["confidence"], line["judged_confidence"], line["blocks"]) == (0.95, one_of_many, True)
+
+
+def test_a_comparison_does_not_bind_before_a_model_is_accepted():
+    change = "comparison.accuracy_change"
+    first = not_measured(change, "nothing yet", status="not_applicable", detail={NOTHING_BEFORE: True})
+    for where in ({}, {"of": ACCURACY}):
+        found = judge(require(change, ">=", -0.01, where=where), [first])
+        assert (found.verdict, found.blocks) == ("unmeasured", False)
+        assert "does not bind yet: nothing yet" in found.reason
+    assert judge(require(change, ">=", -0.01), [not_measured(change, "lost")]).blocks
 
 
 def test_only_a_must_that_did_not_pass_blocks():
@@ -123,7 +153,7 @@ def test_only_a_must_that_did_not_pass_blocks():
 
 def test_json_form_has_the_keys_of_the_run_folder():
     line = judge(require(GAP, "<=", 0.3), [between(0.1, 0.2, GAP, where={"attribute": "sex"})]).to_json(7)
-    keys = "round metric where op threshold confidence severity verdict value interval reason"
+    keys = "round metric where op threshold confidence severity verdict value interval reason judged_confidence blocks"
     assert list(line) == keys.split()
     assert (line["round"], line["verdict"], line["interval"]) == (7, "pass", [0.1, 0.2])
     assert line["reason"].startswith("attribute sex: ")

@@ -9,7 +9,7 @@ import torch
 from kinds_of_task import make_subject
 from torch import nn
 
-from fedsafe.assess import ASSESSORS, DEFAULT, Cost, find_assessor, run_assessors
+from fedsafe.assess import ASSESSORS, COMPARISON, DEFAULT, Cost, find_assessor, plan_assessors, run_assessors
 from fedsafe.errors import ConfigError, DataError, ModelError
 from fedsafe.findings import Metric, proportion, register_metric
 
@@ -47,7 +47,7 @@ def good(subject, rng):
 
 def test_what_a_complete_subject_lacks_is_listed():
     found = run_assessors(make_subject("binary"), list(ASSESSORS), rng_seed=0, tier="cheap")
-    assert list(found) == list(ASSESSORS)
+    assert list(found) == [*ASSESSORS, COMPARISON]
     odd = [f for findings in found.values() for f in findings if f.status != "measured"]
     # 480 non-members resolve no rate below 2 %.
     few = ("membership.true_positive_rate", "insufficient")
@@ -165,6 +165,32 @@ def test_a_model_without_finite_outputs_gets_no_number(inputs, judged, broken):
         subject.predict(subject.evaluation.x)
 
 
+def test_costs_are_known_before_anything_is_spent(subject):
+    def explode(subject, rng):
+        raise AssertionError("nothing runs")
+
+    planned = plan_assessors(subject, ["performance", "robustness", Made("made", explode)], "cheap")
+    assert list(planned) == ["performance", "robustness", "made"]
+    assert planned["performance"].forward == len(subject.evaluation)
+    assert planned["robustness"].backward > 0
+
+
+@pytest.mark.parametrize("plan", [lambda subject, tier: 1 / 0, lambda subject, tier: 3])
+def test_an_assessor_that_cannot_plan_says_so(subject, plan):
+    made = Made("made", good)
+    made.plan = plan
+    assert plan_assessors(subject, [made], "full")["made"].description.startswith("not planned: ")
+
+
+def test_every_assessor_is_timed(subject):
+    seconds = {}
+    run_assessors(
+        subject, [Made("a", good), "performance"], rng_seed=0, tier="cheap", timed=seconds.__setitem__
+    )
+    assert set(seconds) == {"a", "performance", "comparison"}
+    assert all(spent >= 0 for spent in seconds.values())
+
+
 def test_names_are_found_or_refused_with_the_nearest(subject):
     assert find_assessor("fedsafe.assess.privacy.assessor:Privacy").name == "privacy"
     for spec, words in (
@@ -187,6 +213,8 @@ def test_names_are_found_or_refused_with_the_nearest(subject):
         find_assessor({"name": "performance", "zzz": 1})
     with pytest.raises(ConfigError, match="two assessors are named 'privacy'"):
         run_assessors(subject, ["privacy", "privacy"], rng_seed=0, tier="cheap")
+    with pytest.raises(ConfigError, match="named 'comparison'"):
+        run_assessors(subject, [Made("comparison", good)], rng_seed=0, tier="cheap")
     with pytest.raises(ConfigError, match="tier 'quick'"):
         run_assessors(subject, ["privacy"], rng_seed=0, tier="quick")
 

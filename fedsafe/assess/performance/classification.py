@@ -8,6 +8,7 @@ from fedsafe.assess.performance.calibration import reliability
 from fedsafe.assess.performance.ranking import auc
 from fedsafe.assess.scores import decide
 from fedsafe.findings import (
+    Evidence,
     Finding,
     Provenance,
     combine_shares,
@@ -44,6 +45,7 @@ def classification(
             int(correct.sum()),
             len(y),
             anchors={"majority_class": counts.max() / len(y)},
+            evidence=Evidence(rows=np.arange(len(y)), holds=correct),
             **context,
         ),
         _balanced(correct, y, counts, context),

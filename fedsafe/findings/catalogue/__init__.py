@@ -2,8 +2,10 @@
 
 from fedsafe.findings.catalogue.attacks import MEMBERSHIP, PRIVACY, ROBUSTNESS
 from fedsafe.findings.catalogue.clients import GENERALISATION, PERSONALISATION
-from fedsafe.findings.catalogue.conduct import FAIRNESS, PRINCIPLES
+from fedsafe.findings.catalogue.comparison import COMPARISON
+from fedsafe.findings.catalogue.conduct import PRINCIPLES
 from fedsafe.findings.catalogue.explanations import CONSISTENCY, INTERPRETABILITY, SURROGATE
+from fedsafe.findings.catalogue.fairness import FAIRNESS
 from fedsafe.findings.catalogue.performance import PERFORMANCE
 from fedsafe.findings.catalogue.privacy_audit import AUDIT
 from fedsafe.findings.metric import Metric
@@ -21,6 +23,7 @@ ASSESS = (
 
 BUILT_IN: tuple[Metric, ...] = (
     *PERFORMANCE,
+    *COMPARISON,
     *FAIRNESS,
     *PRINCIPLES,
     *ROBUSTNESS,
