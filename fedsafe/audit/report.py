@@ -1,6 +1,7 @@
 """What an audit found: at each look a lower bound beside the accounted one, and whether they cross."""
 
 from dataclasses import asdict, dataclass
+from decimal import ROUND_FLOOR, Context
 from typing import Any
 
 from fedsafe.audit.looks import Look
@@ -55,9 +56,10 @@ class AuditReport:
         """What to say where bounds cross, with what to do; None where none do."""
         for look in self.looks:
             if look.crossed:
+                proved = _down(look.bound.epsilon)
                 return (
-                    f"after round {look.round} the canaries prove epsilon > {look.bound.epsilon:.4g} per {self.unit} "
-                    f"at delta {self.delta:g} (confidence {self.confidence:g} over all looks), and the accounted upper "
+                    f"after round {look.round} the canaries prove epsilon > {proved} per {self.unit} at delta "
+                    f"{self.delta:g} (confidence {self.confidence:g} over all looks), and the accounted upper "
                     f"bound is {look.accounted:.4g}: what was run is not what was accounted for. Release nothing; "
                     "look at clipping, noise and sampling"
                 )
@@ -82,3 +84,8 @@ class AuditReport:
             }
         )
         return plain
+
+
+def _down(value: float) -> str:
+    """Four significant digits of a lower bound, which stays one."""
+    return f"{Context(prec=4, rounding=ROUND_FLOOR).create_decimal(repr(float(value))):f}"

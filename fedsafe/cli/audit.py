@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from decimal import ROUND_FLOOR
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,13 +93,14 @@ def audit_command(
         sys.exit(_ALARM)
 
 
-def _line(look: "Look", epsilon: Callable[[float | None], str]) -> str:
+def _line(look: "Look", epsilon: Callable[..., str]) -> str:
     found = look.bound
     cosines = look.cosines
     estimate = "" if cosines is None else f", cosine estimate {epsilon(cosines.sum_of_rounds.epsilon)}"
     guessed = f"{found.right} of {found.guesses} guesses right" if found.guesses else "nothing proved"
-    return f"epsilon > {found.epsilon:.4g} ({guessed}), accounted {epsilon(look.accounted)}{estimate}" + (
-        "  ALARM" if look.crossed else ""
+    return (
+        f"epsilon > {epsilon(found.epsilon, ROUND_FLOOR)} ({guessed}), accounted {epsilon(look.accounted)}{estimate}"
+        + ("  ALARM" if look.crossed else "")
     )
 
 
@@ -110,12 +112,18 @@ def _close(report: "AuditReport") -> None:
     typer.echo(
         f"audited    epsilon per {report.unit} at delta {report.delta:g}{at}, against {report.adversary}"
     )
-    typer.echo(f"lower      {last.bound.epsilon:.4g} with confidence {report.confidence:g} over all looks")
-    typer.echo(f"           {last.gaussian:.4g} if the trade-off curve is a Gaussian mechanism's")
-    typer.echo(f"           {last.membership:.4g} if the canaries' scores are independent")
+    typer.echo(
+        f"lower      {epsilon(last.bound.epsilon, ROUND_FLOOR)} with confidence {report.confidence:g} over all looks"
+    )
+    typer.echo(
+        f"           {epsilon(last.gaussian, ROUND_FLOOR)} if the trade-off curve is a Gaussian mechanism's"
+    )
+    typer.echo(f"           {epsilon(last.membership, ROUND_FLOOR)} if the canaries' scores are independent")
     if last.cosines is not None:
         summed, largest = last.cosines.sum_of_rounds, last.cosines.largest_of_rounds
-        typer.echo(f"           {last.cosines.bound:.4g} if the canaries' cosines are independent")
+        typer.echo(
+            f"           {epsilon(last.cosines.bound, ROUND_FLOOR)} if the canaries' cosines are independent"
+        )
         typer.echo(
             f"estimates  {epsilon(summed.epsilon)} by the cosine with all rounds, {epsilon(largest.epsilon)} by the "
             "largest with one: neither bound"

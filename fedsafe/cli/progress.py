@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -100,7 +101,7 @@ class Progress:
                 upper = epsilon(finding.anchors.get("accounted"))
                 self._console.print(
                     f"round {assessment.round}: canaries ({finding.where['canaries']}) prove epsilon > "
-                    f"{finding.value:.4g} per {finding.where['unit']}, accounted {upper}",
+                    f"{epsilon(finding.value, ROUND_FLOOR)} per {finding.where['unit']}, accounted {upper}",
                     soft_wrap=True,
                 )
         count = len(everything)

@@ -65,14 +65,19 @@ def test_a_run_with_an_audit_prints_its_bracket_and_an_alarm_is_its_exit_code(fe
     assert bracket["interval"][0] == bracket["value"] <= bracket["interval"][1] <= 0.1
 
 
-def test_an_alarm_is_the_exit_code_of_a_run(tiny_toml, monkeypatch, tmp_path):
+def test_an_alarm_is_the_exit_code_of_a_run(tiny_toml, monkeypatch, tmp_path, capsys):
     from fedsafe.cli.progress import Progress
     from fedsafe.cli.run import _close
     from fedsafe.runs import run
 
     whole = settings.local_training
     monkeypatch.setattr(settings, "local_training", lambda *arguments: replace(whole(*arguments), noise=0.0))
-    finished = run(tiny_toml(audit={"canaries": 60}), out=tmp_path / "out")
+    # Nearly every canary takes part in every round, so that sixty are enough.
+    much = {"federation__cohort": {"rate": 0.9}, "client__rate": 0.5, "client__steps": 3}
+    finished = run(tiny_toml(audit={"canaries": 60}, **much), out=tmp_path / "out")
     with pytest.raises(SystemExit) as ended:
         _close(finished, Progress(io.StringIO()), as_json=True)
     assert ended.value.code == 4
+    printed = json.loads(capsys.readouterr().out)
+    (alarm,) = [each for each in printed["findings"] if each["metric"] == "privacy.audit_alarm"]
+    assert alarm["value"] == 1.0
