@@ -11,7 +11,7 @@ JSON has no NaN and no infinity. A number that is not finite is written as ``nul
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Self, TypeAlias
 
 from fedsafe.errors import RecordError
@@ -69,6 +69,11 @@ def dumps(value: Mapping[str, Any]) -> str:
     return json.dumps(to_plain(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
+def _needed(entry: Field[Any]) -> bool:
+    """Whether a line must hold the field: every version wrote it."""
+    return entry.default is MISSING and entry.default_factory is MISSING
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Line:
     kind: ClassVar[str]
@@ -91,7 +96,7 @@ class _Line:
         _check_schema(line)
         if line.get("kind") != cls.kind:
             raise RecordError(f"expected a record line of kind {cls.kind!r}, found {line.get('kind')!r}")
-        missing = [entry.name for entry in fields(cls) if entry.name not in line and entry.default is MISSING]
+        missing = [entry.name for entry in fields(cls) if entry.name not in line and _needed(entry)]
         if missing:
             raise RecordError(
                 f"the {cls.kind} line of the record lacks {', '.join(missing)}; the file was edited or cut"
@@ -119,6 +124,8 @@ class Start(_Line):
         matrix: One mapping for each adversary and unit: what is claimed, or why nothing is.
         plan: The plan's hash and its numbers.
         settings_sha256: Digest of ``config.toml`` without its engine, sinks and card, which cannot change a result.
+        assessment: How models are judged: tier, every, looks, on_failure, alpha_spending, max_share, and what each
+            assessor plans to spend.
     """
 
     kind: ClassVar[str] = "start"
@@ -138,6 +145,7 @@ class Start(_Line):
     plan: Mapping[str, Any]
     settings_sha256: str
     matrix: tuple[Mapping[str, Any], ...] = ()
+    assessment: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "claims", tuple(self.claims))
@@ -156,6 +164,9 @@ class Round(_Line):
         ledger: sequence and head of the hash chain after this round.
         checkpoint: Path relative to the run folder, or None where the round wrote none.
         parameters_sha256: Digest of the global parameters after this round.
+        accepted: Round of the last accepted model, so far; None where none is.
+        assess_every: Rounds between two assessments from here on: more than the configuration says where assessments
+            took more than their share of the time. None where an older version wrote the line.
     """
 
     kind: ClassVar[str] = "round"
@@ -166,6 +177,8 @@ class Round(_Line):
     ledger: Mapping[str, Any]
     checkpoint: str | None
     parameters_sha256: str
+    accepted: int | None = None
+    assess_every: int | None = None
 
 
 def headline_metric(kind: str) -> str:
@@ -182,7 +195,10 @@ class End(_Line):
         seconds: Wall-clock time of the whole run, in seconds.
         status: "completed" or "stopped".
         reason: Why it stopped, or None.
-        accuracy: Accuracy of the accepted model on the evaluation set, in [0, 1]; None for regression.
+        accuracy: Accuracy of the accepted model on the evaluation set, in [0, 1], or of the newest where none is
+            accepted; None for regression.
+        accepted: Round of the accepted model, which is the one to release; None where none is.
+        checkpoint: Its checkpoint, relative to the run folder.
     """
 
     kind: ClassVar[str] = "end"
@@ -192,6 +208,8 @@ class End(_Line):
     status: str
     reason: str | None = None
     accuracy: float | None = field(default=None)
+    accepted: int | None = None
+    checkpoint: str | None = None
 
 
 RecordLine: TypeAlias = Start | Round | End

@@ -59,14 +59,18 @@ def assess(
     import pandas as pd
 
     task = as_task(data, **(about or {}))
-    _check_fit(model, task)
+    check_fit(model, task)
     findings = assess_model(model, task, assessors=assessors, tier=tier, seed=seed)
     rows = [{"assessor": name, **found.to_json()} for name, group in findings.items() for found in group]
     return pd.DataFrame(rows)
 
 
-def _check_fit(model: nn.Module, task: Task) -> None:
-    """Tries two records, so that a model which cannot take them is told once, and not by every assessor."""
+def check_fit(model: nn.Module, task: Task) -> None:
+    """Tries two records, so that a model which cannot take them is told once, and not by every assessor.
+
+    Raises:
+        ModelError: The model cannot take them, or returns another shape.
+    """
     subject = Subject.outside(model, task)
     x = task.evaluation.x[:2]
     try:

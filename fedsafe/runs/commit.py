@@ -1,6 +1,6 @@
 """What a round leaves on the disk, in an order that a crash at any moment can be resumed from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsafe.engine import AvailabilityGrid
@@ -9,10 +9,11 @@ from fedsafe.findings import Finding
 from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.chain import Head
 from fedsafe.records import Round
+from fedsafe.runs.acceptance import Acceptance
 from fedsafe.runs.audit import AUDIT, RunAudit
 from fedsafe.runs.callbacks import Callback
-from fedsafe.runs.config import Config
 from fedsafe.runs.judge import Assessment, Judge
+from fedsafe.runs.period import Period
 from fedsafe.store import RunFolder, checkpoint_name
 
 # Metrics of a round that the clients evaluated, beside the ones on the evaluation records: their mean score, and the
@@ -26,9 +27,10 @@ class Commit:
 
     Args:
         folder: Of the run.
-        config: Of the run.
-        rounds: Of the plan: a budget may end it before those of the configuration.
         judge: Measures each round's model.
+        acceptance: Keeps the last accepted model.
+        period: Says when the assessors are due.
+        clock: Wall time of the run so far, in seconds.
         spend: Planned epsilon of each unit after each round.
         callbacks: Told once a round is on the disk.
         score_deviation: Of the clients' mean score; None where nothing is added to it.
@@ -36,9 +38,10 @@ class Commit:
     """
 
     folder: RunFolder
-    config: Config
-    rounds: int
     judge: Judge
+    acceptance: Acceptance
+    period: Period
+    clock: Callable[[], float]
     spend: Mapping[str, Sequence[float | None]]
     callbacks: Sequence[Callback]
     score_deviation: float | None = None
@@ -103,6 +106,9 @@ class Commit:
         stopped = self.audit.stops(audited) if self.audit is not None else None
         stopped = stopped or spent
         assessment = self._assess(number, parameters, audited, last=stopped is not None)
+        if assessment is not None and assessment.accepted is not None:
+            failed = self.acceptance.take(assessment)
+            stopped = stopped or failed
         metrics: dict[str, float | None] = {**self.judge.metrics(parameters)}
         if evaluation is not None:
             metrics[FEDERATED_SCORE] = evaluation
@@ -115,6 +121,8 @@ class Commit:
             ledger={"sequence": head.sequence, "head": head.hash},
             checkpoint=checkpoint_name(number),
             parameters_sha256=fingerprint(parameters),
+            accepted=self.acceptance.round,
+            assess_every=self.period.every,
         )
         self.folder.append_record(line)
         for callback in self.callbacks:
@@ -127,16 +135,18 @@ class Commit:
         self, number: int, parameters: Vector, audited: list[Finding], *, last: bool
     ) -> Assessment | None:
         """The assessment of a round, on the disk, with what its audit found; None where neither is due."""
-        every, also = self.config.assess.every, {AUDIT: audited} if audited else {}
-        if number % every and number != self.rounds and not last:
+        also = {AUDIT: audited} if audited else {}
+        if not self.period.due(number) and not last:
             if not audited:
                 return None
             assessment = Assessment(round=number, findings=also, verdicts=())
         else:
-            before = (number - 1) // every * every
-            # Read back, so that a resumed run compares with the same model.
-            previous = self.folder.read_checkpoint(before)[0]["parameters"] if before else None
-            assessment = self.judge.assess(number, parameters, previous, also)
+            seconds: dict[str, float] = {}
+            previous, earlier = self.acceptance.baseline()
+            assessment = self.judge.assess(
+                number, parameters, previous, also, earlier=earlier, timed=seconds.__setitem__
+            )
+            self.period.took(number, seconds, self.clock())
         findings = [
             {"round": number, "assessor": name, **finding.to_json()}
             for name, group in assessment.findings.items()

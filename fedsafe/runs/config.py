@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import search
+from fedsafe.findings import Spending
 from fedsafe.runs.audit_config import AuditConfig
 from fedsafe.runs.availability_config import AvailabilityConfig
 from fedsafe.runs.client_config import ClientConfig
@@ -122,12 +123,20 @@ class ServerConfig(Section):
 
 
 class AssessConfig(Section):
-    """When and how the global model is judged."""
+    """When and how the global model is judged.
+
+    Where a `must` fails, ``on_failure = "keep"`` leaves the last accepted model as the one to release, and ``"stop"``
+    ends the run. ``alpha_spending`` is how a requirement's confidence is shared by the rounds that it is judged in.
+    The period doubles where assessments take more than ``max_share`` of the run's time.
+    """
 
     every: Count = 10
     tier: Literal["cheap", "full"] = "cheap"
     assessors: list[str | dict[str, Any]] | None = None
     require: list[dict[str, Any]] | str = Field(default_factory=list)
+    on_failure: Literal["keep", "stop"] = "keep"
+    alpha_spending: Spending = "half_last"
+    max_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
 
 
 class EngineConfig(Section):

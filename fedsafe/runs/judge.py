@@ -3,8 +3,8 @@
 import copy
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,24 @@ from fedsafe.assess import (
     DEFAULT,
     Assessor,
     ClientRecords,
+    Cost,
     Federation,
     Requirement,
     Subject,
+    Tier,
     Verdict,
+    evidence_of,
     find_assessor,
     judge,
     parse_requirements,
+    plan_assessors,
     run_assessors,
 )
+from fedsafe.assess.base import Share
 from fedsafe.client import build_objective
 from fedsafe.data import Federated
 from fedsafe.errors import ConfigError
-from fedsafe.findings import Finding
+from fedsafe.findings import Evidence, Finding, confidence_of_look, due_rounds
 from fedsafe.params import Vector
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.client_config import local_training
@@ -45,11 +50,15 @@ class Assessment:
         round: The round.
         findings: By assessor.
         verdicts: One for each requirement.
+        evidence: What was found example by example, for comparing a later model with this one.
+        accepted: Whether every ``must`` that binds passed; None where the assessors did not run.
     """
 
     round: int
     findings: Mapping[str, list[Finding]]
     verdicts: Sequence[Verdict]
+    evidence: Mapping[Share, Evidence] = field(default_factory=dict)
+    accepted: bool | None = None
 
 
 class Judge:
@@ -71,6 +80,8 @@ class Judge:
         self._plan = plan
         self._claims = tuple(claims)
         self._assessors, self._requirements = read_assessment(parts.config.assess)
+        rounds = parts.config.rounds if plan is None else plan.rounds
+        self._due = due_rounds(rounds, parts.config.assess.every)
         objective = build_objective(parts.config.client.objective, parts.task.kind)
         self._metrics = RoundMetrics(parts.module, parts.task, objective)
         self._model = copy.deepcopy(parts.module).eval()
@@ -80,26 +91,90 @@ class Judge:
         """The figures of a round, see :class:`RoundMetrics`."""
         return self._metrics(parameters)
 
+    def planned(self) -> dict[str, Any]:
+        """How models will be judged and what each assessor plans to spend each time, as plain values."""
+        config = self._parts.config.assess
+        return {
+            "tier": config.tier,
+            "every": config.every,
+            "looks": len(self._due),
+            "on_failure": config.on_failure,
+            "alpha_spending": config.alpha_spending,
+            "max_share": config.max_share,
+            "assessors": {name: asdict(cost) for name, cost in self.plan().items()},
+        }
+
+    def plan(self, assessors: Sequence[Assessor] | None = None, tier: Tier | None = None) -> dict[str, Cost]:
+        """What each assessor would spend, before anything is spent.
+
+        Args:
+            assessors: Others than those of the configuration.
+            tier: Another than that of the configuration.
+        """
+        subject = self.subject(max(self._due), self._parts.initial)
+        chosen = self._assessors if assessors is None else assessors
+        return plan_assessors(subject, chosen, self._parts.config.assess.tier if tier is None else tier)
+
     def assess(
         self,
         round: int,
         parameters: Vector,
         previous: Vector | None = None,
         also: Mapping[str, list[Finding]] | None = None,
+        *,
+        earlier: Mapping[Share, Evidence] | None = None,
+        timed: Callable[[str, float], None] | None = None,
     ) -> Assessment:
-        """Run every assessor and judge every requirement.
+        """Run every assessor and judge every requirement, at the confidence that this round may spend.
 
         Args:
             round: The round.
             parameters: Of its model.
-            previous: Those of the model of the last assessment; None at the first.
+            previous: Those of the last accepted model; None before there is one.
             also: Findings of this round that are no assessor's, by name, for requirements to judge too.
+            earlier: What was found of the last accepted model, example by example.
+            timed: Told what each assessor took, in seconds.
         """
+        config = self._parts.config
+        subject = self.subject(round, parameters, previous, earlier)
+        findings = run_assessors(
+            subject, self._assessors, rng_seed=config.seed, tier=config.assess.tier, timed=timed
+        )
+        evidence = evidence_of(findings)
+        for name, group in (also or {}).items():
+            findings[name] = [*findings.get(name, ()), *group]
+        everything = [finding for group in findings.values() for finding in group]
+        verdicts = [
+            judge(
+                requirement,
+                everything,
+                confidence=confidence_of_look(
+                    round, self._due, requirement.confidence, config.assess.alpha_spending
+                ),
+            )
+            for requirement in self._requirements
+        ]
+        return Assessment(
+            round=round,
+            findings=findings,
+            verdicts=verdicts,
+            evidence=evidence,
+            accepted=not any(verdict.blocks for verdict in verdicts),
+        )
+
+    def subject(
+        self,
+        round: int,
+        parameters: Vector,
+        previous: Vector | None = None,
+        earlier: Mapping[Share, Evidence] | None = None,
+    ) -> Subject:
+        """What is judged in a round; see `assess`."""
         task, federated = self._parts.task, self._parts.federated
         config = self._parts.config
-        earlier = None if previous is None else copy.deepcopy(self._with(previous))
+        accepted = None if previous is None else copy.deepcopy(self._with(previous))
         has_validation = bool(federated.validation.sizes.any())
-        subject = Subject(
+        return Subject(
             model=self._with(parameters),
             task=task,
             evaluation=task.evaluation,
@@ -113,14 +188,9 @@ class Judge:
             else None,
             unseen=unseen_clients(federated, config.federation.partition.get("by")),
             federation=self._federation(round),
-            previous=earlier,
+            previous=accepted,
+            earlier=earlier or {},
         )
-        findings = run_assessors(subject, self._assessors, rng_seed=config.seed, tier=config.assess.tier)
-        for name, group in (also or {}).items():
-            findings[name] = [*findings.get(name, ()), *group]
-        everything = [finding for group in findings.values() for finding in group]
-        verdicts = [judge(requirement, everything) for requirement in self._requirements]
-        return Assessment(round=round, findings=findings, verdicts=verdicts)
 
     def _federation(self, round: int) -> Federation | None:
         """How the clients train up to this round; None before there is a plan."""

@@ -55,14 +55,17 @@ def uncovered(parts: Parts) -> tuple[str, ...]:
     phrases = []
     if not task.evaluation_public:
         figures = f"{headline_metric(task.kind)}, loss and findings on {task.evaluation_name}"
-        phrases.append(f"{figures}: they leave private records without noise")
+        phrases.append(
+            f"{figures}, and which round's model is accepted or ends the run by them: they leave private records "
+            "without noise"
+        )
     for spec in assessor_names(parts.config.assess):
         named = spec if isinstance(spec, str) else str(spec["name"])
         if named in READS_CLIENTS or named not in ASSESSORS:
             name = find_assessor(spec).name
             phrases.append(
-                f"findings of the assessor {name}, which may read the clients' records: the simulator's view, not for "
-                "release"
+                f"findings of the assessor {name}, which may read the clients' records, and what requirements on them "
+                "decide: the simulator's view, not for release"
             )
     if parts.config.audit is not None:
         phrases.append(

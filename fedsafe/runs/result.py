@@ -11,6 +11,9 @@ from fedsafe.store import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
+
+    from fedsafe.data import Task
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,39 @@ class Run:
         return [dict(cell) for cell in self.start.matrix]
 
     @property
-    def metrics(self) -> dict[str, float | None]:
-        """Metrics of the newest model on the evaluation records, as in a round of the record."""
+    def accepted(self) -> int | None:
+        """Round of the accepted model so far, which is the one to release; None where no model met every `must`."""
         rounds = self._rounds()
-        return dict(rounds[-1].metrics) if rounds else {}
+        return rounds[-1].accepted if rounds else None
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Metrics of the accepted model on the evaluation records, or of the newest where none is accepted."""
+        rounds, accepted = self._rounds(), self.accepted
+        return dict(rounds[accepted - 1 if accepted else -1].metrics) if rounds else {}
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy of the newest model on the evaluation records; None for regression."""
+        """Accuracy of the model of `metrics` on the evaluation records; None for regression."""
         return self.metrics.get("accuracy")
+
+    def model(
+        self, round: int | None = None, *, module: "nn.Module | None" = None, data: "Task | None" = None
+    ) -> "nn.Module":
+        """A model of the run, in evaluation mode, on the processor.
+
+        Args:
+            round: Whose; the accepted one if left out.
+            module: The module, if the run was started with one.
+            data: The task, if the run was started with one.
+
+        Raises:
+            RecordError: No model was accepted, or the round has no checkpoint.
+            ConfigError: The run was started with a module or a task, and none is given.
+        """
+        from fedsafe.runs.assessing import open_subject
+
+        return open_subject(self.path, round, model=module, data=data).model
 
     def rounds(self) -> "pd.DataFrame":
         """One row for each complete round.

@@ -21,6 +21,7 @@ from fedsafe.runs.callbacks import Callback, require_callbacks
 from fedsafe.runs.compose import Parts, aggregator_of, compose, program_digest
 from fedsafe.runs.config import Config, make_config, parse_config
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
+from fedsafe.runs.period import ASSESSMENTS
 from fedsafe.runs.result import Run
 from fedsafe.runs.run import GIVEN_IN_PYTHON, IMPORT_FOLDERS, State, execute, first_state
 from fedsafe.runs.sinks import SinkCallback, make_sinks
@@ -102,6 +103,7 @@ def resume(
         for name, last in (
             ("findings.jsonl", recorded),
             ("requirements.jsonl", recorded),
+            (ASSESSMENTS, recorded),
             ("private/timings.jsonl", state.round),
         ):
             folder.truncate_after(name, lambda line, last=last: line["round"] <= last)  # type: ignore[misc]

@@ -33,6 +33,7 @@ from fedsafe.privacy.chain import Head
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import End, Start
+from fedsafe.runs.acceptance import Acceptance, recorded_failure
 from fedsafe.runs.audit import RunAudit, check_audit, recorded_stop
 from fedsafe.runs.availability import presence, with_availability
 from fedsafe.runs.callbacks import Callback, require_callbacks
@@ -48,11 +49,12 @@ from fedsafe.runs.compose import (
 from fedsafe.runs.config import Config, EngineConfig, make_config, read_config
 from fedsafe.runs.judge import Judge, read_assessment
 from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
+from fedsafe.runs.period import Period
 from fedsafe.runs.planning import plan_and_claims
 from fedsafe.runs.result import Run
 from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import describe_start
-from fedsafe.store import RunFolder
+from fedsafe.store import RunFolder, checkpoint_name
 
 IMPORT_FOLDERS = "private/import_folders.jsonl"
 # Stands in the configuration for an object that no file can hold.
@@ -114,7 +116,7 @@ def run(
         planned = planning.result()
         plan = planned.plan
         grid = joined(plan) if joined is not None else None
-        start = describe_start(path.name, parts, planned)
+        start = describe_start(path.name, parts, planned, Judge(parts, planned.claims, plan).planned())
         # From here to the start line nothing is slow: a run that is killed in between cannot be resumed.
         # A round that is repeated on another device would meet its noise with other bits: "auto" is settled now.
         engine = resolved.engine.model_copy(update={"device": device})
@@ -210,18 +212,24 @@ def execute(
         if parts.config.audit is not None:
             audit = RunAudit(parts.config.audit, parts, plan, key)
             stack.callback(audit.close)
+        acceptance = Acceptance(parts.config.assess, folder)
         commit = Commit(
             folder=folder,
-            config=parts.config,
-            rounds=plan.rounds,
             judge=judge,
+            acceptance=acceptance,
+            period=Period(parts.config, plan.rounds, folder),
+            clock=lambda: state.seconds + time.perf_counter() - began,
             spend=spend,
             callbacks=callbacks,
             score_deviation=_score_deviation(plan, sizes, present),
             audit=audit,
         )
-        # A run that was interrupted after its last round, which an alarm made the last, has nothing left to do.
-        done, stopped = state.round, recorded_stop(parts.config.audit, folder.read("findings.jsonl"))
+        # A run that was interrupted after its last round, which an alarm or a requirement made the last, has nothing
+        # left to do.
+        done = state.round
+        stopped = recorded_stop(parts.config.audit, folder.read("findings.jsonl")) or recorded_failure(
+            parts.config.assess, folder.read("requirements.jsonl")
+        )
         if state.unrecorded is not None:
             stopped = commit.record(
                 state.round,
@@ -233,7 +241,7 @@ def execute(
 
         def on_round(outcome: RoundOutcome) -> bool:
             nonlocal done, stopped
-            commit.save(outcome, state.seconds + time.perf_counter() - began, there)
+            commit.save(outcome, commit.clock(), there)
             stopped = commit.record(
                 outcome.round, outcome.parameters, outcome.head, outcome.evaluation, outcome.stopped
             )
@@ -258,6 +266,8 @@ def execute(
         status="completed" if stopped is None else "stopped",
         reason=stopped,
         accuracy=Run(folder.path).accuracy,
+        accepted=acceptance.round,
+        checkpoint=None if acceptance.round is None else checkpoint_name(acceptance.round),
     )
     folder.append_record(end)
     for callback in callbacks:

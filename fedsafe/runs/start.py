@@ -3,10 +3,12 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +20,15 @@ from fedsafe.runs.planning import Planned
 _PACKAGES = ("fedsafe", "flwr", "ray", "torch", "numpy", "opacus", "dp-accounting", "captum", "fairlearn")
 
 
-def describe_start(name: str, parts: Parts, planned: Planned) -> Start:
-    """Describe a run before its first round."""
+def describe_start(name: str, parts: Parts, planned: Planned, assessment: Mapping[str, Any]) -> Start:
+    """Describe a run before its first round.
+
+    Args:
+        name: Of the run.
+        parts: Of the run.
+        planned: Its plan and claims.
+        assessment: How its models will be judged, see `fedsafe.runs.judge.Judge.planned`.
+    """
     task, config = parts.task, parts.config
     sizes = parts.records.sizes
     there = describe_availability(config, parts.availability) if parts.availability is not None else None
@@ -66,6 +75,7 @@ def describe_start(name: str, parts: Parts, planned: Planned) -> Start:
         matrix=tuple(planned.matrix),
         plan=planned.plan.numbers(),
         settings_sha256=config.digest,
+        assessment=assessment,
     )
 
 

@@ -9,8 +9,9 @@ The layout::
     ├── requirements.jsonl   one verdict a line
     ├── checkpoints/         round-00003.safetensors
     ├── report.html, card.md
+    ├── assessments/         what `fedsafe assess RUN` found, apart from the rounds
     └── private/             0700: ledger, noise key, cohorts, per-client spend, timings, the aggregator's state, the
-                             folders that import paths were looked up in
+                             folders that import paths were looked up in, which examples the accepted model gets right
 
 No file outside ``private/`` holds or determines a round's cohort; a copy to share leaves ``private/`` out.
 """
@@ -278,6 +279,35 @@ class RunFolder:
             RecordError: It is absent, cut or damaged.
         """
         return read_checkpoint(self.path / _state_name(round))
+
+    def write_private(
+        self, name: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    ) -> None:
+        """Writes arrays into ``private/``, atomically.
+
+        Args:
+            name: Of the file, without a folder.
+            tensors: Name to array, of any shape.
+            metadata: Text to text.
+
+        Raises:
+            RecordError: An array cannot be held by safetensors, or the name leads outside the folder.
+        """
+        write_checkpoint(self._inside(f"private/{name}"), tensors, metadata)
+
+    def read_private(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """Reads arrays of ``private/`` and checks their content.
+
+        Args:
+            name: Of the file, without a folder.
+
+        Returns:
+            Arrays by name, and the metadata.
+
+        Raises:
+            RecordError: It is absent, cut or damaged.
+        """
+        return read_checkpoint(self._inside(f"private/{name}"))
 
     def read_checkpoint(self, which: int | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """Reads a checkpoint and checks its content.
