@@ -109,7 +109,7 @@ class TestPlan:
         del plain["evaluation"]
         for level, later in (
             ("record", ("caps", "group", "grid_bits", "batch_size", "least_records")),
-            ("client", ("mechanism", "cohort_size", "group", "separation", "shares")),
+            ("client", ("mechanism", "cohort_size", "group", "separation", "shares", "order")),
         ):
             for field in later:
                 del plain[level][field]
