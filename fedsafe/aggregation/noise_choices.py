@@ -69,10 +69,8 @@ Choice = Callable[[SoFar], float]
 
 # "signal" starts with so many times the even noise, ...
 _START = 2.0
-# ... calls the signal lost below so many standard deviations, ...
+# ... and calls the signal lost below so many standard deviations.
 _LOST = 3.0
-# ... and lowers the noise by this each time.
-_LOWERED = 0.8
 
 
 def even(so_far: SoFar) -> float:
@@ -84,14 +82,15 @@ def signal(so_far: SoFar) -> float:
     """Cheap while the updates stand out of the noise, dearer once they are lost in it (after Lee and Kifer 2018).
 
     Early updates are long and survive much noise; what they leave unspent buys less noise for the late, short ones. The
-    noise starts at twice the even one, and falls by a fifth after each round whose norm is within three standard
-    deviations of what noise alone gives. It stays at least the even one of what is left, so that the budget lasts.
+    noise starts at twice the even one, and goes half of the way, in logarithm, to the even one of what is left after
+    each round whose norm is within three standard deviations of what noise alone gives. It never goes below that, so
+    that the budget lasts.
     """
     if so_far.round == 1:
         return min(_START * so_far.even, so_far.most)
-    last = so_far.noises[-1]
-    wanted = _LOWERED * last if so_far.surprise < _LOST else last
-    return min(max(wanted, so_far.even), so_far.most)
+    last, least = so_far.noises[-1], min(so_far.even, so_far.most)
+    wanted = math.sqrt(last * least) if so_far.surprise < _LOST else last
+    return max(wanted, least)
 
 
 CHOICES: dict[str, Choice] = {"even": even, "signal": signal}
