@@ -6,6 +6,7 @@ import sys
 import click
 import typer
 
+from fedsafe.cli.assess import assess_command
 from fedsafe.cli.audit import audit_command
 from fedsafe.cli.budget import budget_command
 from fedsafe.cli.data import data_app
@@ -32,6 +33,7 @@ app.command("new")(new_command)
 app.command("verify")(verify_command)
 app.command("budget")(budget_command)
 app.command("audit")(audit_command)
+app.command("assess")(assess_command)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 

@@ -31,8 +31,8 @@ from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import Round, Start
 from fedsafe.runs.compose import compose
 from fedsafe.runs.config import AssessConfig, parse_config
+from fedsafe.runs.given import GIVEN_IN_PYTHON, IMPORT_FOLDERS
 from fedsafe.runs.judge import Judge, assessor_names, read_requirements
-from fedsafe.runs.run import GIVEN_IN_PYTHON, IMPORT_FOLDERS
 from fedsafe.store import RunFolder
 
 

@@ -20,10 +20,11 @@ from fedsafe.records import End, Round, Start
 from fedsafe.runs.callbacks import Callback, require_callbacks
 from fedsafe.runs.compose import Parts, aggregator_of, compose, program_digest
 from fedsafe.runs.config import Config, make_config, parse_config
+from fedsafe.runs.given import GIVEN_IN_PYTHON, IMPORT_FOLDERS
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.period import ASSESSMENTS
 from fedsafe.runs.result import Run
-from fedsafe.runs.run import GIVEN_IN_PYTHON, IMPORT_FOLDERS, State, execute, first_state
+from fedsafe.runs.run import State, execute, first_state
 from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import package_versions
 from fedsafe.store import RunFolder

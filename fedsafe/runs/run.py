@@ -47,6 +47,7 @@ from fedsafe.runs.compose import (
     server_optimizer_of,
 )
 from fedsafe.runs.config import Config, EngineConfig, make_config, read_config
+from fedsafe.runs.given import GIVEN_IN_PYTHON, IMPORT_FOLDERS
 from fedsafe.runs.judge import Judge, read_assessment
 from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
 from fedsafe.runs.period import Period
@@ -55,10 +56,6 @@ from fedsafe.runs.result import Run
 from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import describe_start
 from fedsafe.store import RunFolder, checkpoint_name
-
-IMPORT_FOLDERS = "private/import_folders.jsonl"
-# Stands in the configuration for an object that no file can hold.
-GIVEN_IN_PYTHON = {"name": "given in Python"}
 
 # Asks the nodes of another runtime to take part while the plan is calibrated, then waits for what they say to it.
 Connect = Callable[[Parts], Callable[[PrivacyPlan], Grid]]
