@@ -23,6 +23,7 @@ WAYS = {
     ),
     "capped": ({"server__aggregator": {"name": "capped_mean", "cap": 30}}, "zero-out"),
     "adaptive": ({"server__aggregator": "adaptive_clip"}, "follows the updates"),
+    "chosen": ({"server__aggregator": "chosen_noise"}, "chosen round by round"),
     "local": ({"server__aggregator": "local_gaussian", "privacy__client__epsilon": 5.0}, "against the server"),
     "banded": ({"server__aggregator": {"name": "banded_mean", "bands": 2}}, "as one release"),
     "distributed": (
