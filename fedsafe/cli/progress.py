@@ -43,6 +43,7 @@ class Progress:
         self._targets: dict[str, float | None] = {}
         self._rounds = self._first = 0
         self._began = 0.0
+        self._every: int | None = None
         if self._live:
             self._live.start()
 
@@ -58,6 +59,7 @@ class Progress:
         self._path, self._first, self._rounds = path, first_round, start.plan["rounds"]
         self._metric = headline_metric(start.task["kind"])
         self._began = time.perf_counter()
+        self._every = start.assessment.get("every") if first_round == 1 else None
         self._targets = {claim["unit"]: claim["epsilon"] for claim in start.claims}
         self._console.print(
             f"{start.task['name']}: {start.federation['clients']} clients, {start.task['train_records']:,} records, "
@@ -72,6 +74,13 @@ class Progress:
 
     def on_round(self, line: "Round") -> None:
         """Move the bar, or print every tenth of the way."""
+        if line.assess_every is not None and self._every is not None and line.assess_every != self._every:
+            self._console.print(
+                f"round {line.round}: assessed every {line.assess_every} rounds from here on, since assessments take "
+                "more than assess.max_share of the time",
+                soft_wrap=True,
+            )
+        self._every = line.assess_every
         if line.round == self._first:
             self._began = time.perf_counter()  # what came before is the workers' start
         timed = max(1, line.round - self._first)
@@ -107,6 +116,8 @@ class Progress:
         count = len(everything)
         bad = [verdict for verdict in assessment.verdicts if verdict.verdict != "pass"]
         verdicts = f", {len(assessment.verdicts) - len(bad)} of {len(assessment.verdicts)} requirements pass"
+        if any(verdict.blocks for verdict in assessment.verdicts):
+            verdicts += ": its model is not accepted"
         self._console.print(
             f"round {assessment.round}: {count} findings{verdicts if assessment.verdicts else ''}",
             soft_wrap=True,

@@ -120,9 +120,7 @@ def _close(run: "Run", progress: "Progress", *, as_json: bool) -> None:
 
     report = write_report(run.path)
     verdicts = run.last_verdicts()
-    blocked = [
-        verdict for verdict in verdicts if verdict["severity"] == "must" and verdict["verdict"] != "pass"
-    ]
+    blocked = [verdict for verdict in verdicts if verdict.get("blocks")]
     if as_json:
         typer.echo(json.dumps(summary(run, report), allow_nan=False))
     else:
@@ -131,10 +129,11 @@ def _close(run: "Run", progress: "Progress", *, as_json: bool) -> None:
         typer.echo(f"report  {report}")
         typer.echo(f"card    {run.path / 'card.md'}")
     if blocked:
-        first = blocked[0]
+        first, accepted = blocked[0], run.accepted
+        kept = "no model is accepted" if accepted is None else f"the model of round {accepted} stays accepted"
         sys.stderr.write(
             f"fedsafe: {len(blocked)} requirement(s) not met, first: {first['metric']} {first['op']} "
-            f"{first['threshold']:g} is {first['verdict']} ({first['reason']})\n"
+            f"{first['threshold']:g} is {first['verdict']} ({first['reason']}); {kept}\n"
         )
     if run.alarms:
         sys.exit(_ALARM)  # what it says was written when it was raised
@@ -150,6 +149,7 @@ def summary(run: "Run", report: Path) -> dict[str, Any]:
         "report": str(report),
         "rounds": end.rounds if end else len(run.rounds()),
         "seconds": end.seconds if end else None,
+        "accepted": run.accepted,
         "accuracy": run.accuracy,
         "metrics": run.metrics,
         "claims": run.claims,

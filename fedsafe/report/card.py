@@ -15,6 +15,7 @@ from typing import Any
 
 from fedsafe.records import Json
 from fedsafe.report import facts, formats
+from fedsafe.report.acceptance import release, widened
 from fedsafe.report.audits import AUDIT, audit_alarms, audit_rows
 from fedsafe.report.cells import finding_cell, is_of_group, latest_findings
 from fedsafe.report.reading import Reading
@@ -129,9 +130,14 @@ def _view(reading: Reading) -> dict[str, Any]:
         "start": start,
         "end": reading.end,
         "status_key": reading.status,
+        "release": release(reading),
+        "widened": widened(reading),
         "rounds": reading.last_round,
         "planned_rounds": start.plan.get("rounds") if start else None,
-        "last": reading.rounds[-1] if reading.rounds else None,
+        "last": next(
+            (line for line in reading.rounds if line.round == reading.accepted),
+            reading.rounds[-1] if reading.rounds else None,
+        ),
         "stated": _stated(config),
         "headline": headline(reading),
         "assessed": sorted({cell.round for name, cell in cells if name != AUDIT}),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsafe.report import facts, figures, formats
+from fedsafe.report.acceptance import release, widened
 from fedsafe.report.audits import AUDIT, audit_alarms, audit_rows
 from fedsafe.report.card import render_card
 from fedsafe.report.cells import latest_findings, scorecard
@@ -82,6 +83,8 @@ def _view(reading: Reading) -> dict[str, Any]:
         "last": reading.rounds[-1] if reading.rounds else None,
         "last_value": _last_value(reading),
         "status_key": reading.status,
+        "release": release(reading),
+        "widened": widened(reading),
         "sections": _SECTIONS,
         "marks": formats.MARKS,
         "config": reading.config,

@@ -46,12 +46,19 @@ class Reading:
         return str(self.start.task.get("kind", "")) if self.start else ""
 
     @property
+    def accepted(self) -> int | None:
+        """Round of the accepted model so far; None where none is."""
+        return self.rounds[-1].accepted if self.rounds else None
+
+    @property
     def headline(self) -> tuple[str, float | None]:
-        """The metric that tells most, and its value for the newest model."""
+        """The metric that tells most, and its value for the accepted model, or the newest where none is accepted."""
         name = headline_metric(self.kind)
         if self.end is not None and self.end.accuracy is not None:
             return name, self.end.accuracy
-        return name, self.rounds[-1].metrics.get(name) if self.rounds else None
+        shown = next((line for line in self.rounds if line.round == self.accepted), None)
+        shown = shown or (self.rounds[-1] if self.rounds else None)
+        return name, None if shown is None else shown.metrics.get(name)
 
     def claim(self, unit: str) -> Json | None:
         """The claim of a unit ("record" or "client"), or None where none is recorded."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fedsafe.findings import wilson
 from fedsafe.records import Json
 from fedsafe.report import formats
+from fedsafe.report.acceptance import release, widened
 from fedsafe.report.cells import Cell, finding_cell, is_of_group, latest_findings
 from fedsafe.report.reading import Reading, read_run
 
@@ -122,6 +123,18 @@ def closing_table(run: str | os.PathLike[str]) -> list[ClosingRow]:
             status=reading.status,
         ),
     ]
+    shown_model = release(reading)
+    if shown_model is not None:
+        detail = "; ".join(part for part in (shown_model.sentence, widened(reading)) if part)
+        rows.append(
+            ClosingRow(
+                section="result",
+                name="model to release",
+                value=shown_model.value,
+                detail=detail,
+                status=shown_model.status,
+            )
+        )
     for unit in ("record", "client"):
         claim = reading.claim(unit)
         if claim is not None:
