@@ -178,7 +178,7 @@ def test_the_gap_of_alike_groups_has_an_interval_that_holds_zero():
 def test_small_groups_are_insufficient_for_numbers_too():
     subject = make_subject("regression", First(), make_task("regression", 50))
     found = run(Fairness(), subject)
-    assert {f.status for f in found.values()} == {"insufficient"}
+    assert {f.status for (name, *_), f in found.items() if "error" in name} == {"insufficient"}
     assert found["absolute_error_difference", "sex"].detail["left_out"] == ["Female", "Male"]
 
 

@@ -1,24 +1,27 @@
 """How differently groups of people are treated: rates for each group, and the largest gaps between groups."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from fedsafe.assess.base import Cost, Subject, Tier
+from fedsafe.assess.fairness.calibration import calibration_by_group
+from fedsafe.assess.fairness.cells import NOT_STATED, count_cells, join_groups
+from fedsafe.assess.fairness.costs import costs_by_group
 from fedsafe.assess.fairness.error_gaps import error_gaps
-from fedsafe.assess.fairness.gaps import CELLS, Counts, Rate, count_cells, measure_gap, rate_counts
+from fedsafe.assess.fairness.flips import flip_passes, flip_rates, protected_columns
+from fedsafe.assess.fairness.rates import GAPS, GroupRates
+from fedsafe.assess.fairness.reference import check_reference, with_reference
+from fedsafe.assess.scores import decide
 from fedsafe.data import Target
-from fedsafe.findings import Finding, Scope, estimate, not_measured, proportion
+from fedsafe.errors import ConfigError
+from fedsafe.findings import Finding, not_measured
 
-_GAPS: dict[str, tuple[Rate, ...]] = {
-    "demographic_parity_difference": ("selection_rate",),
-    "equalised_odds_difference": ("true_positive_rate", "false_positive_rate"),
-    "equal_opportunity_difference": ("true_positive_rate",),
-    "accuracy_difference": ("accuracy",),
-}
-_NEEDS_POSITIVE = "the task has no positive class"
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,46 +29,110 @@ class Fairness:
     """Group rates with Wilson intervals, and gaps with intervals that cover when there is no gap.
 
     Attributes:
-        intersections: Pairs of attributes whose combinations are groups too, where the data has both.
+        intersections: Attributes whose combinations are groups too, where the data has all of them.
         minimum: Positives, and negatives, that a group needs; a smaller one is listed as insufficient and
             left out of the gaps. Without a positive class: records.
+        reference: A model to compare with, such as that of a run without privacy: what each group pays for the
+            difference. A run folder, a ``.safetensors`` file or an import path, see `with_reference`; "" for none.
+        protected: Columns whose value is changed to see whether the decision changes; the categorical group columns
+            that are features where empty.
+        cheap: Examples whose columns are changed in the cheap tier, at most.
+        full: Examples of the full tier, at most.
+
+    Raises:
+        ConfigError: The minimum is below 2, an intersection has one attribute, or the reference is not there.
     """
 
     name: ClassVar[str] = "fairness"
-    intersections: tuple[tuple[str, str], ...] = (("sex", "race"),)
+    intersections: tuple[tuple[str, ...], ...] = (("sex", "race"),)
     minimum: int = 30
+    reference: str = ""
+    protected: tuple[str, ...] = ()
+    cheap: int = 1000
+    full: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.minimum < 2:
+            raise ConfigError(f"a group of {self.minimum} records has no interval: set minimum to 2 or more")
+        given: Any = self.intersections
+        for names in given:
+            if isinstance(names, str) or len(set(names)) < 2:
+                raise ConfigError(
+                    f"the intersection {names!r} needs two different group columns or more, such as ['sex', 'race']"
+                )
+        if self.reference:
+            check_reference(self.reference)
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
-        """One forward pass over the evaluation set, in either tier."""
-        if _unfit(subject, self.intersections):
-            return Cost(description=f"nothing: {_unfit(subject, self.intersections)}")
-        n = len(subject.evaluation)
-        groups = ", ".join(map(_label, _attributes(subject, self.intersections)))
-        return Cost(description=f"group rates by {groups} on {n} examples", examples=n, forward=n)
+        """A forward pass over the evaluation set, one of the reference, and one for each value of a changed column."""
+        reason = _unfit(subject)
+        passes = self._passes(subject)
+        if subject.task.kind == "next_token" or (reason and not passes):
+            return Cost(description=f"nothing: {reason}")
+        n, changed = len(subject.evaluation), min(len(subject.evaluation), self._size(tier))
+        own = 0 if reason else n * (2 if self.reference else 1)
+        groups = ", ".join(map(_label, _attributes(subject, self.intersections))) or "no group"
+        return Cost(
+            description=f"group rates by {groups} on {n} examples, counterfactual flips on {changed}",
+            examples=n,
+            forward=own + changed * passes,
+        )
 
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
         """Measures; see `Assessor`."""
+        reason = _unfit(subject)
+        if subject.task.kind == "next_token":
+            return _nothing(subject, reason)
+        found = _nothing(subject, reason) if reason else self._by_group(subject, rng, tier)
+        return found + flip_rates(subject, self.protected, self._size(tier))
+
+    def _by_group(self, subject: Subject, rng: np.random.Generator, tier: Tier) -> list[Finding]:
+        resamples = 1000 if tier == "cheap" else 10_000
         attributes = _attributes(subject, self.intersections)
-        reason = _unfit(subject, self.intersections)
-        if reason:
-            return [
-                not_measured(f"fairness.{gap}", reason, status="not_applicable", **subject.provenance)
-                for gap in _GAPS
-            ]
-        resamples = 2000 if tier == "cheap" else 10_000
         if subject.task.target is not None:
             return self._errors(subject, subject.task.target, attributes, rng, resamples)
-        examples = subject.evaluation
-        predicted = subject.predict(examples.x)
-        table = count_cells(examples.y, predicted, examples.groups, binary=subject.binary)
+        y, logits = subject.evaluation.y, subject.logits(subject.evaluation.x)
+        predicted = decide(logits)
+        right = (predicted == y).astype(np.float64)
+        other = None
+        if self.reference:
+            other = decide(with_reference(subject, self.reference).logits(subject.evaluation.x)) == y
         findings: list[Finding] = []
         for attribute in attributes:
-            by_group = table.groupby(level=list(attribute)).sum()
-            names = [_label(key) for key in by_group.index]
-            cells = by_group.to_numpy(dtype=np.int64)
-            eligible = self._eligible(cells, subject.binary)
-            findings += self._rates(subject, _label(attribute), names, cells, eligible)
-            findings += self._gaps(subject, _label(attribute), names, cells, eligible, rng, resamples)
+            groups, label = join_groups(subject.evaluation.groups, attribute), _label(attribute)
+            names, cells = count_cells(y, predicted, groups, binary=subject.binary)
+            rates = GroupRates(
+                attribute=label,
+                names=names,
+                cells=cells,
+                minimum=self.minimum,
+                binary=subject.binary,
+                context=subject.provenance,
+            )
+            findings += rates.measure(rng, resamples)
+            findings += calibration_by_group(
+                *_events(subject, logits, right),
+                groups,
+                rates.unfit,
+                label,
+                event=subject.task.classes[1] if subject.binary else "the predicted class is right",
+                shows_bins=tier == "full",
+                resamples=resamples // 4,
+                rng=rng,
+                context=subject.provenance,
+            )
+            if other is not None:
+                findings += costs_by_group(
+                    right,
+                    other.astype(np.float64),
+                    groups,
+                    rates.unfit,
+                    label,
+                    name=self.reference,
+                    resamples=resamples,
+                    rng=rng,
+                    context=subject.provenance,
+                )
         return findings
 
     def _errors(
@@ -78,16 +145,18 @@ class Fairness:
     ) -> list[Finding]:
         """Errors by group, of a model that predicts a number."""
         examples = subject.evaluation
-        errors = np.abs(subject.values(examples.x) - target.decode(examples.y))
+        truth = target.decode(examples.y)
+        errors = np.abs(subject.values(examples.x) - truth)
+        other = None
+        if self.reference:
+            other = np.abs(with_reference(subject, self.reference).values(examples.x) - truth)
         findings: list[Finding] = []
         for attribute in attributes:
-            groups = examples.groups[attribute[0]]
-            for name in attribute[1:]:
-                groups = np.strings.add(np.strings.add(groups, " & "), examples.groups[name])
+            groups, label = join_groups(examples.groups, attribute), _label(attribute)
             findings += error_gaps(
                 errors,
                 examples,
-                _label(attribute),
+                label,
                 groups,
                 minimum=self.minimum,
                 unit=target.unit,
@@ -95,106 +164,66 @@ class Fairness:
                 rng=rng,
                 context=subject.provenance,
             )
-        return findings
-
-    def _eligible(self, cells: Counts, binary: bool) -> NDArray[np.bool_]:
-        if not binary:
-            return np.asarray(cells.sum(axis=1) >= self.minimum)
-        negatives, positives = cells[:, :2].sum(axis=1), cells[:, 2:].sum(axis=1)
-        return np.asarray(np.minimum(negatives, positives) >= self.minimum)
-
-    def _rates(
-        self, subject: Subject, attribute: str, names: list[str], cells: Counts, eligible: NDArray[np.bool_]
-    ) -> list[Finding]:
-        findings = []
-        rates: tuple[Rate, ...] = tuple(CELLS) if subject.binary else ("accuracy",)
-        for name, row, enough in zip(names, cells, eligible, strict=True):
-            for rate in rates:
-                k, n = (int(part) for part in rate_counts(row, rate))
-                context: Scope = {"where": {"attribute": attribute, "group": name}, **subject.provenance}
-                if enough:
-                    findings.append(proportion(f"fairness.{rate}", k, n, **context))
-                    continue
-                needed = "positives and negatives" if subject.binary else "records"
-                findings.append(
-                    not_measured(
-                        f"fairness.{rate}",
-                        f"the group has fewer than {self.minimum} {needed}",
-                        status="insufficient",
-                        n=n,
-                        unit="examples",
-                        detail={"k": k, "positives": int(row[2:].sum()), "negatives": int(row[:2].sum())},
-                        **context,
-                    )
+            if other is not None:
+                findings += costs_by_group(
+                    errors,
+                    other,
+                    groups,
+                    self._few(groups),
+                    label,
+                    name=self.reference,
+                    number=True,
+                    resamples=resamples,
+                    rng=rng,
+                    context=subject.provenance,
                 )
         return findings
 
-    def _gaps(
-        self,
-        subject: Subject,
-        attribute: str,
-        names: list[str],
-        cells: Counts,
-        eligible: NDArray[np.bool_],
-        rng: np.random.Generator,
-        resamples: int,
-    ) -> list[Finding]:
-        used = [name for name, enough in zip(names, eligible, strict=True) if enough]
-        left_out = [name for name in names if name not in used]
-        n = int(cells[eligible].sum())
-        findings = []
-        for gap, rates in _GAPS.items():
-            metric = f"fairness.{gap}"
-            detail: dict[str, Any] = {"groups": used, "left_out": left_out, "minimum": self.minimum}
-            context: Scope = {"where": {"attribute": attribute}, **subject.provenance}
-            if not subject.binary and rates != ("accuracy",):
-                findings.append(
-                    not_measured(metric, _NEEDS_POSITIVE, status="not_applicable", detail=detail, **context)
-                )
-            elif len(used) < 2:
-                findings.append(
-                    not_measured(
-                        metric,
-                        f"{len(used)} of {len(names)} groups are large enough, a gap needs 2",
-                        status="insufficient",
-                        n=n,
-                        unit="examples",
-                        detail=detail,
-                        **context,
-                    )
-                )
-            else:
-                measured = measure_gap(cells[eligible], rates, rng, resamples)
-                detail["extremes"] = {"low": used[measured.lowest], "high": used[measured.highest]}
-                findings.append(
-                    estimate(
-                        metric,
-                        measured.value,
-                        interval=measured.interval,
-                        method="newcombe, simultaneous over pairs by stratified bootstrap",
-                        n=n,
-                        unit="examples",
-                        resolution=measured.resolution,
-                        anchors={"null_gap": measured.null_mean, "null_gap_95": measured.null_95},
-                        detail=detail,
-                        **context,
-                    )
-                )
-        return findings
+    def _few(self, groups: NDArray[np.str_]) -> Mapping[str, str]:
+        """Of every group why its errors are not compared, "" where they are."""
+        found = {}
+        for group, n in zip(*np.unique(groups, return_counts=True), strict=True):
+            found[str(group)] = (
+                "" if n >= self.minimum else f"the group has fewer than {self.minimum} records"
+            )
+            if group == NOT_STATED:
+                found[str(group)] = f"the group of these {n} records is not stated"
+        return found
+
+    def _size(self, tier: Tier) -> int:
+        return self.cheap if tier == "cheap" else self.full
+
+    def _passes(self, subject: Subject) -> int:
+        schema = subject.task.schema
+        return flip_passes(schema, protected_columns(schema, self.protected))
 
 
-def _unfit(subject: Subject, intersections: tuple[tuple[str, str], ...]) -> str:
+def _events(subject: Subject, logits: Array, right: Array) -> tuple[Array, Array]:
+    """The probability of class 1 and whether it is the class; of several classes, of the predicted one."""
+    if subject.binary:
+        return np.asarray(special.expit(logits[:, 0])), (subject.evaluation.y == 1).astype(np.float64)
+    return np.asarray(special.softmax(logits, axis=1).max(axis=1)), right
+
+
+def _nothing(subject: Subject, reason: str) -> list[Finding]:
+    gaps = ("absolute_error_difference",) if subject.task.kind == "regression" else tuple(GAPS)
+    return [
+        not_measured(f"fairness.{gap}", reason, status="not_applicable", **subject.provenance) for gap in gaps
+    ]
+
+
+def _unfit(subject: Subject) -> str:
     """Why there are no groups to compare; "" where there are."""
     if subject.task.kind == "next_token":
         return "the positions of one record are not independent trials, as the rates of a group need"
-    return "" if _attributes(subject, intersections) else "the evaluation set names no group"
+    return "" if subject.evaluation.groups else "the evaluation set names no group"
 
 
-def _attributes(subject: Subject, intersections: tuple[tuple[str, str], ...]) -> list[tuple[str, ...]]:
+def _attributes(subject: Subject, intersections: tuple[tuple[str, ...], ...]) -> list[tuple[str, ...]]:
     groups = subject.evaluation.groups
-    pairs = [pair for pair in intersections if set(pair) <= set(groups)]
-    return [*((name,) for name in groups), *pairs]
+    several = [tuple(names) for names in intersections if set(names) <= set(groups)]
+    return [*((name,) for name in groups), *several]
 
 
-def _label(parts: str | tuple[str, ...]) -> str:
-    return parts if isinstance(parts, str) else " & ".join(parts)
+def _label(parts: tuple[str, ...]) -> str:
+    return " & ".join(parts)

@@ -1,10 +1,10 @@
 """Mean absolute errors of groups, and the largest gap between two, for models that predict a number."""
 
-from itertools import combinations
-
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.assess.fairness.cells import NOT_STATED, too_few
+from fedsafe.assess.fairness.mean_gaps import largest_difference
 from fedsafe.assess.resampling import cluster_sums, clusters_of, resample
 from fedsafe.data import Examples
 from fedsafe.findings import Finding, Provenance, estimate, not_measured, percentile
@@ -29,8 +29,7 @@ def error_gaps(
 ) -> list[Finding]:
     """The mean absolute error of every group of an attribute, and the largest difference of two.
 
-    The difference's interval is valid for all pairs together, as in `measure_gap`: the normal quantile is replaced by
-    that of the largest studentised difference (Tukey, 1953, and Kramer, 1956), found by a bootstrap in every group.
+    The difference's interval is that of `largest_difference`, from a bootstrap in every group.
 
     Args:
         errors: ``(n,)`` absolute errors in the target's own unit.
@@ -50,8 +49,10 @@ def error_gaps(
         where = {"attribute": attribute, "group": str(group)}
         clusters = clusters_of(examples.take(rows))
         sums = cluster_sums(np.stack([np.ones(len(rows)), errors[rows]], axis=1), clusters.codes)
-        if len(rows) < minimum or len(sums) < _FEWEST:
+        if group == NOT_STATED or len(rows) < minimum or len(sums) < _FEWEST:
             reason = f"the group has fewer than {minimum} records, or one holder"
+            if group == NOT_STATED:
+                reason = f"the group of these {len(rows)} records is not stated"
             findings.append(
                 not_measured(
                     _ERROR,
@@ -86,41 +87,30 @@ def error_gaps(
     left_out = sorted(set(map(str, np.unique(groups))) - set(names))
     detail = {"groups": names, "left_out": left_out, "minimum": minimum, "unit": unit}
     if len(names) < 2:
-        reason = f"{len(names)} of {len(names) + len(left_out)} groups are large enough, a gap needs 2"
+        reason = too_few(len(names), left_out, attribute)
         return [
             *findings,
             not_measured(_GAP, reason, status="insufficient", where=place, detail=detail, **context),
         ]
-    value, interval, null = _largest(np.array(means), np.stack(replicates, axis=1))
+    gap = largest_difference(np.array(means), np.stack(replicates, axis=1) - np.array(means))
     return [
         *findings,
         estimate(
             _GAP,
-            value,
-            interval=interval,
+            gap.value,
+            interval=gap.interval,
             method=f"simultaneous over pairs, {method}",
             n=len(errors),
             unit="examples",
-            anchors={"null_gap": null},
-            detail={**detail, "low": names[int(np.argmin(means))], "high": names[int(np.argmax(means))]},
+            anchors={"null_gap": gap.null_mean, "null_gap_95": gap.null_95},
+            detail={
+                **detail,
+                "debiased": gap.debiased,
+                "p_value": gap.p_value,
+                "low": names[int(np.argmin(means))],
+                "high": names[int(np.argmax(means))],
+            },
             where=place,
             **context,
         ),
     ]
-
-
-def _largest(means: Array, replicates: Array) -> tuple[float, tuple[float, float], float]:
-    """The range of the means, its interval, and what equal groups would show on average.
-
-    Args:
-        means: ``(groups,)``.
-        replicates: ``(resamples, groups)``.
-    """
-    left, right = (np.array(side) for side in zip(*combinations(range(len(means)), 2), strict=True))
-    noise = replicates - replicates.mean(axis=0)
-    differences = noise[:, left] - noise[:, right]
-    spread = np.maximum(differences.std(axis=0), 1e-12)
-    quantile = float(np.quantile(np.abs(differences / spread).max(axis=1), 0.95))
-    gaps = np.abs(means[left] - means[right])
-    low, high = float((gaps - quantile * spread).max()), float((gaps + quantile * spread).max())
-    return float(np.ptp(means)), (max(0.0, low), high), float(np.ptp(noise, axis=1).mean())

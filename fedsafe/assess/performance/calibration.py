@@ -39,12 +39,12 @@ class Reliability:
     @property
     def debiased(self) -> float:
         """The estimate less its estimated bias (Kumar, Liang and Ma, 2019, in closed form), at least 0."""
-        return float(self._debias(self.outcome))
+        return float(self.debias(self.outcome))
 
     def calibrated(self, rng: np.random.Generator, resamples: int = 500) -> float:
         """What `debiased` is on average for a perfectly calibrated model with these confidences."""
         noise = rng.normal(size=(resamples, len(self.n))) * np.sqrt(self.variance)
-        return float(np.mean(self._debias(np.clip(self.confidence + noise, 0.0, 1.0))))
+        return float(np.mean(self.debias(np.clip(self.confidence + noise, 0.0, 1.0))))
 
     def interval(
         self, rng: np.random.Generator, resamples: int = 2000, confidence: float = 0.95
@@ -69,7 +69,7 @@ class Reliability:
         # A bin without a miss still has sampling error: half an example on either side (Jeffreys).
         return np.asarray((outcome * self.n + 0.5) / (self.n + 1.0))
 
-    def _debias(self, outcome: Array) -> Array:
+    def debias(self, outcome: Array) -> Array:
         """Per row of ``(..., bins)``: the plug-in less the mean excess of a folded normal over its centre."""
         smoothed = self._smoothed(outcome)
         gap, error = np.abs(outcome - self.confidence), np.sqrt(smoothed * (1 - smoothed) / self.n)

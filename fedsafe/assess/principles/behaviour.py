@@ -10,8 +10,7 @@ from scipy import special
 
 from fedsafe.assess.base import Subject
 from fedsafe.assess.principle import Principle
-from fedsafe.assess.principles.counterfactuals import below, levels, with_level
-from fedsafe.assess.scores import decide
+from fedsafe.assess.principles.counterfactuals import below, flips, levels, with_level
 from fedsafe.data import Examples, Schema
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.findings import Finding, Scope, estimate, not_measured, proportion
@@ -53,19 +52,14 @@ def _invariance(
     subject: Subject, schema: Schema, principle: Principle, examples: Examples, scope: Scope
 ) -> Finding:
     """Share of the examples whose decision any other value of the column changes."""
-    before = subject.logits(examples.x)
-    flipped, table = np.zeros(len(examples), dtype=bool), []
-    for level in levels(schema, principle.column, principle.order):
-        x = with_level(schema, principle.column, level, examples.x)
-        changed, after = (x != examples.x).any(axis=1), subject.logits(x)
-        if subject.task.kind == "regression":
-            # Encoded targets run over two units.
-            moved = np.abs(after - before)[:, 0] > 2 * principle.tolerance
-        else:
-            moved = decide(before) != decide(after)
-        flipped |= moved
-        share = float(moved[changed].mean()) if changed.any() else None
-        table.append({"to": level.name, "examples": int(changed.sum()), "flipped": share})
+    flipped, table = flips(
+        subject,
+        schema,
+        principle.column,
+        examples.x,
+        order=principle.order,
+        tolerance=principle.tolerance,
+    )
     return proportion(
         METRICS_OF["invariance"],
         int(flipped.sum()),

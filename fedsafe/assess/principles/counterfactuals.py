@@ -1,10 +1,13 @@
 """Records that differ in one column: every changed record is the encoding of a possible one."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.assess.base import Subject
+from fedsafe.assess.scores import decide
 from fedsafe.data import Categorical, Numeric, Schema
 from fedsafe.errors import ConfigError
 
@@ -69,6 +72,49 @@ def with_level(schema: Schema, column: str, level: Level, x: Features) -> Featur
     changed = x.copy()
     changed[:, _place(schema, column)] = level.features
     return changed
+
+
+def flips(
+    subject: Subject,
+    schema: Schema,
+    column: str,
+    x: Features,
+    *,
+    order: tuple[str, ...] = (),
+    tolerance: float,
+) -> tuple[NDArray[np.bool_], list[dict[str, Any]]]:
+    """Which records get another decision with another value of a column, all else equal.
+
+    Args:
+        subject: What is judged.
+        schema: The public schema.
+        column: Its name.
+        x: ``(n, features)`` the records.
+        order: See `levels`.
+        tolerance: Of a predicted number: how far it may move, as a share of the target's range.
+
+    Returns:
+        ``(n,)`` whether any other value changes the decision; and for each value the examples that do not have it, and
+        the share of them that it flips.
+
+    Raises:
+        ConfigError: As `levels`.
+    """
+    tried = levels(schema, column, order)
+    before = subject.logits(x)
+    flipped, table = np.zeros(len(x), dtype=bool), []
+    for level in tried:
+        there = with_level(schema, column, level, x)
+        changed, after = (there != x).any(axis=1), subject.logits(there)
+        if subject.task.kind == "regression":
+            # Encoded targets run over two units.
+            moved = np.abs(after - before)[:, 0] > 2 * tolerance
+        else:
+            moved = decide(before) != decide(after)
+        flipped |= moved
+        share = float(moved[changed].mean()) if changed.any() else None
+        table.append({"to": level.name, "examples": int(changed.sum()), "flipped": share})
+    return flipped, table
 
 
 def below(schema: Schema, column: str, tried: tuple[Level, ...], x: Features) -> NDArray[np.bool_]:

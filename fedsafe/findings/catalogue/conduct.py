@@ -1,46 +1,6 @@
-"""How a model treats people: groups, and principles of conduct."""
+"""Principles of conduct that a model is held to."""
 
-from fedsafe.findings.metric import Metric, share
-
-FAIRNESS = (
-    share("fairness.selection_rate", "none", "Share of the group that is predicted positive."),
-    share("fairness.true_positive_rate", "higher", "Share of the group's positives predicted positive."),
-    share("fairness.false_positive_rate", "lower", "Share of the group's negatives predicted positive."),
-    share("fairness.accuracy", "higher", "Share of the group whose class is predicted."),
-    share(
-        "fairness.demographic_parity_difference",
-        "lower",
-        "Largest difference between two groups in selection rate.",
-        "Calders, Kamiran and Pechenizkiy 2009",
-    ),
-    share(
-        "fairness.equalised_odds_difference",
-        "lower",
-        "Largest difference between two groups in true or false positive rate.",
-        "Hardt, Price and Srebro 2016",
-    ),
-    share(
-        "fairness.equal_opportunity_difference",
-        "lower",
-        "Largest difference between two groups in true positive rate.",
-        "Hardt, Price and Srebro 2016",
-    ),
-    share("fairness.accuracy_difference", "lower", "Largest difference between two groups in accuracy."),
-    Metric(
-        name="fairness.absolute_error",
-        unit="target's unit",
-        low=0.0,
-        direction="lower",
-        description="Mean absolute error on the group, in the target's own unit.",
-    ),
-    Metric(
-        name="fairness.absolute_error_difference",
-        unit="target's unit",
-        low=0.0,
-        direction="lower",
-        description="Largest difference between two groups in mean absolute error.",
-    ),
-)
+from fedsafe.findings.metric import share
 
 PRINCIPLES = (
     share(
