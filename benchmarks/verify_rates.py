@@ -15,13 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fedsafe.runs.compose import calibrate
 from fedsafe.verify import Report, check_plan, make_claim, read_claim, verify
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "verify")]
 
 import tiny_federation  # noqa: E402
-from claims_of_faults import FAULTS, HERE, PLANTED, RIGHT  # noqa: E402
+from claims_of_faults import (  # noqa: E402
+    FAULTS,
+    HERE,
+    MECHANISMS,
+    PLANTED,
+    RIGHT,
+    RIGHT_MECHANISMS,
+)
 
 RESULT = Path(__file__).parent / "results" / "verify.json"
 RUNS = 16
@@ -41,6 +49,36 @@ PLANS: dict[str, tuple[float, dict[str, Any]]] = {
         {"federation__clients": 80, "federation__cohort": {"rate": 0.3}, "client__rate": 0.1},
     ),
 }
+# Rules that are more than a noisy sum, calibrated; and records in batches of one size, with noise on a grid.
+FEW = {
+    "federation__clients": 24,
+    "federation__cohort": {"rate": 0.4},
+    "privacy__record__epsilon": float("inf"),
+}
+CLIENT = {**FEW, "privacy__client__epsilon": 8.0, "privacy__client__delta": 1e-3}
+CALIBRATED: dict[str, dict[str, Any]] = {
+    "capped weights": {
+        **CLIENT,
+        "server__aggregator": {"name": "capped_mean", "cap": 30, "mean_weight": 0.8},
+    },
+    "local noise": {**CLIENT, "server__aggregator": "local_gaussian"},
+    "banded noise": {**CLIENT, "server__aggregator": {"name": "banded_mean", "bands": 4}},
+    "distributed, Skellam": {
+        **CLIENT,
+        "server__aggregator": {"name": "distributed_mean", "minimum": 4, "law": "skellam", "rotated": False},
+    },
+    "distributed, discrete Gaussian": {
+        **CLIENT,
+        "server__aggregator": {"name": "distributed_mean", "minimum": 4, "corrupt": 1},
+    },
+    "records in batches of 8, on a grid": {
+        "federation__clients": 12,
+        "client__batch_size": 8,
+        "privacy__record__epsilon": 40.0,
+        "privacy__record__arithmetic": "grid",
+        "privacy__client__epsilon": float("inf"),
+    },
+}
 ELSEWHERE = HERE / "faults_elsewhere"
 FROM_ELSEWHERE = (
     "half_noise.server:faulty",
@@ -58,6 +96,9 @@ def own_plans(times: int) -> dict[str, Any]:
         partition = {"federation__partition": {"name": "iid"}, "rounds": 12}
         of = tiny_federation.parts(**{**partition, **changes})
         built.append((name, of, tiny_federation.plan(of, noise=noise)))
+    for name, changes in CALIBRATED.items():
+        of = tiny_federation.parts(**{"federation__partition": {"name": "iid"}, "rounds": 12, **changes})
+        built.append((name, of, calibrate(of)))
     alarms: list[dict[str, Any]] = []
     checks, began = 0, time.perf_counter()
     for number in range(times):
@@ -65,6 +106,7 @@ def own_plans(times: int) -> dict[str, Any]:
         report = check_plan(of, plan, name=name, runs=RUNS, seed=number)
         checks += sum(outcome.status == "pass" for outcome in report.outcomes)
         alarms += [{"seed": number, "plan": name, "line": outcome.line()} for outcome in report.failures]
+        print(f"{number} {name}: {[outcome.line() for outcome in report.failures] or 'nothing'}", flush=True)
     accused = len({alarm["seed"] for alarm in alarms})
     print(f"{accused} of {times} runs on own plans accused something ({checks} checks passed)", flush=True)
     seconds = (time.perf_counter() - began) / max(1, times)
@@ -80,12 +122,14 @@ def own_plans(times: int) -> dict[str, Any]:
 def targets() -> Iterator[tuple[str, Any, Path, bool]]:
     """Every planted fault, and every app that is right."""
     for target, (claim, _, _) in PLANTED.items():
+        yield target.strip(), make_claim(claim), FAULTS, True
+    for target, claim, _, _ in MECHANISMS.values():
         yield target, make_claim(claim), FAULTS, True
     for target in FROM_ELSEWHERE:
         claim_file = ELSEWHERE / target.split(".")[0] / "claim.toml"
         yield target, read_claim(claim_file), ELSEWHERE, True
         yield f"{target.split(':')[0]}:corrected", read_claim(claim_file), ELSEWHERE, False
-    for target, values in RIGHT.items():
+    for target, values in {**RIGHT, **RIGHT_MECHANISMS}.items():
         yield target, make_claim(values), FAULTS, False
 
 

@@ -14,10 +14,13 @@ from fedsafe.verify.statistics import DEVIATIONS, scale_of
 # An update that is far too long for anything but a clip.
 _GIANT = 1e6
 _SLACK = 0.02
+_OF_UPLOADS = "the claim is about each upload: what becomes of them is post-processing"
 
 
 def check_clip(bench: Bench) -> list[Outcome]:
     """All tensors together, each tensor alone, and one client among many."""
+    if bench.claim.mechanism == "local":
+        return [not_applicable("clip over all tensors", _OF_UPLOADS)]
     outcomes = [_whole(bench)]
     names, worst = bench.server.layout.names, (0.0, "")
     failed = False
@@ -96,6 +99,8 @@ def _one_among_many(bench: Bench) -> Outcome:
 
 def check_neighbours(bench: Bench) -> list[Outcome]:
     """Weights, absent clients and the size of the cohort: what else one client can change."""
+    if bench.claim.mechanism == "local":
+        return [not_applicable("weights", _OF_UPLOADS)]
     return [_weights(bench), _counts(bench), _absent(bench), _sizes(bench)]
 
 

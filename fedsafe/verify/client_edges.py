@@ -17,24 +17,22 @@ def check_bad_updates(bench: Bench) -> list[Outcome]:
     one_nan = bench.update(bench.direction(), 0.5)
     one_nan[count // 2] = np.nan
     direction = bench.direction()
+    # In ten records each of which may pass for one.
+    several = bench.reply(bench.update(direction, 100.0), copies=10)
     bad: Mapping[str, tuple[ClientReply, str]] = {
         "a NaN": (bench.reply(one_nan), sources.NOT_FINITE),
         "infinite values": (bench.reply(np.full(count, np.inf, np.float32)), sources.NOT_FINITE),
         "values of 1e30": (bench.reply((np.sign(direction) * 1e30).astype(np.float32)), sources.NOT_FINITE),
         "zeros": (bench.reply(np.zeros(count, np.float32)), sources.ZERO),
         "an error": (bench.reply(np.zeros(count, np.float32), failed=True), sources.LOST),
-        "two ArrayRecords": (
-            bench.reply(bench.update(bench.direction(), 100.0), copies=2),
-            sources.TWO_RECORDS,
-        ),
+        "several ArrayRecords": (several, sources.SEVERAL_RECORDS),
     }
-    return [_one_bad(bench, what, reply, source) for what, (reply, source) in bad.items()]
+    return [_one_bad(bench, what, reply, source, direction) for what, (reply, source) in bad.items()]
 
 
-def _one_bad(bench: Bench, what: str, reply: ClientReply, source: str) -> Outcome:
+def _one_bad(bench: Bench, what: str, reply: ClientReply, source: str, direction: Values) -> Outcome:
     name = f"one client sends {what}"
     claimed = "the round releases the others' sum and its noise, and this client moves it by at most 1 clip"
-    direction = bench.direction()
     script = bench.one_differs(reply, bench.reply(bench.update(direction, -0.5)))
     rounds = [bench.round(script, least=2) for _ in range(bench.few)]
     problem = _problem(bench, rounds, direction)

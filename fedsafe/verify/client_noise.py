@@ -16,6 +16,7 @@ from fedsafe.verify.statistics import (
     normal_fits,
     scale_fits,
     scale_of,
+    scale_range,
 )
 
 
@@ -37,7 +38,7 @@ def check_noise(bench: Bench) -> list[Outcome]:
         )
         return [judged("noise scale", holds=False, claimed=claimed, seen=seen, source=sources.LOST)]
     noise = np.stack(drawn)
-    outcomes = [_scale(bench, noise, claimed), _each_tensor(bench, noise)]
+    outcomes = [_scale(bench, noise, claimed), _each_tensor(bench, noise), _each_value(noise)]
     normal, distance = normal_fits(noise.ravel())
     outcomes.append(
         judged(
@@ -87,6 +88,21 @@ def _each_tensor(bench: Bench, noise: Values) -> Outcome:
     )
 
 
+def _each_value(noise: Values) -> Outcome:
+    """Values that are noised less than they can be by chance: a few of them move no tensor's scale."""
+    rounds, values = noise.shape
+    ratios = np.sqrt(np.mean(noise**2, axis=0))
+    low, _ = scale_range(rounds, tests=values)
+    least = int(np.argmin(ratios))
+    return judged(
+        "noise in each value",
+        holds=bool(ratios[least] >= low),
+        claimed="the same noise on every value of the model",
+        seen=f"{ratios[least]:.3g} times the claimed on value {least}, the least of {values}",
+        source=sources.SCALE,
+    )
+
+
 def check_reuse(bench: Bench) -> list[Outcome]:
     """Rounds, a restart, and a restart that asks for an old round with another model."""
     name = "noise reuse"
@@ -110,7 +126,28 @@ def check_reuse(bench: Bench) -> list[Outcome]:
             )
         )
     known = [(what, m.total) for what, m in drawn if m.total is not None and np.isfinite(m.total).all()]
-    return [compared(name, known, bench.parameters)]
+    outcomes = [compared(name, known, bench.parameters)]
+    if bench.claim.adaptive_clip is None:
+        outcomes.append(_after_restarts(bench, [(what, m) for what, m in drawn if "restart" in what]))
+    return outcomes
+
+
+def _after_restarts(bench: Bench, drawn: Sequence[tuple[str, Measured]]) -> Outcome:
+    """A server that comes back may have lost its noise, or its scale."""
+    name = "noise after a restart"
+    due = [m for _, m in drawn if m.total is not None and bench.claim.noise_of(m.present)]
+    ratios = [scale_of(bench.standard(measured), 1.0) for measured in due]
+    if not ratios:
+        return not_applicable(name, "no round after a restart released anything")
+    low, high = scale_range(bench.parameters, tests=len(ratios))
+    worst = max(ratios, key=lambda ratio: abs(ratio - 1.0))
+    return judged(
+        name,
+        holds=low <= worst <= high,
+        claimed="the claimed noise in every round, also of a server that was started again",
+        seen=f"{worst:.3f} times as much, the furthest off of {len(ratios)} rounds",
+        source=sources.ROUNDS,
+    )
 
 
 def _noise(bench: Bench, session: Session, round: int, model: Vector) -> Measured:

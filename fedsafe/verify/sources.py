@@ -15,9 +15,9 @@ PER_TENSOR = (
     "McMahan et al. (2018), section 3: a clip for each of k tensors lets an update be sqrt(k) times as long; Flower "
     "clips each ArrayRecord"
 )
-TWO_RECORDS = (
+SEVERAL_RECORDS = (
     "McMahan et al. (2018), section 3: one clip for all that a client sends; Flower 1.42 clips each ArrayRecord of a "
-    "reply alone, and its FedAvg loses the round of a reply with two"
+    "reply alone, and its FedAvg loses the round of a reply with several"
 )
 UPLOADS = (
     "Duchi et al. (2013): under local privacy each upload is a release; any two updates lie 2 clips apart, so noise "

@@ -18,6 +18,35 @@ AVERAGE: dict[str, Any] = {
     "delta": 1e-5,
 }
 ADAPTIVE = {**AVERAGE, "adaptive_clip": {"quantile": 0.5, "learning_rate": 0.2, "noise": 2.0}}
+FEW: dict[str, Any] = {**AVERAGE, "rate": 0.25, "population": 40, "epsilon": 8.08}
+CAPPED = {**FEW, "weights": "capped", "cap": 50}
+LOCAL: dict[str, Any] = {
+    **FEW,
+    "mechanism": "local",
+    "adjacency": "replace-one",
+    "epsilon": 31.0,
+    "strategy": {"mods": ["faulty_mechanisms:local"]},
+}
+BANDED: dict[str, Any] = {
+    **FEW,
+    "mechanism": "banded",
+    "rounds": 12,
+    "epsilon": 4.38,
+    "banded": {"coefficients": [1.0, 0.5, 0.375]},
+}
+TOGETHER: dict[str, Any] = {
+    **FEW,
+    "mechanism": "distributed",
+    "epsilon": 31.0,
+    "distributed": {"minimum": 4},
+}
+
+
+def uploads(mod: str) -> dict[str, Any]:
+    """Local noise by another mod."""
+    return {**LOCAL, "strategy": {"mods": [f"faulty_mechanisms:{mod}"] if mod else []}}
+
+
 CLIENT: dict[str, Any] = {
     "level": "record",
     "clip": 1.0,
@@ -34,6 +63,7 @@ CLIENT: dict[str, Any] = {
     "client": {"data": "faulty_clients:records_of", "learning_rate_key": "lr"},
     "run_config": {"lr": 0.1},
 }
+FIXED_SIZE = {**CLIENT, "sampler": "fixed", "size": 30, "adjacency": "replace-one", "epsilon": 60.0}
 REPORTS = {**CLIENT, "epsilon_metric": "epsilon"}
 
 # Target: its claim, the group of checks that finds the fault, and the check that must fail.
@@ -58,6 +88,8 @@ PLANTED: dict[str, tuple[dict[str, Any], str, str]] = {
     "faulty_clients:one_stream": (CLIENT, "reuse", "noise reuse"),
     "faulty_clients:stream_of_the_round": (CLIENT, "reuse", "noise reuse"),
     "faulty_clients:shuffled": (CLIENT, "sampling", "sampling"),
+    # The sizes are as claimed, but a round takes every record exactly once.
+    "faulty_clients:shuffled ": (FIXED_SIZE, "sampling", "independent draws"),
     "faulty_clients:nan_passes": (CLIENT, "bad", "records with NaN"),
     "faulty_clients:clips_apart": (CLIENT, "clip", "clip over all tensors"),
     "faulty_clients:accountant_of_a_round": (REPORTS, "accountant", "accountant over rounds"),
@@ -69,5 +101,77 @@ RIGHT: dict[str, dict[str, Any]] = {
     "faulty_averages:Average": AVERAGE,
     "faulty_averages:Adaptive": ADAPTIVE,
     "faulty_clients:right": CLIENT,
+    "faulty_clients:fixed_size": FIXED_SIZE,
     "faulty_clients:accountant": REPORTS,
+}
+
+# The rules that are more than a noisy sum: a name, the target, and the rest as above.
+MECHANISMS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    name: (f"faulty_mechanisms:{app}", claim, group, check)
+    for name, app, claim, group, check in (
+        ("CapsNothing", "CapsNothing", CAPPED, "neighbours", "weights"),
+        ("CapsFromAbove", "CapsFromAbove", CAPPED, "neighbours", "impossible counts of examples"),
+        ("DividesByTheWeights", "DividesByTheWeights", CAPPED, "neighbours", "absent clients"),
+        ("noise_for_one_clip", "AddsUp", uploads("noise_for_one_clip"), "uploads", "noise of each client"),
+        (
+            "stream_of_the_round",
+            "AddsUp",
+            uploads("stream_of_the_round"),
+            "uploads",
+            "noise reuse among uploads",
+        ),
+        (
+            "stream_of_the_client",
+            "AddsUp",
+            uploads("stream_of_the_client"),
+            "uploads",
+            "noise reuse among uploads",
+        ),
+        (
+            "spares_one_clients_noise",
+            "AddsUp",
+            uploads("spares_one_clients_noise"),
+            "uploads",
+            "noise of each client",
+        ),
+        (
+            "spares_one_clients_clip",
+            "AddsUp",
+            uploads("spares_one_clients_clip"),
+            "uploads",
+            "clip of each upload",
+        ),
+        ("first_record_alone", "AddsUp", uploads("first_record_alone"), "uploads", "uploads of bad updates"),
+        ("NoisesForThem", "NoisesForThem", uploads(""), "uploads", "noise of each client"),
+        ("IndependentNoise", "IndependentNoise", BANDED, "banded", "noise over rounds"),
+        ("RepeatsItsNoise", "RepeatsItsNoise", BANDED, "banded", "noise over rounds"),
+        (
+            "ForgetsAfterARestart",
+            "ForgetsAfterARestart",
+            BANDED,
+            "banded",
+            "noise over rounds, a restart among them",
+        ),
+        ("ComesBackTooSoon", "ComesBackTooSoon", BANDED, "banded", "clients stay away"),
+        ("NoiseForOneRound", "NoiseForOneRound", BANDED, "noise", "noise scale"),
+        ("QuietInRoundTwo", "QuietInRoundTwo", BANDED, "rounds", "noise in each round"),
+        ("OneShareIsMissing", "OneShareIsMissing", TOGETHER, "distributed", "share of each client"),
+        ("SharesOfTheCohort", "SharesOfTheCohort", TOGETHER, "distributed", "noise of the survivors"),
+        ("AlwaysReleases", "AlwaysReleases", TOGETHER, "distributed", "too few survivors"),
+        ("WrapsAround", "WrapsAround", TOGETHER, "distributed", "no wrapping around"),
+        ("RoundsUp", "RoundsUp", TOGETHER, "distributed", "rounded updates"),
+        ("NoClipInRoundTwo", "NoClipInRoundTwo", FEW, "rounds", "clip in each round"),
+        ("HalfNoiseInRoundTwo", "HalfNoiseInRoundTwo", FEW, "rounds", "noise in each round"),
+        ("SparesOneClient", "SparesOneClient", FEW, "rounds", "clip of each client"),
+        ("NoNoiseForNobody", "NoNoiseForNobody", FEW, "rounds", "noise in each round that nobody answers"),
+        ("LeavesOneValueAlone", "LeavesOneValueAlone", FEW, "noise", "noise in each value"),
+        ("QuietAfterARestart", "QuietAfterARestart", FEW, "reuse", "noise after a restart"),
+        ("ClipsEachArrayRecord", "ClipsEachArrayRecord", FEW, "bad", "one client sends several ArrayRecords"),
+    )
+}
+RIGHT_MECHANISMS = {
+    "faulty_mechanisms:Capped": CAPPED,
+    "faulty_mechanisms:AddsUp": LOCAL,
+    "faulty_mechanisms:Banded": BANDED,
+    "faulty_mechanisms:Together": TOGETHER,
 }

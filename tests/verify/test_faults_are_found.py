@@ -13,7 +13,7 @@ RUNS = 20
 @pytest.mark.parametrize("target", PLANTED)
 def test_a_planted_fault_is_found(target):
     claim, group, check = PLANTED[target]
-    report = verify(target, make_claim(claim), runs=RUNS, path=FAULTS, only=[group])
+    report = verify(target.strip(), make_claim(claim), runs=RUNS, path=FAULTS, only=[group])
     found = {outcome.check: outcome for outcome in report.failures}
     assert check in found, "\n".join(report.lines())
     assert found[check].claimed

@@ -40,7 +40,7 @@ OF_BOTH = {
     "one client sends infinite values",
     "one client sends zeros",
     "one client sends an error",
-    "one client sends two ArrayRecords",
+    "one client sends several ArrayRecords",
     "impossible counts of examples",
     "metrics and counts",
 }

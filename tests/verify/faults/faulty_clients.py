@@ -102,6 +102,13 @@ class Shuffled(Client):
         return np.array_split(generator.permutation(COUNT), LOCAL_STEPS)
 
 
+class FixedSize(Client):
+    """As many records in each step, drawn anew. Right as it stands, for a claim of that."""
+
+    def batches(self, generator):
+        return [generator.choice(COUNT, int(Q * COUNT), replace=False) for _ in range(LOCAL_STEPS)]
+
+
 class NanPasses(Client):
     def sum_of(self, gradients):
         flat = gradients.reshape(len(gradients), -1)
@@ -155,6 +162,7 @@ right = app_of(Client())
 one_stream = app_of(OneStream())
 stream_of_the_round = app_of(StreamOfTheRound())
 shuffled = app_of(Shuffled())
+fixed_size = app_of(FixedSize())
 nan_passes = app_of(NanPasses())
 clips_apart = app_of(ClipsWeightAndBiasApart())
 accountant = app_of(Accountant())
