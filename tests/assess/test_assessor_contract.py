@@ -28,6 +28,7 @@ NOT_FOR = {
     "fairness": {"next_token"},
     "principles": {"multiclass", "next_token"},
     "robustness": {"regression", "next_token"},
+    "certified": {"regression", "next_token"},
     "interpretability": {"next_token"},
     "surrogate": {"multiclass", "next_token"},
     "consistency": {"next_token"},

@@ -1,6 +1,7 @@
 """The metrics of the assessors that ship with FedSafe."""
 
 from fedsafe.findings.catalogue.attacks import MEMBERSHIP, PRIVACY, ROBUSTNESS
+from fedsafe.findings.catalogue.certificates import CERTIFIED, CORRUPTIONS
 from fedsafe.findings.catalogue.clients import GENERALISATION, PERSONALISATION
 from fedsafe.findings.catalogue.comparison import COMPARISON
 from fedsafe.findings.catalogue.conduct import PRINCIPLES
@@ -27,6 +28,8 @@ BUILT_IN: tuple[Metric, ...] = (
     *FAIRNESS,
     *PRINCIPLES,
     *ROBUSTNESS,
+    *CERTIFIED,
+    *CORRUPTIONS,
     *MEMBERSHIP,
     *PRIVACY,
     *AUDIT,

@@ -2,7 +2,13 @@
 
 from fedsafe.models.bounds.network import Network, Step, trace
 from fedsafe.models.bounds.operations import Operation
-from fedsafe.models.bounds.propagation import ibp_margin, interval_margins, intervals, relaxed_margins
+from fedsafe.models.bounds.propagation import (
+    ibp_margin,
+    interval_margins,
+    intervals,
+    questions,
+    relaxed_margins,
+)
 from fedsafe.models.bounds.region import InputRegion, Norm
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "ibp_margin",
     "interval_margins",
     "intervals",
+    "questions",
     "relaxed_margins",
     "trace",
 ]

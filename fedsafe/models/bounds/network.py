@@ -52,6 +52,17 @@ class Network:
             values.append(step.operation.forward(*(values[i] for i in step.inputs)))
         return values
 
+    @property
+    def multiplications(self) -> int:
+        """Of one forward pass of one example, roughly."""
+        total = 0
+        for step, shape in zip(self.steps, self.shapes[1:], strict=True):
+            places = torch.Size(shape).numel()
+            weight = getattr(step.operation, "weight", None)
+            # Each output of a linear layer or convolution sums over as many inputs as a row of the weight has.
+            total += places * (1 if weight is None else int(weight[0].numel()))
+        return total
+
     def to(self, dtype: torch.dtype) -> Self:
         """A copy with constants of this type, apart from the model's parameters and their gradients."""
         steps = (Step(name=s.name, inputs=s.inputs, operation=s.operation.to(dtype)) for s in self.steps)

@@ -16,19 +16,16 @@ Guarantees:
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsafe.models.bounds.activations import Elementwise, MaxPooling, Rectifier
+from fedsafe.models.bounds.activations import Elementwise, MaxPooling
 from fedsafe.models.bounds.network import Network, trace
 from fedsafe.models.bounds.operations import Affine, Bounds, Reshape, Slope
 from fedsafe.models.bounds.region import InputRegion
-
-# Coefficients that are held at once: few enough for the cache.
-_ENTRIES = 1 << 21
+from fedsafe.models.bounds.relaxation import Relaxed, bends, spread
 
 
 def intervals(network: Network, region: InputRegion) -> list[Bounds]:
@@ -84,7 +81,7 @@ def interval_margins(
         else:
             parts, more = step.operation.backward(rows, owner, None)
             constant = constant + more
-            _spread(coefficients, step.inputs, parts)
+            spread(coefficients, step.inputs, parts)
     return _worst(constant, len(y))
 
 
@@ -109,10 +106,10 @@ def relaxed_margins(
         slopes: Lower lines of ReLUs to try; every one gives a bound, and the best of them counts.
     """
     bounds = intervals(network, region)
-    relaxed = {slope: _Relaxed(network, region, slope) for slope in slopes}
+    relaxed = {slope: Relaxed(network, region, slope) for slope in slopes}
     for number, step in enumerate(network.steps, start=1):
         operation, sources = step.operation, step.inputs
-        if refine and _bends(network, number):
+        if refine and bends(network, number):
             low, high = operation.interval(*(bounds[i] for i in sources))
             low, high = torch.maximum(low, bounds[number][0]), torch.minimum(high, bounds[number][1])
             bounds[number] = next(iter(relaxed.values())).refined(number, (low, high))
@@ -150,13 +147,10 @@ def ibp_margin(model: nn.Module, x: Tensor, y: Tensor, radius: float) -> Tensor:
     return interval_margins(network, InputRegion.around(x, radius), y)
 
 
-def _bends(network: Network, number: int) -> bool:
-    """Whether a value is worth a bound of its own: it is affine in what comes before, and an activation reads it."""
-    if isinstance(network.steps[number - 1].operation, Elementwise | MaxPooling | Reshape):
-        return False
-    readers = [step for step in network.steps if number in step.inputs]
-    first = all(i == 0 for i in network.steps[number - 1].inputs)  # exact by intervals
-    return not first and any(isinstance(step.operation, Elementwise | MaxPooling) for step in readers)
+def questions(network: Network, *, refine: bool) -> int:
+    """How many linear functions `relaxed_margins` takes back for one example and lower line, at most."""
+    values = [n for n in range(1, len(network.shapes)) if refine and bends(network, n)]
+    return max(1, network.shapes[-1][0] - 1) + 2 * sum(torch.Size(network.shapes[n]).numel() for n in values)
 
 
 def _questions(network: Network, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,68 +164,12 @@ def _questions(network: Network, y: Tensor) -> tuple[Tensor, Tensor]:
     if outputs == 1:
         return (2 * y - 1).to(dtype)[:, None], rows
     own = functional.one_hot(y, outputs).to(dtype)
-    others = torch.stack([torch.arange(outputs, device=y.device)] * len(y))[own == 0].reshape(len(y), -1)
+    others = (
+        torch.arange(outputs, device=y.device).expand(len(y), outputs)[own == 0].reshape(len(y), outputs - 1)
+    )
     every = own[:, None] - functional.one_hot(others, outputs).to(dtype)
     return every.flatten(0, 1), rows.repeat_interleave(outputs - 1)
 
 
 def _worst(found: Tensor, n: int) -> Tensor:
     return found.reshape(n, -1).amin(dim=1)
-
-
-def _spread(coefficients: dict[int, Tensor], inputs: tuple[int, ...], parts: tuple[Tensor, ...]) -> None:
-    for source, part in zip(inputs, parts, strict=True):
-        coefficients[source] = coefficients[source] + part if source in coefficients else part
-
-
-class _Relaxed:
-    """What each step is replaced with on the way back, for one way to choose lower lines."""
-
-    def __init__(self, network: Network, region: InputRegion, slope: Slope) -> None:
-        self.network, self.region, self.slope = network, region, slope
-        self._relaxations: dict[int, Any] = {}
-
-    def learn(self, number: int, inputs: tuple[Bounds, ...]) -> None:
-        """The lines of the step that makes a value."""
-        self._relaxations[number] = self.network.steps[number - 1].operation.relax(inputs, self.slope)
-
-    def least(self, number: int, coefficients: Tensor, owner: Tensor) -> Tensor:
-        """``(pairs,)`` lower bounds of linear functions ``(pairs, *shape)`` of a value, a few at a time."""
-        largest = max(torch.Size(shape).numel() for shape in self.network.shapes[: number + 1])
-        size = max(1, _ENTRIES // largest)
-        parts = [
-            self._least(number, rows, whose)
-            for rows, whose in zip(torch.split(coefficients, size), torch.split(owner, size), strict=True)
-        ]
-        return torch.cat(parts)
-
-    def _least(self, number: int, rows: Tensor, owner: Tensor) -> Tensor:
-        coefficients, constant = {number: rows}, rows.new_zeros(len(rows))
-        for place in range(number, 0, -1):
-            found = coefficients.pop(place, None)
-            if found is not None:
-                step = self.network.steps[place - 1]
-                parts, more = step.operation.backward(found, owner, self._relaxations.get(place))
-                constant = constant + more
-                _spread(coefficients, step.inputs, parts)
-        return constant + self.region.least(coefficients[0], owner) if 0 in coefficients else constant
-
-    def refined(self, number: int, bounds: Bounds) -> Bounds:
-        """Tighter bounds of a value where they matter."""
-        low, high = (end.flatten(1).clone() for end in bounds)
-        # A ReLU is exact where the sign is known; anything else gains by every bit.
-        readers = [step.operation for step in self.network.steps if number in step.inputs]
-        signs = all(isinstance(operation, Rectifier) for operation in readers)
-        open_ = (low < 0) & (high > 0) if signs else low < high
-        owner, entry = torch.nonzero(open_, as_tuple=True)
-        shape = self.network.shapes[number]
-        largest = max(torch.Size(s).numel() for s in self.network.shapes[: number + 1])
-        size = max(1, _ENTRIES // (2 * largest))
-        for whose, which in zip(torch.split(owner, size), torch.split(entry, size), strict=True):
-            rows = low.new_zeros(len(which), low.shape[1])
-            rows[torch.arange(len(which)), which] = 1.0
-            both = torch.cat([rows, -rows]).reshape(-1, *shape)
-            least = self._least(number, both, torch.cat([whose, whose]))
-            low[whose, which] = torch.maximum(low[whose, which], least[: len(which)])
-            high[whose, which] = torch.minimum(high[whose, which], -least[len(which) :])
-        return low.reshape(bounds[0].shape), high.reshape(bounds[1].shape)

@@ -68,15 +68,16 @@ class InputRegion:
             radius=self.radius,
         )
 
-    def least(self, coefficients: Tensor, owner: Tensor) -> Tensor:
+    def least(self, coefficients: Tensor, owner: Tensor, *, exact: bool = True) -> Tensor:
         """The smallest value of linear functions over the region.
 
         Args:
             coefficients: ``(pairs, *shape)``.
             owner: ``(pairs,)`` input of each.
+            exact: Whether, in the Euclidean norm, ball and box count together, to about seven digits; else each alone.
 
         Returns:
-            ``(pairs,)``; in the Euclidean norm a lower bound that is exact to about seven digits.
+            ``(pairs,)`` smallest values, or lower bounds of them.
         """
         slope = coefficients.flatten(1)
         down, up = ((end - self.clean).flatten(1)[owner] for end in (self.low, self.high))
@@ -84,6 +85,9 @@ class InputRegion:
         boxed = torch.where(slope > 0, slope * down, slope * up).sum(dim=1)
         if self.norm == "linf":
             return at_clean + boxed
+        if not exact:
+            free = torch.where(up > down, slope, 0.0)
+            return at_clean + torch.maximum(boxed, -self.radius * torch.linalg.vector_norm(free, dim=1))
         return at_clean + torch.maximum(boxed, self._ball(slope, down, up))
 
     def _ball(self, slope: Tensor, down: Tensor, up: Tensor) -> Tensor:

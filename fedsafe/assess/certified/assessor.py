@@ -1,0 +1,372 @@
+"""How much of the model's accuracy is proven, at sizes of change that attacks are measured at, too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsafe.assess.base import Cost, Subject, Tier
+from fedsafe.assess.certified import smoothing
+from fedsafe.assess.certified.bounds import BOUNDS
+from fedsafe.assess.certified.smoothing import Smoothing
+from fedsafe.assess.scores import decide
+from fedsafe.data import Examples
+from fedsafe.errors import ConfigError, ModelError
+from fedsafe.extensions import one_line, resolve
+from fedsafe.findings import (
+    Context,
+    Evidence,
+    Finding,
+    estimate,
+    not_measured,
+    proportion,
+    t_interval,
+)
+from fedsafe.models.bounds import InputRegion, Network, Norm, questions, trace
+
+_ACCURACY, _RADIUS, _SMOOTHED = "certified.accuracy", "certified.mean_radius", "certified.smoothed_accuracy"
+
+# A float32 corner of a box may lie beyond it by this much, and float32 logits are off by this share of the largest.
+_REACH, _ROUNDING = 1e-6, 1e-5
+_CHUNK = 64
+# A share of fewer examples is not worth its cost.
+_FEWEST = 25
+_SMOOTHING = Smoothing()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much a tier may compute.
+
+    Attributes:
+        examples: Examples to certify, at most.
+        multiplications: For each method, norm and radius, at most, as far as they can be told beforehand.
+        thorough: Whether a bound may take its time on what it cannot prove quickly.
+        smoothing: Whether the smoothed classifier is certified, too.
+    """
+
+    examples: int
+    multiplications: float
+    thorough: bool
+    smoothing: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certified:
+    """Certified accuracy by interval bounds and linear relaxation, and by randomised smoothing.
+
+    An example that is not certified at a radius is not tried at a larger one, so that curves never rise.
+
+    Attributes:
+        methods: Names or import paths of bounds, see `fedsafe.assess.certified.bounds.Bound`.
+        radii: Radii in the maximum norm, in encoded units.
+        l2_radii: Radii in the Euclidean norm; where None, some for images and none for tables.
+        smoothing: Randomised smoothing, or a table of its settings.
+        smoothed_radii: Euclidean radii at which the smoothed classifier's certified accuracy is reported; 0 is its
+            accuracy.
+        cheap: Effort of the cheap tier.
+        full: Effort of the full tier.
+
+    Raises:
+        ConfigError: A bound cannot be found, or a radius is not a positive number.
+    """
+
+    name: ClassVar[str] = "certified"
+    methods: tuple[str, ...] = ("ibp", "crown")
+    radii: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.25)
+    l2_radii: tuple[float, ...] | None = None
+    smoothing: Smoothing | Mapping[str, Any] = _SMOOTHING
+    smoothed_radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    cheap: Effort = Effort(examples=100, multiplications=1e8, thorough=False, smoothing=False)
+    full: Effort = Effort(examples=1000, multiplications=1e11, thorough=True, smoothing=True)
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            resolve("bound", name, BOUNDS)
+        for radius in (*self.radii, *(self.l2_radii or ())):
+            if not 0 < radius < np.inf:
+                raise ConfigError(f"certified has the radius {radius!r}; give positive numbers")
+        if not isinstance(self.smoothing, Smoothing):
+            try:
+                object.__setattr__(self, "smoothing", Smoothing(**self.smoothing))
+            except TypeError as error:
+                raise ConfigError(f"certified.smoothing: {one_line(error)}") from error
+
+    def plan(self, subject: Subject, tier: Tier) -> Cost:
+        """Clean predictions, and the draws of smoothing; bounds pass through the model in their own way."""
+        reason = _unfit(subject)
+        if reason:
+            return Cost(description=f"nothing: {reason}")
+        effort = self._effort(tier)
+        sizes = self._sizes(subject, effort)
+        how, n = self._smoothing, max(sizes.values(), default=0)
+        forward = n
+        smooth = ""
+        if effort.smoothing:
+            count = min(how.examples, len(subject.evaluation))
+            forward, n = forward + count * (1 + how.selection + how.draws), max(n, count)
+            smooth = f"; {how.draws} noisy copies of {count} examples"
+        said = ", ".join(f"{name} on {size}" for name, size in sizes.items())
+        return Cost(
+            description=f"margins bounded by {said or 'nothing'} examples{smooth}",
+            examples=n,
+            forward=forward,
+        )
+
+    def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
+        """Measures; see `Assessor`."""
+        reason = _unfit(subject)
+        if reason:
+            return [
+                not_measured(metric, reason, status="not_applicable", **subject.provenance)
+                for metric in (_ACCURACY, _SMOOTHED)
+            ]
+        effort = self._effort(tier)
+        sizes = self._sizes(subject, effort)
+        clean = _Clean.of(subject, subject.shared_rows(max(sizes.values(), default=0)))
+        findings: list[Finding] = []
+        for method, size in sizes.items():
+            for norm, radii in (("linf", self.radii), ("l2", self._l2(subject))):
+                if radii:
+                    findings += self._curve(subject, method, norm, sorted(radii), size, clean, effort)
+        if effort.smoothing:
+            findings += self._smoothed(subject, rng)
+        return findings
+
+    @property
+    def _smoothing(self) -> Smoothing:
+        how = self.smoothing
+        return how if isinstance(how, Smoothing) else Smoothing(**how)
+
+    def _effort(self, tier: Tier) -> Effort:
+        return self.cheap if tier == "cheap" else self.full
+
+    def _l2(self, subject: Subject) -> tuple[float, ...]:
+        if self.l2_radii is not None:
+            return self.l2_radii
+        return (0.1, 0.25, 0.5) if len(subject.task.schema.shape) > 1 else ()
+
+    def _sizes(self, subject: Subject, effort: Effort) -> dict[str, int]:
+        """Examples of each method."""
+        most = min(effort.examples, len(subject.evaluation))
+        try:
+            network = trace(subject.model, subject.task.schema.shape)
+        except ModelError:
+            return dict.fromkeys(self.methods, most)
+        sizes = {}
+        for method in self.methods:
+            one = _multiplications(network, method, thorough=effort.thorough)
+            size = int(min(most, effort.multiplications // one))
+            sizes[method] = size if size >= min(_FEWEST, most) else 0
+        return sizes
+
+    def _curve(
+        self,
+        subject: Subject,
+        method: str,
+        norm: Any,
+        radii: list[float],
+        size: int,
+        clean: "_Clean",
+        effort: Effort,
+    ) -> list[Finding]:
+        rows = subject.shared_rows(size)
+        where: dict[str, Any] = {"method": method, "norm": norm}
+        if not size:
+            reason = f"{_FEWEST} examples cost more than this tier may compute; the full tier may, or a larger effort"
+            return [
+                not_measured(_ACCURACY, reason, status="insufficient", where={**where, "radius": radius},
+                             bound="lower", **subject.provenance)
+                for radius in radii
+            ]  # fmt: skip
+        examples = subject.evaluation.take(rows)
+        right, slack = clean.right[rows], clean.slack[rows]
+        standing = right.copy()
+        reached = np.zeros(len(rows))
+        findings, curve = [], []
+        for radius in radii:
+            common: Context = {
+                "where": {**where, "radius": radius},
+                "bound": "lower",
+                "anchors": {"clean": float(right.mean())},
+                "data": subject.evaluation_name,
+                "released": subject.released,
+            }
+            try:
+                left = np.flatnonzero(standing)
+                proven = _prove(
+                    subject, method, norm, radius, examples.take(left), slack[left], effort.thorough
+                )
+            except ModelError as error:
+                reason = one_line(error).removeprefix("ModelError: ")
+                findings.append(not_measured(_ACCURACY, reason, status="not_applicable", **common))
+                continue
+            except Exception as error:
+                if method in BOUNDS:
+                    raise
+                reason = f"bound {method!r} failed: {one_line(error)}"
+                findings.append(not_measured(_ACCURACY, reason, status="failed", **common))
+                continue
+            standing = np.zeros(len(rows), dtype=bool)
+            standing[left] = proven
+            reached[standing] = radius
+            common["evidence"] = Evidence(rows=rows, holds=standing.copy())
+            common["detail"] = {"thorough": effort.thorough, "slack": _ROUNDING}
+            finding = proportion(
+                _ACCURACY, int(standing.sum()), len(rows), method="clopper-pearson", **common
+            )
+            findings.append(finding)
+            curve.append(_point(finding))
+        if curve:
+            findings.append(_mean_radius(subject, where, reached, curve, float(right.mean())))
+        return findings
+
+    def _smoothed(self, subject: Subject, rng: np.random.Generator) -> list[Finding]:
+        how = self._smoothing
+        rows = subject.shared_rows(how.examples)
+        examples = subject.evaluation.take(rows)
+        found, abstained = smoothing.radii(subject, examples, how, rng)
+        base = float(np.mean(subject.predict(examples.x) == examples.y))
+        where: dict[str, Any] = {"method": "smoothing", "norm": "l2", "scale": how.scale}
+        detail = {
+            "selection": how.selection,
+            "draws": how.draws,
+            "alpha": how.alpha,
+            "largest_radius": how.largest_radius,
+            "abstained": int(abstained.sum()),
+            "classifier": "the vote over noisy copies, not the model itself; an abstention counts as wrong",
+        }
+        findings = [
+            proportion(
+                _SMOOTHED,
+                int(np.sum(found > radius) if radius else np.sum(found >= 0)),
+                len(rows),
+                method="clopper-pearson",
+                where={**where, "radius": radius},
+                bound="lower",
+                anchors={"the model itself, as it is": base},
+                detail=detail,
+                **subject.provenance,
+            )
+            for radius in sorted(self.smoothed_radii)
+            if radius < how.largest_radius
+        ]
+        grid = np.linspace(0, how.largest_radius, 41)[:-1]
+        curve = [{"radius": float(r), "certified": float(np.mean(found >= r))} for r in grid]
+        findings.append(
+            _mean_radius(subject, where, np.maximum(found, 0), curve, base, {**detail, "curve": curve})
+        )
+        return findings
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """Of every evaluation example that was looked at: whether it is right, and how far rounding may move its margin."""
+
+    right: NDArray[np.bool_]
+    slack: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, subject: Subject, rows: NDArray[np.int64]) -> "_Clean":
+        right = np.zeros(len(subject.evaluation), dtype=bool)
+        slack = np.zeros(len(subject.evaluation))
+        if len(rows):
+            logits = subject.logits(subject.evaluation.x[rows])
+            right[rows] = decide(logits) == subject.evaluation.y[rows]
+            slack[rows] = _ROUNDING * np.maximum(1.0, np.abs(logits).max(axis=1))
+        return cls(right, slack)
+
+
+def _unfit(subject: Subject) -> str:
+    """Why there is nothing to certify; "" where there is."""
+    if subject.task.schema.vocabulary is not None:
+        return "the inputs are tokens: there is no small change of one"
+    if subject.task.kind not in ("binary", "multiclass"):
+        return f"a certificate is of the class that is predicted, and the task is {subject.task.kind}"
+    if not subject.perturbable().any():
+        return "the schema has no numeric feature that a person can change"
+    return ""
+
+
+def _multiplications(network: Network, method: str, *, thorough: bool) -> float:
+    """What one example costs, roughly: forward for intervals, backward for each linear function otherwise."""
+    if method == "ibp":
+        return 3.0 * network.multiplications
+    return 2.0 * network.multiplications * questions(network, refine=thorough)
+
+
+def _prove(
+    subject: Subject,
+    method: str,
+    norm: Norm,
+    radius: float,
+    examples: Examples,
+    slack: NDArray[np.float64],
+    thorough: bool,
+) -> NDArray[np.bool_]:
+    """``(n,)`` whether the margin is positive in all of each region, with room for what rounding does."""
+    bound = resolve("bound", method, BOUNDS)
+    if not len(examples):
+        return np.zeros(0, dtype=bool)
+    low, high = (torch.tensor(end, dtype=torch.float64) for end in subject.input_bounds())
+    free = torch.tensor(subject.perturbable())
+    proven = []
+    with torch.no_grad():
+        for start in range(0, len(examples), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            x, y = torch.tensor(examples.x[part], dtype=torch.float64), torch.tensor(examples.y[part])
+            region = InputRegion.around(
+                x, radius * (1 + _REACH) + _REACH, norm, low=low, high=high, free=free
+            )
+            margins: object = bound(subject.model, region, y, thorough=thorough)
+            if not isinstance(margins, Tensor) or margins.shape != y.shape:
+                raise TypeError(f"it returned {type(margins).__name__}, not one margin for each input")
+            # A bound that is not finite proves nothing.
+            proven.append(margins.cpu().numpy() > slack[part])
+    return np.concatenate(proven)
+
+
+def _point(finding: Finding) -> dict[str, float]:
+    low, high = finding.interval or (0.0, 1.0)
+    return {
+        "radius": float(finding.where["radius"]),
+        "certified": float(finding.value or 0.0),
+        "low": low,
+        "high": high,
+    }
+
+
+def _mean_radius(
+    subject: Subject,
+    where: dict[str, Any],
+    reached: NDArray[np.float64],
+    curve: list[dict[str, float]],
+    clean: float,
+    detail: dict[str, Any] | None = None,
+) -> Finding:
+    """The mean of certified radii, with the curve that it is the area under."""
+    common: Context = {
+        "where": where,
+        "bound": "lower",
+        "detail": {"clean": clean, "curve": curve, **(detail or {})},
+        "data": subject.evaluation_name,
+        "released": subject.released,
+    }
+    n = len(reached)
+    if n < 2:
+        reason = "the mean of one example has no interval"
+        return not_measured(_RADIUS, reason, status="insufficient", n=n, unit="examples", **common)
+    low, high = t_interval(reached)
+    return estimate(
+        _RADIUS,
+        float(reached.mean()),
+        interval=(max(0.0, low), high),
+        method="t",
+        n=n,
+        unit="examples",
+        **common,
+    )
