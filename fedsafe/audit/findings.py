@@ -12,8 +12,8 @@ METHOD = "bracket: one-run audit below, accountant above"
 def findings_of(report: AuditReport) -> list[Finding]:
     """The bracket of the newest look, its two ends as lower and upper bound, and whether they cross.
 
-    The truth lies between the ends of the bracket with the report's confidence, if the accounting is right. Where they
-    cross there is no bracket.
+    The truth lies between the ends of the bracket with the confidence of this look, if the accounting is right; all
+    brackets of a run together have that of the report. Where the ends cross there is no bracket.
 
     Args:
         report: With one look at least.
@@ -54,7 +54,7 @@ def findings_of(report: AuditReport) -> list[Finding]:
             look.bound.epsilon,
             interval=bracket,
             method=None if bracket is None else METHOD,
-            confidence=None if bracket is None else report.confidence,
+            confidence=None if bracket is None else look.bound.confidence,
             bound="lower",
             anchors={"accounted": look.accounted},
             diagnostics={
@@ -62,7 +62,7 @@ def findings_of(report: AuditReport) -> list[Finding]:
                 "right": look.bound.right,
                 "ways_of_guessing": look.bound.tried,
                 "included": report.included,
-                "confidence_of_this_look": look.bound.confidence,
+                "confidence_over_all_looks": report.confidence,
             },
             detail=detail,
             **counted,
