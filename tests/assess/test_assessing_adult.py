@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from fedsafe.assess import DEFAULT, Requirement, Subject, judge, run_assessors
 from fedsafe.data import load_task, partition
-from fedsafe.rng import public_generator
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +69,7 @@ def test_known_facts_about_adult(findings):
 def test_attack_equals_the_exact_robust_accuracy_of_the_logistic_model(subject, findings):
     weight = subject.model.weight.detach().numpy().astype(np.float64)[0]
     low, high = subject.input_bounds()
-    # The assessor draws its examples first from its own generator: draw the same ones.
-    examples = subject.sample(2000, public_generator(0, "assess 1 robustness"))
+    examples = subject.evaluation.take(subject.shared_rows(2000))
     x, sign = examples.x.astype(np.float64), np.where(examples.y == 1, 1.0, -1.0)
     margin = sign * subject.logits(examples.x)[:, 0]
     curve = [f for f in findings if f.where.get("attack") == "pgd"]

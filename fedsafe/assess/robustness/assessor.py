@@ -1,61 +1,49 @@
-"""How accuracy falls under noise and under attack, with the attack's checks on itself."""
+"""How accuracy falls under noise and under attack, with the attacks' checks on themselves."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.robustness.attacking import CONTROL, attack_all, faults
-from fedsafe.assess.robustness.attacks import ATTACKS
-from fedsafe.data import Examples
+from fedsafe.assess.robustness.attacking import quick
+from fedsafe.assess.robustness.attacks import ATTACKS, NEAREST
+from fedsafe.assess.robustness.categorical import mutable_groups
+from fedsafe.assess.robustness.checks import active_test, climbing, hold_to_each_other, unbounded
+from fedsafe.assess.robustness.curve import Curve, Nearest, Target, gradient_attacks
+from fedsafe.assess.robustness.effort import CHEAP, FULL, Effort
+from fedsafe.assess.robustness.flips import flip_findings
+from fedsafe.assess.robustness.nearest import find_nearest, median_distance
+from fedsafe.assess.robustness.planning import passes
+from fedsafe.assess.robustness.reporting import ATTACKED, Reporter
 from fedsafe.extensions import resolve
-from fedsafe.findings import Context, Finding, Scope, not_measured, proportion
-
-Correct = NDArray[np.bool_]
+from fedsafe.findings import Finding, Scope, not_measured, proportion
 
 _NOISE = "robustness.noise_accuracy"
-_ATTACK = "robustness.attacked_accuracy"
-
-_MOST_NAMES = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How hard a tier tries.
-
-    Attributes:
-        examples: Examples to attack, at most.
-        values: Input values to attack, at most, those of an image counted twice; 200 examples in any case.
-        steps: Gradient steps of a start.
-        restarts: Starts.
-    """
-
-    examples: int
-    values: int = 1 << 18
-    steps: int
-    restarts: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
-    """Accuracy under Gaussian noise and under attacks on the numeric features that a person can change.
+    """Accuracy under noise, under attacks on the numeric features that a person can change, and with lies in others.
 
     Attributes:
         scales: Standard deviations of the noise, in encoded units.
         radii: Radii of the attacks in the maximum norm, in encoded units.
         l2_radii: Radii in the Euclidean norm; where None, some for images and none for tables.
-        attacks: Names, import paths or entry points of attacks, see `fedsafe.assess.robustness.attacks.Attack`.
+        attacks: Names, import paths or entry points of attacks, see `fedsafe.assess.robustness.attacks`. Each is tried
+            on every example, so that its finding is its own.
+        full_attacks: More of them, for the full tier, from cheap to dear. Each is tried on what withstood all before
+            it, and its finding is what withstands it and all of these.
+        flips: Numbers of categorical columns of a table that an attacker changes.
         tolerance: Share of the examples on which an attack may be weaker than a simpler one, or than itself
-            at a smaller radius, before it is called unreliable. FGSM is the simple one.
+            at a smaller radius or with fewer steps, before it is called unreliable. FGSM is the simple one.
+        planted: Share of the planted adversarials that an attack must find, in the full tier.
         cheap: Effort of the cheap tier.
         full: Effort of the full tier.
 
     Raises:
-        ConfigError: An attack cannot be found.
+        ConfigError: An attack cannot be found, or what it needs is not installed.
     """
 
     name: ClassVar[str] = "robustness"
@@ -63,27 +51,39 @@ class Robustness:
     radii: tuple[float, ...] = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
     l2_radii: tuple[float, ...] | None = None
     attacks: tuple[str, ...] = ("fgsm", "pgd")
+    full_attacks: tuple[str, ...] = ("apgd-ce", "apgd-t", "cw-l2", "square")
+    flips: tuple[int, ...] = (1, 2, 3)
     tolerance: float = 0.01
-    cheap: Effort = Effort(examples=2000, steps=6, restarts=2)
-    full: Effort = Effort(examples=5000, values=1 << 21, steps=20, restarts=4)
+    planted: float = 0.8
+    cheap: Effort = CHEAP
+    full: Effort = FULL
 
     def __post_init__(self) -> None:
-        for name in self.attacks:
+        for name in (*self.attacks, *self.full_attacks):
             resolve("attack", name, ATTACKS)
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
-        """Passes of the noise, the control, FGSM and PGD."""
+        """Passes of the noise, the attacks and their checks, as if no example fell before its time."""
         if _unfit(subject):
             return Cost(description=f"nothing: {_unfit(subject)}")
-        effort, n = self._effort(tier), self._size(subject, tier)
-        regions = len(self.radii) + len(self._l2(subject))
-        climbs = regions * (effort.steps * effort.restarts + 1) * n * max(1, len(self.attacks) - 1)
-        checks = regions * 12 * n
+        n, groups = self._size(subject, tier), mutable_groups(subject)
+        flipped = self._effort(tier).flipped(groups, n)
+        forward, backward = (len(self.scales) + 1) * n, 0
+        forward += flipped * (2 + max(self.flips, default=0) * (sum(map(len, groups)) + 1))
+        named, curves = set(), self._curves(subject)
+        for norm, radii in curves:
+            alone, later = self._attacks(tier, norm)
+            named |= {*alone, *later}
+            outputs = subject.task.signature.outputs[0]
+            more, back = passes(self._effort(tier), alone, later, len(radii), n, outputs)
+            forward, backward = forward + more, backward + back
+        regions = sum(len(radii) for _, radii in curves)
+        listed = ", ".join(name for name in (*self.attacks, *self.full_attacks) if name in named)
         return Cost(
-            description=f"{len(self.scales)} noises, {', '.join(self.attacks)} at {regions} radii, {n} examples",
+            description=f"{len(self.scales)} noises, {listed or 'no attack'} at {regions} radii, {n} examples",
             examples=n,
-            forward=climbs + checks + len(self.scales) * n,
-            backward=climbs,
+            forward=forward,
+            backward=backward,
         )
 
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
@@ -92,94 +92,101 @@ class Robustness:
         if reason:
             return [
                 not_measured(metric, reason, status="not_applicable", **subject.provenance)
-                for metric in (_NOISE, _ATTACK)
+                for metric in (_NOISE, ATTACKED)
             ]
         effort = self._effort(tier)
-        examples = subject.sample(self._size(subject, tier), rng)
-        clean = subject.predict(examples.x) == examples.y
-        findings = self._noise(subject, examples, clean, rng)
-        for norm, radii in (("linf", self.radii), ("l2", self._l2(subject))):
-            findings += self._curve(subject, examples, clean, norm, radii, effort, rng)
-        return findings
+        rows = subject.shared_rows(self._size(subject, tier))
+        examples = subject.evaluation.take(rows)
+        target = Target(
+            subject=subject,
+            quick=quick(subject, examples.x[:16]),
+            examples=examples,
+            clean=subject.predict(examples.x) == examples.y,
+            effort=effort,
+            rng=rng,
+        )
+        findings: list[Finding] = []
+        if subject.perturbable().any():
+            findings += self._noise(target)
+            nearest = {name: find_nearest(target, name) for name in self._nearest(tier)}
+            for norm, radii in self._curves(subject):
+                findings += self._curve(target, rows, norm, radii, tier, nearest)
+            findings += [median_distance(target, name, found) for name, found in nearest.items()]
+        flipped = np.arange(effort.flipped(mutable_groups(subject), len(rows)))
+        return findings + flip_findings(subject, examples.take(flipped), rows[flipped], self.flips)
 
     def _effort(self, tier: Tier) -> Effort:
         return self.cheap if tier == "cheap" else self.full
 
     def _size(self, subject: Subject, tier: Tier) -> int:
-        effort, shape = self._effort(tier), subject.task.schema.shape
-        # A pixel passes through many more multiplications than a column.
-        values = prod(shape) * (2 if len(shape) > 1 else 1)
-        size = min(effort.examples, max(200, effort.values // values))
-        return min(size, len(subject.evaluation))
+        return self._effort(tier).size(subject.task.schema.shape, len(subject.evaluation))
 
-    def _l2(self, subject: Subject) -> tuple[float, ...]:
-        if self.l2_radii is not None:
-            return self.l2_radii
-        return (0.5, 1.0, 2.0) if len(subject.task.schema.shape) > 1 else ()
+    def _curves(self, subject: Subject) -> list[tuple[str, tuple[float, ...]]]:
+        l2 = self.l2_radii
+        if l2 is None:
+            l2 = (0.5, 1.0, 2.0) if len(subject.task.schema.shape) > 1 else ()
+        curves = (("linf", self.radii), ("l2", l2))
+        return [(norm, radii) for norm, radii in curves if radii and subject.perturbable().any()]
 
-    def _noise(
-        self, subject: Subject, examples: Examples, clean: Correct, rng: np.random.Generator
-    ) -> list[Finding]:
+    def _nearest(self, tier: Tier) -> list[str]:
+        names = (*self.attacks, *(self.full_attacks if tier == "full" else ()))
+        return [name for name in dict.fromkeys(names) if name in NEAREST]
+
+    def _attacks(self, tier: Tier, norm: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those that are tried on every example, and those that are tried on what stands."""
+        alone = tuple(name for name in self.attacks if name not in NEAREST)
+        more = (name for name in self.full_attacks if tier == "full" and name not in alone)
+        later = dict.fromkeys((*more, *self._nearest(tier)))
+        return alone, tuple(name for name in later if norm == "l2" or name not in NEAREST)
+
+    def _noise(self, target: Target) -> list[Finding]:
+        subject, x = target.subject, target.examples.x
         low, high = subject.input_bounds()
         findings = []
         for scale in self.scales:
-            noise = scale * rng.standard_normal(examples.x.shape, dtype=np.float32)
-            noisy = np.where(subject.perturbable(), np.clip(examples.x + noise, low, high), examples.x)
-            correct = subject.predict(noisy) == examples.y
+            noise = scale * target.rng.standard_normal(x.shape, dtype=np.float32)
+            noisy = np.where(subject.perturbable(), np.clip(x + noise, low, high), x)
+            correct = subject.predict(noisy) == target.examples.y
             where: Scope = {"where": {"noise": "gaussian", "scale": scale}, **subject.provenance}
-            anchors = {"clean": float(clean.mean())}
-            findings.append(proportion(_NOISE, int(correct.sum()), len(clean), anchors=anchors, **where))
+            anchors = {"clean": float(target.clean.mean())}
+            findings.append(proportion(_NOISE, int(correct.sum()), len(x), anchors=anchors, **where))
         return findings
 
     def _curve(
         self,
-        subject: Subject,
-        examples: Examples,
-        clean: Correct,
+        target: Target,
+        rows: NDArray[np.int64],
         norm: str,
         radii: tuple[float, ...],
-        effort: Effort,
-        rng: np.random.Generator,
+        tier: Tier,
+        nearest: dict[str, Nearest],
     ) -> list[Finding]:
         """The security curve: a robust example withstands all that was tried at this or a smaller radius."""
-        findings: list[Finding] = []
-        standing = dict.fromkeys(self.attacks, clean)
-        for radius in sorted(radii):
-            found = attack_all(
-                subject, examples, self.attacks, norm, radius, effort.steps, effort.restarts, rng
-            )
-            # Counted by the untouched model on the returned input, never by the attack's own word.
-            holds = {
-                name: clean & (subject.predict(x) == examples.y)
-                for name, x in found.items()
-                if not isinstance(x, str)
-            }
-            for name in self.attacks:
-                common: Context = {
-                    "where": {"attack": name, "norm": norm, "radius": radius},
-                    "bound": "upper",
-                    "anchors": {"clean": float(clean.mean())},
-                    "detail": _describe(name, effort, subject),
-                    "data": subject.evaluation_name,
-                    "released": subject.released,
-                }
-                x = found[name]
-                if isinstance(x, str):
-                    findings.append(not_measured(_ATTACK, x, status="failed", **common))
-                    continue
-                broken = faults(subject, examples.x, x, norm, radius)
-                missed = {} if name == "fgsm" else _missed(name, holds, standing)
-                reasons = [f"{count} adversarials {rule}" for rule, count in broken.items() if count]
-                if not reasons:
-                    standing[name] = standing[name] & holds[name]
-                weak = [check for check, share in missed.items() if share > self.tolerance]
-                if weak:
-                    named = ", ".join(weak).replace("_", " ")
-                    label = name.upper() if name in ATTACKS else name
-                    reasons.append(f"{label} missed over {self.tolerance:.0%} of the examples {named}")
-                common["diagnostics"] = {"violations": broken, **missed}
-                findings.append(_attacked(standing[name], reasons, common))
-        return findings
+        alone, later = self._attacks(tier, norm)
+        curve = Curve.over(target, norm, radii)
+        curve.everywhere(target, alone)
+        for name in later:
+            if name in NEAREST:
+                curve.nearest(name, nearest[name])
+            else:
+                curve.remaining(target, name)
+        names = (*alone, *later)
+        verdicts = hold_to_each_other(target, curve, names, self.tolerance)
+        # Attacks that look for the nearest error, and the dear ones, add nothing where nearly everything falls.
+        free = unbounded(target, norm, climbing(gradient_attacks(alone)), verdicts, self.tolerance)
+        if target.effort.planted:
+            active_test(target, curve, names, verdicts, self.planted)
+        return Reporter(
+            target=target,
+            rows=rows,
+            curve=curve,
+            alone=alone,
+            later=later,
+            verdicts=verdicts,
+            unbounded=free,
+            tolerance=self.tolerance,
+            pictures=tier == "full",
+        ).findings()
 
 
 def _unfit(subject: Subject) -> str:
@@ -188,35 +195,6 @@ def _unfit(subject: Subject) -> str:
         return "the inputs are tokens: there is no small change of one"
     if subject.task.kind not in ("binary", "multiclass"):
         return f"accuracy under attack needs one class to predict, and the task is {subject.task.kind}"
-    if not subject.perturbable().any():
-        return "the schema has no numeric feature that a person can change"
+    if not subject.perturbable().any() and not mutable_groups(subject):
+        return "the schema has no feature that a person can change"
     return ""
-
-
-def _missed(name: str, holds: Mapping[str, Correct], standing: Mapping[str, Correct]) -> dict[str, float]:
-    """Shares of the examples that stand the attack now, and fell to something simpler."""
-    missed = {"broken_at_smaller_radius": _share(holds[name] & ~standing[name])}
-    if "fgsm" in holds:
-        missed["broken_by_fgsm"] = _share(holds[name] & ~holds["fgsm"])
-    return {**missed, "broken_by_random_edges": _share(holds[name] & ~holds[CONTROL])}
-
-
-def _attacked(standing: Correct, reasons: list[str], context: Context) -> Finding:
-    n = len(standing)
-    if reasons:
-        reason = "; ".join(reasons)
-        return not_measured(_ATTACK, reason, status="unreliable", n=n, unit="examples", **context)
-    return proportion(_ATTACK, int(standing.sum()), n, method="clopper-pearson", **context)
-
-
-def _share(flags: Correct) -> float:
-    return float(flags.mean())
-
-
-def _describe(name: str, effort: Effort, subject: Subject) -> dict[str, Any]:
-    schema, free = subject.task.schema, subject.perturbable().ravel()
-    moved: list[str] | str = f"{free.sum()} of {free.size} features"
-    if free.sum() <= _MOST_NAMES:
-        moved = [n for n, moves in zip(schema.feature_names, free, strict=True) if moves]
-    tried = {"steps": 1} if name == "fgsm" else {"steps": effort.steps, "restarts": effort.restarts}
-    return {**tried, "perturbed": moved, "counted": "the worst of the clean input and all smaller radii"}

@@ -77,7 +77,7 @@ class Box:
 
     def step(self, gradient: Tensor) -> Tensor:
         """From one side of the box to the other, by the sign of the gradient."""
-        return (self.high - self.low) * gradient.sign()
+        return 2 * self.radius * gradient.sign()
 
     def uniform(self, rng: np.random.Generator) -> Tensor:
         """A point of each box at random."""

@@ -15,6 +15,26 @@ ROBUSTNESS = (
         "Accuracy under this attack; a stronger attack can only lower it.",
         "Madry et al. 2018",
     ),
+    share(
+        "robustness.unbounded_accuracy",
+        "none",
+        "What is still right where attacked features may be anything within their public bounds; for images about 0.",
+        "Carlini et al. 2019",
+    ),
+    share(
+        "robustness.flipped_accuracy",
+        "higher",
+        "Accuracy where an attacker changes the categories of this many columns.",
+        "Yang et al. 2020",
+    ),
+    Metric(
+        name="robustness.median_distance",
+        unit="encoded units",
+        low=0.0,
+        direction="higher",
+        description="Median Euclidean distance from an example that is right to the nearest error that was found.",
+        citation="Carlini and Wagner 2017",
+    ),
 )
 
 PRIVACY = (
