@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 
 from fedsafe.assess.comparing import NOTHING_BEFORE
 from fedsafe.errors import ConfigError
-from fedsafe.findings import Finding, Interval, Scalar, find_metric, remake
+from fedsafe.findings import OVER_ALL_LOOKS, Finding, Interval, Scalar, find_metric, remake
 
 Operator = Literal[">=", "<=", ">", "<"]
 Severity = Literal["must", "should"]
@@ -217,7 +217,14 @@ def judge(
             reason=reason,
             confidence=asked,
         )
-    verdicts = [_judge_one(requirement, finding, asked) for finding in selected]
+    verdicts = [
+        _judge_one(
+            requirement,
+            finding,
+            requirement.confidence if finding.detail.get(OVER_ALL_LOOKS) else asked,
+        )
+        for finding in selected
+    ]
     return min(verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.verdict))
 
 

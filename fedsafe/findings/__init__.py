@@ -23,7 +23,7 @@ from fedsafe.findings.intervals import (
     t_interval,
     wilson,
 )
-from fedsafe.findings.looks import Spending, confidence_of_look, due_rounds
+from fedsafe.findings.looks import OVER_ALL_LOOKS, Spending, confidence_of_look, due_rounds
 from fedsafe.findings.metric import Direction, Metric
 from fedsafe.findings.pairs import Pairs, mcnemar, paired_newcombe
 from fedsafe.findings.picture import picture
@@ -34,6 +34,7 @@ __all__ = [
     "BRACKET",
     "BUILT_IN_METRICS",
     "METRICS",
+    "OVER_ALL_LOOKS",
     "PROPORTION_INTERVALS",
     "Bound",
     "Bracket",

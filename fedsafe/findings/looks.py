@@ -7,6 +7,9 @@ from fedsafe.errors import ConfigError
 
 Spending = Literal["half_last", "bonferroni", "none"]
 
+OVER_ALL_LOOKS = "over_all_looks"
+"""In the detail of a finding that shares its allowed error over the looks by itself: it is not shared once more."""
+
 
 def due_rounds(rounds: int, every: int | None) -> list[int]:
     """Rounds after which to look, ascending, the last one always.

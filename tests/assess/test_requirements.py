@@ -5,7 +5,16 @@ import pytest
 from fedsafe.assess import Requirement, judge, parse_requirements
 from fedsafe.assess.comparing import NOTHING_BEFORE
 from fedsafe.errors import ConfigError
-from fedsafe.findings import clopper_pearson, difference, estimate, newcombe, not_measured, proportion, wilson
+from fedsafe.findings import (
+    OVER_ALL_LOOKS,
+    clopper_pearson,
+    difference,
+    estimate,
+    newcombe,
+    not_measured,
+    proportion,
+    wilson,
+)
 
 ACCURACY = "performance.accuracy"
 GAP = "fairness.demographic_parity_difference"
@@ -132,6 +141,12 @@ def test_one_look_of_several_is_judged_at_its_own_confidence():
     assert found.interval == wilson(560, 1000, one_of_many)
     line = found.to_json(3)
     assert (line["confidence"], line["judged_confidence"], line["blocks"]) == (0.95, one_of_many, True)
+
+
+def test_a_finding_that_shares_its_error_over_the_looks_does_not_share_it_twice():
+    finding = proportion(ACCURACY, 560, 1000, detail={OVER_ALL_LOOKS: True})
+    found = judge(require(threshold=0.525), [finding], confidence=1 - 0.05 / 20)
+    assert (found.verdict, found.confidence) == ("pass", 0.95)
 
 
 def test_a_comparison_does_not_bind_before_a_model_is_accepted():

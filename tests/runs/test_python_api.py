@@ -64,7 +64,7 @@ def test_rounds_and_findings_are_data_frames(finished):
     findings = result.findings()
     assert {"round", "assessor", "metric", "status", "value", "interval", "n"} <= set(findings.columns)
     assert sorted(findings["round"].unique()) == [2, 3]
-    assert set(findings["assessor"]) == {"performance"}
+    assert set(findings["assessor"]) == {"performance", "comparison"}
     last = findings[(findings["metric"] == "performance.accuracy") & (findings["round"] == 3)]
     assert last["value"].item() == result.accuracy == result.end.accuracy
     assert result.requirements().empty

@@ -79,7 +79,7 @@ def test_the_table_is_tidy_and_has_every_number(finished):
     assert accuracies == result.rounds()["accuracy"].tolist()
     spent = [float(row["value"]) for row in rows if row["metric"] == "epsilon_record"]
     assert spent == result.rounds()["epsilon_record"].tolist()
-    findings = [row for row in rows if row["source"] == "performance"]
+    findings = [row for row in rows if row["source"] in ("performance", "comparison")]
     assert len(findings) == len(result.findings())
     for row, finding in zip(findings, RunFolder.open(result.path).read("findings.jsonl"), strict=True):
         low, high = finding["interval"] or (None, None)
@@ -256,7 +256,7 @@ def test_tensorboard_gets_every_number_with_the_time_of_the_start_only(finished,
     values = [(value, step) for name, value, step in writer.scalars if name == "round/accuracy"]
     assert values == list(zip(result.rounds()["accuracy"], result.rounds()["round"], strict=True))
     measured = result.findings()["value"].notna().sum()
-    names = [name for name, _, _ in writer.scalars if name.startswith("performance/")]
+    names = [name for name, _, _ in writer.scalars if name.startswith(("performance/", "comparison/"))]
     assert {name.count("/") for name, _, _ in writer.scalars} == {1}, "a name under another is no file"
     assert sum(not name.endswith((".low", ".high")) for name in names) == measured
 
