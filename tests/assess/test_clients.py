@@ -13,10 +13,11 @@ from fedsafe.assess import ClientRecords, Subject
 from fedsafe.assess.generalisation.assessor import Generalisation
 from fedsafe.assess.generalisation.local_models import own_budget, train_alone
 from fedsafe.assess.generalisation.personalisation import Personalisation
-from fedsafe.assess.performance.evenness import evenness, jain_index, worst_tenth
+from fedsafe.assess.performance.assessor import Performance
+from fedsafe.assess.performance.evenness import evenness, jain_index, worst_share, worst_tenth
 from fedsafe.client import LocalTraining
 from fedsafe.data import Examples
-from fedsafe.errors import DataError
+from fedsafe.errors import ConfigError, DataError
 from fedsafe.privacy.accounting import COARSE, SampledGaussian, epsilon
 
 
@@ -64,6 +65,62 @@ def test_evenness_of_clients_is_that_of_their_mean_scores():
     assert jain.interval[1] < jain.anchors["clients_alike"]
     assert found["performance.worst_decile_score"].value == pytest.approx(means[:4].mean())
     assert found["performance.score_spread"].value == pytest.approx(means.std())
+
+
+def test_the_worst_share_of_the_clients_is_the_readers_choice():
+    scores = np.repeat(np.linspace(0, 1, 40), 25)
+    shards = tuple(np.split(np.arange(1000), 40))
+    found = evenness(
+        scores,
+        shards,
+        name="accuracy",
+        worst=(0.25, 0.05, 0.01),
+        rng=np.random.default_rng(0),
+        context={"data": "made"},
+    )
+    worst = {f.where["share"]: f for f in found if f.metric == "performance.worst_clients_accuracy"}
+    means = np.linspace(0, 1, 40)
+    for share, count in ((0.25, 10), (0.05, 2)):
+        assert worst[share].value == pytest.approx(means[:count].mean())
+        assert worst[share].interval[0] <= worst[share].value <= worst[share].interval[1]
+        assert worst[share].anchors["clients_alike"] > worst[share].interval[1]
+    assert (worst[0.01].status, worst[0.01].n) == ("insufficient", 40)
+    assert "40 shards have 10 records or more, 200 are needed" in worst[0.01].reason
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.25])
+def test_a_worst_share_is_rounded_up_to_whole_clients(share):
+    scores = np.random.default_rng(0).random((3, 30))
+    slow = [np.sort(row)[: -(-int(round(share * 100)) * 30 // 100)].mean() for row in scores]
+    assert worst_share(scores, share=share) == pytest.approx(slow)
+
+
+@pytest.mark.parametrize("assessor", [Performance, Generalisation])
+def test_a_share_of_the_clients_is_between_0_and_1(assessor):
+    for wrong in (0, 1.0, -0.1, "0.1", True):
+        with pytest.raises(ConfigError, match="is no share of the clients: give numbers in"):
+            assessor(worst=(wrong,))
+    with pytest.raises(ConfigError, match="names a share twice"):
+        assessor(worst=(0.1, 0.1))
+
+
+def test_the_worst_clients_who_took_no_part_are_found():
+    rng = np.random.default_rng(0)
+    seen, unseen = records([50] * 40, 0.9, 1), records([50] * 40, 0.9, 2)
+    x = unseen.examples.x.copy()
+    x[: 4 * 50, 0] = np.where(
+        rng.random(200) < 0.3, 1.0, -1.0
+    )  # four clients of whom few are decided rightly
+    unseen = ClientRecords(examples=Examples(x=x, y=unseen.examples.y), rows=unseen.rows)
+    subject = replace(make_subject("binary", Echo()), validation=seen, unseen=unseen)
+    found = run(Generalisation(), subject)
+    bad, good = (found["worst_clients_score", which, 0.1] for which in ("unseen", "seen"))
+    assert bad.value == pytest.approx((x[:200, 0] > 0).mean())
+    assert bad.interval[1] < good.interval[0]
+    assert bad.anchors["clients_alike"] > bad.interval[1]
+    assert good.anchors["clients_alike"] == pytest.approx(good.value, abs=0.05)
+    few = run(Generalisation(worst=(0.02,)), subject)
+    assert few["worst_clients_score", "unseen", 0.02].status == "insufficient"
 
 
 def test_a_planted_gap_between_seen_and_unseen_clients_is_found():

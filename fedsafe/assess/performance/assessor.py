@@ -1,22 +1,35 @@
 """How well the model predicts, and how evenly over the clients."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.assess.performance.classification import classification
-from fedsafe.assess.performance.evenness import evenness
+from fedsafe.assess.performance.evenness import check_shares, evenness
 from fedsafe.assess.performance.numbers import regression
 from fedsafe.assess.performance.sequences import next_token
 from fedsafe.assess.scores import measure
 from fedsafe.findings import Finding
 
 
+@dataclass(frozen=True, kw_only=True)
 class Performance:
-    """The figures that go with the kind of the task, and their worst tenth, spread and evenness over the clients."""
+    """The figures that go with the kind of the task, and their worst tenth, spread and evenness over the clients.
+
+    Attributes:
+        worst: Shares of the clients whose mean is wanted besides that of the worst tenth.
+
+    Raises:
+        ConfigError: One of them is not in (0, 1).
+    """
 
     name: ClassVar[str] = "performance"
+    worst: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_shares(self.worst)
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
         """One forward pass over the evaluation set, in either tier."""
@@ -43,4 +56,6 @@ class Performance:
                 )
             else:
                 findings = classification(logits, examples.y, len(task.classes), rng, context)
-        return findings + evenness(scores, subject.shards, name=name, rng=rng, context=context)
+        return findings + evenness(
+            scores, subject.shards, name=name, worst=self.worst, rng=rng, context=context
+        )

@@ -1,60 +1,93 @@
-"""How evenly a model serves the clients: the worst tenth, the spread, and Jain's index."""
+"""How evenly a model serves the clients: the worst of them, the spread, and Jain's index beside these."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.errors import ConfigError
 from fedsafe.findings import Finding, Provenance, estimate, not_measured, percentile
 
 Array = NDArray[np.float64]
+Figure = Callable[[Array], Array]
 Shards = Sequence[NDArray[np.int64]]
 
-_SMALLEST_SHARD = 10  # records; below, a client's score is mostly chance
-_FEWEST_SHARDS = 20  # for a worst tenth of more than one client
+SMALLEST_SHARD = 10
+"""Records; below, a client's score is mostly chance."""
+FEWEST_SHARDS = 20
+"""Clients, for a worst tenth of more than one, and for a spread."""
 _DRAWS = 200
 
 
 def evenness(
-    scores: Array, shards: Shards | None, *, name: str, rng: np.random.Generator, context: Provenance
+    scores: Array,
+    shards: Shards | None,
+    *,
+    name: str,
+    worst: Sequence[float] = (),
+    rng: np.random.Generator,
+    context: Provenance,
 ) -> list[Finding]:
     """Scores over the clients' shards of the evaluation set, beside those of clients who are all alike.
 
     Clients are alike where the same records are dealt to them at random: what is then left of the differences comes
-    from the small number of records of each.
+    from the small number of records of each. Jain's index stays near 1 while the worst clients are below chance: it is
+    to be read beside their mean.
 
     Args:
         scores: ``(n,)`` one score in [0, 1] for each evaluation record.
         shards: Rows of each client; None where there is no such cut.
         name: What a mean score is called: "accuracy" or "score".
+        worst: Shares of the clients, in (0, 1), whose mean is wanted besides that of the worst tenth.
         rng: Source of the resampling.
         context: Fields of every finding.
     """
-    metrics = f"performance.worst_decile_{name}", f"performance.{name}_spread", "performance.jain_index"
+    wanted: list[tuple[str, dict[str, float], Figure]] = [
+        (f"performance.worst_decile_{name}", {}, worst_tenth),
+        *((f"performance.worst_clients_{name}", {"share": k}, partial(worst_share, share=k)) for k in worst),
+        (f"performance.{name}_spread", {}, _spread),
+        ("performance.jain_index", {}, jain_index),
+    ]
     if shards is None:
         reason = "the evaluation set is not cut by client"
-        return [not_measured(m, reason, status="not_applicable", **context) for m in metrics]
-    kept = [shard for shard in shards if len(shard) >= _SMALLEST_SHARD]
+        return [
+            not_measured(metric, reason, status="not_applicable", where=where, **context)
+            for metric, where, _ in wanted
+        ]
+    kept = [shard for shard in shards if len(shard) >= SMALLEST_SHARD]
     detail = {
         "shards": "evaluation shards cut by the clients' partition rule",
         "too_small": len(shards) - len(kept),
-        "smallest": _SMALLEST_SHARD,
+        "smallest": SMALLEST_SHARD,
     }
-    if len(kept) < _FEWEST_SHARDS:
-        reason = f"{len(kept)} shards have {_SMALLEST_SHARD} records or more, {_FEWEST_SHARDS} are needed"
-        return [
+    findings, enough = [], []
+    for metric, where, figure in wanted:
+        needed = max(FEWEST_SHARDS, fewest_clients(where["share"])) if where else FEWEST_SHARDS
+        if len(kept) >= needed:
+            enough.append((metric, where, figure))
+            continue
+        reason = f"{len(kept)} shards have {SMALLEST_SHARD} records or more, {needed} are needed"
+        findings.append(
             not_measured(
-                m, reason, status="insufficient", n=len(kept), unit="clients", detail=detail, **context
+                metric,
+                reason,
+                status="insufficient",
+                n=len(kept),
+                unit="clients",
+                where=where,
+                detail=detail,
+                **context,
             )
-            for m in metrics
-        ]
+        )
+    if not enough:
+        return findings
     means = np.array([scores[shard].mean() for shard in kept])
-    alike = _alike(scores[np.concatenate(kept)], np.array([len(shard) for shard in kept]), rng)
+    random = alike(scores[np.concatenate(kept)], np.array([len(shard) for shard in kept]), rng)
     resampled = means[rng.integers(0, len(means), size=(2000, len(means)))]
     detail["quantiles"] = np.quantile(means, [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1])
-    findings = []
-    for metric, figure in zip(metrics, (worst_tenth, _spread, jain_index), strict=True):
+    for metric, where, figure in enough:
         findings.append(
             estimate(
                 metric,
@@ -63,7 +96,8 @@ def evenness(
                 method="bootstrap over clients",
                 n=len(means),
                 unit="clients",
-                anchors={"clients_alike": float(figure(alike).mean())},
+                anchors={"clients_alike": float(figure(random).mean())},
+                where=where,
                 detail=detail,
                 **context,
             )
@@ -71,9 +105,34 @@ def evenness(
     return findings
 
 
+def fewest_clients(share: float) -> int:
+    """Clients of whom that share is more than one."""
+    return math.ceil(2 / share - 1e-9)
+
+
+def check_shares(worst: Sequence[float]) -> None:
+    """Refuses what is no share of the clients.
+
+    Raises:
+        ConfigError: Naming it.
+    """
+    for share in worst:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise ConfigError(
+                f"worst = {share!r} is no share of the clients: give numbers in (0, 1), such as 0.05"
+            )
+    if len(set(worst)) < len(worst):
+        raise ConfigError(f"worst = {list(worst)} names a share twice: leave one out")
+
+
 def worst_tenth(scores: Array) -> Array:
     """Mean of the smallest tenth (rounded up) of each row of ``(rows, clients)``."""
-    count = math.ceil(scores.shape[1] / 10)
+    return worst_share(scores, share=0.1)
+
+
+def worst_share(scores: Array, *, share: float) -> Array:
+    """Mean of the smallest share (rounded up) of each row of ``(rows, clients)``."""
+    count = math.ceil(scores.shape[1] * share - 1e-9)
     return np.asarray(np.partition(scores, count - 1, axis=1)[:, :count].mean(axis=1))
 
 
@@ -94,7 +153,13 @@ def _spread(scores: Array) -> Array:
     return np.asarray(scores.std(axis=1))
 
 
-def _alike(scores: Array, sizes: NDArray[np.int64], rng: np.random.Generator) -> Array:
-    """``(draws, clients)`` means where the same records are dealt at random."""
+def alike(scores: Array, sizes: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    """``(draws, clients)`` means where the same records are dealt at random.
+
+    Args:
+        scores: ``(n,)`` of the records.
+        sizes: ``(clients,)`` records of each client, n together.
+        rng: Source of the dealing.
+    """
     starts = np.cumsum([0, *sizes[:-1]])
     return np.stack([np.add.reduceat(rng.permutation(scores), starts) / sizes for _ in range(_DRAWS)])

@@ -33,6 +33,11 @@ GENERALISATION = (
         description="R squared for clients who took part, less that for clients who did not.",
         citation="Yuan et al. 2022",
     ),
+    share(
+        "generalisation.worst_clients_score",
+        "higher",
+        "Mean score over the worst share of the clients who took part, or of those who did not: of a class, accuracy.",
+    ),
 )
 
 PERSONALISATION = (

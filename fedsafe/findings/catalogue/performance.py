@@ -38,6 +38,11 @@ PERFORMANCE = (
         "higher",
         "Mean accuracy over the worst tenth of the clients' evaluation shards.",
     ),
+    share(
+        "performance.worst_clients_accuracy",
+        "higher",
+        "Mean accuracy over the worst share of the clients' evaluation shards.",
+    ),
     Metric(
         name="performance.accuracy_spread",
         unit="share",
@@ -50,6 +55,11 @@ PERFORMANCE = (
         "performance.worst_decile_score",
         "higher",
         "Mean over the worst tenth of the clients of 1 less the absolute error over the target's range.",
+    ),
+    share(
+        "performance.worst_clients_score",
+        "higher",
+        "Mean over the worst share of the clients of 1 less the absolute error over the target's range.",
     ),
     Metric(
         name="performance.score_spread",
