@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedsafe.audit.report import AuditReport
-from fedsafe.findings import Finding, Scope, estimate, not_measured
+from fedsafe.findings import OVER_ALL_LOOKS, Finding, Scope, estimate, not_measured
 
 AUDITED, ACCOUNTED, ALARM = "privacy.audited_epsilon", "privacy.accounted_epsilon", "privacy.audit_alarm"
 METHOD = "bracket: one-run audit below, accountant above"
@@ -12,8 +12,8 @@ METHOD = "bracket: one-run audit below, accountant above"
 def findings_of(report: AuditReport) -> list[Finding]:
     """The bracket of the newest look, its two ends as lower and upper bound, and whether they cross.
 
-    The truth lies between the ends of the bracket with the confidence of this look, if the accounting is right; all
-    brackets of a run together have that of the report. Where the ends cross there is no bracket.
+    If the accounting is right, the truth lies between the ends of all brackets of a run together with the report's
+    confidence: that of this look alone is higher. Where the ends cross there is no bracket.
 
     Args:
         report: With one look at least.
@@ -36,6 +36,7 @@ def findings_of(report: AuditReport) -> list[Finding]:
             if plain["looks"][-1][name] is not None
         },
         "alarm": alarm,
+        OVER_ALL_LOOKS: True,
     }
     counted: dict[str, Any] = {"n": report.canaries, "unit": "canaries"}
     if look.accounted is None:
@@ -54,7 +55,7 @@ def findings_of(report: AuditReport) -> list[Finding]:
             look.bound.epsilon,
             interval=bracket,
             method=None if bracket is None else METHOD,
-            confidence=None if bracket is None else look.bound.confidence,
+            confidence=None if bracket is None else report.confidence,
             bound="lower",
             anchors={"accounted": look.accounted},
             diagnostics={
@@ -62,7 +63,7 @@ def findings_of(report: AuditReport) -> list[Finding]:
                 "right": look.bound.right,
                 "ways_of_guessing": look.bound.tried,
                 "included": report.included,
-                "confidence_over_all_looks": report.confidence,
+                "confidence_of_this_look": look.bound.confidence,
             },
             detail=detail,
             **counted,
