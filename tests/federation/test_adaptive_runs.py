@@ -128,6 +128,14 @@ class TestAWholeRun:
         said = capsys.readouterr().out
         assert all(f"noise multiplier {noise:g} chosen" in said for noise in noises(path))
 
+    def test_a_cap_on_participations_leaves_the_claim_as_it_is(self, tmp_path):
+        """Given all other cohorts, a client is in a round with at most the rate: the filter charges no less."""
+        done = run(values("even", privacy__record__max_participations=2), out=tmp_path / "run")
+        counts = [client for event in events(done.path) for client in event.body["cohort"]]
+        assert max(counts.count(client) for client in counts) == 2
+        assert done.claims[1]["epsilon"] == pytest.approx(EPSILON)
+        assert "a client that was in 2 is left out" in done.claims[1]["sampler"]
+
     def test_the_round_is_finished_with_the_noise_that_the_ledger_has(self, tmp_path, monkeypatch):
         used, real = [], ChosenNoise._mean
 
