@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fedsafe.privacy.mechanisms import largest_deviation
 from fedsafe.verify import sources
 from fedsafe.verify.bench import HUGE, Bench, Measured, Values
 from fedsafe.verify.result import Outcome, judged, not_applicable
@@ -120,12 +121,13 @@ def _clip(bench: Bench) -> Outcome:
     error = lost(bench, rounds)
     if error:
         return judged(name, holds=False, claimed=claimed, seen=error, source=sources.ROUNDS)
-    over, most = [], 0.0
+    over, most, banded = [], 0.0, bench.claim.banded
+    # Later noise of a banded matrix is larger than the first by no more than this.
+    grown = 1.0 if banded is None else banded.column[0] * largest_deviation(banded.column, len(rounds))
     for measured in rounds:
         if measured.total is None or not measured.present:
             continue
-        # Later noise of a banded matrix is larger than the first by no more than this.
-        noise = bench.claim.noise_of(measured.present) * (2.0 if bench.claim.banded else 1.0)
+        noise = bench.claim.noise_of(measured.present) * grown
         allowed = bench.claim.rounded * measured.present
         along = float(measured.total @ direction)
         most = max(most, along / allowed)
