@@ -92,7 +92,7 @@ def test_few_examples_are_insufficient():
 def test_runs_with_several_seeds_are_compared_in_pairs():
     task = make_task("binary", 400)
     models = [Weighted(8.0, 4.0, 2.0, 1.0), Weighted(9.0, 4.0, 2.0, 1.0), Weighted(1.0, 2.0, 4.0, 8.0)]
-    tau, _ = importance_consistency(models, task)
+    tau, _, _ = importance_consistency(models, task)
     assert (tau.where["between"], tau.detail["pairs"]) == ("runs", 3)
     pair = stats.kendalltau([4, 3, 2, 1, 0], [1, 2, 3, 4, 0]).statistic
     assert tau.value == pytest.approx((1 + 2 * pair) / 3)

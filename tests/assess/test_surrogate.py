@@ -11,8 +11,9 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from torch import nn
 
 from fedsafe.assess import Requirement, judge
+from fedsafe.assess.interpretability.agreement import chance_agreement, confusion, gain, kappa
 from fedsafe.assess.interpretability.rules import read_rules
-from fedsafe.assess.interpretability.surrogate import Surrogate, _chance, _confusion, _gain, _kappa
+from fedsafe.assess.interpretability.surrogate import Surrogate
 from fedsafe.data import Label, Numeric, Schema
 
 
@@ -111,14 +112,16 @@ def test_figures_of_agreement_equal_their_definitions():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 3, 500), rng.integers(0, 3, 500)
     b[:250] = a[:250]
-    cells = _confusion(a, b, 3)
-    assert float(_kappa(cells[None])[0]) == pytest.approx(cohen_kappa_score(a, b))
+    cells = confusion(a, b, 3)
+    assert float(kappa(cells[None])[0]) == pytest.approx(cohen_kappa_score(a, b))
     agreed = np.mean(a == b)
-    assert (agreed - _chance(cells)) / (1 - _chance(cells)) == pytest.approx(cohen_kappa_score(a, b))
+    assert (agreed - chance_agreement(cells)) / (1 - chance_agreement(cells)) == pytest.approx(
+        cohen_kappa_score(a, b)
+    )
     majority = np.bincount(a).argmax()
     mended = (np.sum(a == b) - np.sum(a == majority)) / np.sum(a != majority)
-    assert float(_gain(cells[None], int(majority))[0]) == pytest.approx(mended)
-    assert np.isnan(_kappa(np.array([[[5, 0], [0, 0]]]))[0])
+    assert float(gain(cells[None], int(majority))[0]) == pytest.approx(mended)
+    assert np.isnan(kappa(np.array([[[5, 0], [0, 0]]]))[0])
 
 
 def test_an_instrument_that_finds_what_is_not_there_measures_nothing(monkeypatch):

@@ -1,32 +1,34 @@
 """Explanations of the model's outputs, and how faithful they are beside a random one."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from captum.metrics import infidelity
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedsafe.assess.base import Cost, Subject, Tier
+from fedsafe.assess.interpretability.attribution_pictures import attribution_pictures
 from fedsafe.assess.interpretability.explainers import (
     EXPLAINERS,
+    ONE_BY_ONE,
     Explained,
+    check_explainer,
     explain,
+    explained_output,
     public_baselines,
     unexplainable,
 )
-from fedsafe.assess.interpretability.features import by_group, feature_groups
-from fedsafe.data import InputSchema
-from fedsafe.extensions import one_line, resolve
-from fedsafe.findings import Finding, Scope, bootstrap, estimate, not_measured, t_interval
+from fedsafe.assess.interpretability.protocol import NoExplanation
+from fedsafe.assess.interpretability.quality import TOP, Bench, Effort, metrics_of, planned
+from fedsafe.extensions import one_line
+from fedsafe.findings import Finding, Scope, not_measured
 
 Array = NDArray[np.float64]
 
 _FEWEST = 30  # examples for an interval of a mean
+_SMALL = 256  # inputs, above which a model is taken to be dear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,246 +36,196 @@ class Interpretability:
     """Attributions of the predicted class's logit; of the positive class's, or of the number, where that is all.
 
     Attributes:
-        explainers: Names, import paths or entry points, see `fedsafe.assess.interpretability.explainers.Explainer`.
+        explainers: Names, import paths or entry points, see `fedsafe.assess.interpretability.protocol.Explainer`.
+        full: Further ones of the full tier.
         scale: Standard deviation of the Gaussian noise of infidelity, in encoded units.
+        radius: Of the noise of max-sensitivity, in shares of each feature's public range.
         largest_gap: Completeness gap above which the attributions are called unreliable.
 
     Raises:
-        ConfigError: An explainer cannot be found.
+        ConfigError: An explainer cannot be found, or its package is not installed.
     """
 
     name: ClassVar[str] = "interpretability"
     explainers: tuple[str, ...] = ("integrated_gradients",)
+    full: tuple[str, ...] = ("gradient_shap", "kernel_shap", "lime", "occlusion")
     scale: float = 0.1
+    radius: float = 0.02
     largest_gap: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in self.explainers:
-            resolve("explainer", name, EXPLAINERS)
+        for name in (*self.explainers, *self.full):
+            check_explainer(name)
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
-        """Passes of the path integrals and of the infidelity."""
+        """Passes of the explanations and of their tests."""
         if unexplainable(subject):
             return Cost(description=f"nothing: {unexplainable(subject)}")
-        size, steps, draws = _effort(subject, tier)
-        n, kinds = min(size, len(subject.evaluation)), len(self.explainers)
-        integrals = 2 * n * steps * kinds
+        effort, chosen = _effort(subject, tier), self._chosen(tier)
+        forward = backward = 0
+        chosen += _control(subject, chosen)
+        sizes = {name: min(_size(name, effort), len(subject.evaluation)) for name in chosen}
+        for name in chosen:
+            more = planned(subject, name, sizes[name], effort)
+            forward, backward = forward + more[0], backward + more[1]
+        for size in sorted(set(sizes.values())):
+            forward += Bench.planned(subject, size, effort)
+        few = [name for name in chosen if name in ONE_BY_ONE]
+        alone = f" ({min(effort.few, len(subject.evaluation))} by {', '.join(few)})" if few else ""
+        forward += 2 * effort.few if effort.full else 0  # to say under a picture what the model says
+        n = max(sizes.values(), default=0)
+        names = ", ".join(self._chosen(tier))
         return Cost(
-            description=f"{', '.join(self.explainers)} of {n} examples from 2 baselines in {steps} steps",
+            description=f"{names} of {n} examples{alone} from 2 baselines in {effort.steps} steps",
             examples=n,
-            forward=integrals + 2 * kinds * (n * (draws + 2) + 1),
-            backward=integrals,
+            forward=forward,
+            backward=backward,
         )
 
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
         """Measures; see `Assessor`."""
-        size, steps, draws = _effort(subject, tier)
-        examples = subject.sample(size, rng)
-        findings = []
-        for explainer in self.explainers:
-            if unexplainable(subject):
-                where: Scope = {"where": {"explainer": explainer}, **subject.provenance}
-                findings += _unmeasured(unexplainable(subject), "not_applicable", len(examples), where)
-                continue
-            for name, point in public_baselines(subject.task.schema).items():
-                context: Scope = {
-                    "where": {"explainer": explainer, "baseline": name},
-                    **subject.provenance,
-                }
-                if len(examples) < _FEWEST:
-                    findings += _unmeasured(
-                        f"{len(examples)} examples are too few", "insufficient", len(examples), context
-                    )
+        effort, chosen, findings = _effort(subject, tier), self._chosen(tier), []
+        reason = unexplainable(subject)
+        if reason:
+            for name in chosen:
+                scope: Scope = {"where": {"explainer": name}, **subject.provenance}
+                findings += _unmeasured(
+                    name, tier, reason, "not_applicable", min(effort.size, len(subject.evaluation)), scope
+                )
+            return findings
+        benches: dict[int, Bench] = {}
+        for baseline, point in public_baselines(subject.task.schema).items():
+            maps: dict[str, Array] = {}
+            found: list[Finding] = []
+            for name in (*chosen, *_control(subject, chosen)):
+                size = _size(name, effort)
+                rows = subject.shared_rows(size)
+                context: Scope = {"where": {"explainer": name, "baseline": baseline}, **subject.provenance}
+                if len(rows) < _FEWEST:
+                    reason = f"{len(rows)} examples are too few"
+                    found += _unmeasured(name, tier, reason, "insufficient", len(rows), context)
                     continue
-                try:
-                    explained = explain(subject, examples.x, point, steps, explainer=explainer, rng=rng)
-                except Exception as error:
-                    if explainer in EXPLAINERS:
-                        raise  # ours: the model is at fault, and the whole assessor reports it
-                    reason = f"explainer {explainer!r} failed: {one_line(error)}"
-                    findings += _unmeasured(reason, "failed", len(examples), context)
+                x = subject.evaluation.x[rows]
+                explained = self._explained(subject, x, point, effort, name, rng)
+                if not isinstance(explained, Explained):
+                    found += _unmeasured(name, tier, explained[0], explained[1], len(rows), context)
                     continue
-                if explained.broken:
-                    findings += _unmeasured(explained.broken, "failed", len(examples), context)
-                    continue
-                if not np.any(explained.change):
-                    reason = "the output is the same at the baseline and at every example"
-                    findings += _unmeasured(reason, "not_applicable", len(examples), context)
-                    continue
-                findings.append(self._completeness(explained, steps, rng, context))
-                findings += self._infidelity(subject, explained, draws, rng, context)
-                findings.append(self._top(subject.task.schema, explained, rng, context))
+                if len(rows) not in benches:
+                    benches[len(rows)] = Bench(subject, explained, effort, self.scale, rng)
+                bench = benches[len(rows)]
+                found += bench.findings(
+                    explained,
+                    name,
+                    point,
+                    rng,
+                    context,
+                    largest_gap=self.largest_gap,
+                    radius=self.radius,
+                )
+                shown = np.flatnonzero(np.isin(rows, subject.shared_rows(effort.few)))
+                maps[name] = explained.attribution[shown]
+            findings += [f for f in _beside_occlusion(found) if f.where["explainer"] in chosen]
+            if tier == "full" and maps:
+                findings = self._with_pictures(subject, findings, maps, baseline, effort, rng)
         return findings
 
-    def _completeness(
-        self, explained: Explained, steps: int, rng: np.random.Generator, context: Scope
-    ) -> Finding:
-        pairs = np.stack([np.abs(explained.gap), np.abs(explained.change)], axis=1)
-        return estimate(
-            "interpretability.completeness_gap",
-            float(_ratio(pairs[None])[0]),
-            interval=bootstrap(pairs, _ratio, rng, resamples=1000),
-            method="bca bootstrap",
-            n=len(pairs),
-            unit="examples",
-            anchors={"zero_attribution": 1.0},
-            detail={"steps": steps, "largest_gap": float(pairs[:, 0].max())},
-            **context,
-        )
+    def _chosen(self, tier: Tier) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.explainers, *(self.full if tier == "full" else ()))))
 
-    def _infidelity(
-        self, subject: Subject, explained: Explained, draws: int, rng: np.random.Generator, context: Scope
+    def _explained(
+        self,
+        subject: Subject,
+        x: NDArray[np.float32],
+        point: NDArray[np.float32],
+        effort: Effort,
+        name: str,
+        rng: np.random.Generator,
+    ) -> Explained | tuple[str, Any]:
+        """What the explainer says; or why there is nothing, and of which kind that is."""
+        try:
+            explained = explain(subject, x, point, effort.steps, explainer=name, rng=rng)
+        except NoExplanation as error:
+            return str(error), "not_applicable"
+        except Exception as error:
+            if name in EXPLAINERS:
+                raise  # ours: the model is at fault, and the whole assessor reports it
+            return f"explainer {name!r} failed: {one_line(error)}", "failed"
+        if explained.broken:
+            return explained.broken, "failed"
+        if not np.any(explained.change):
+            return "the output is the same at the baseline and at every example", "not_applicable"
+        return explained
+
+    def _with_pictures(
+        self,
+        subject: Subject,
+        findings: list[Finding],
+        maps: Mapping[str, Array],
+        baseline: str,
+        effort: Effort,
+        rng: np.random.Generator,
     ) -> list[Finding]:
-        # In units of the largest change: the square of a large output has no float32.
-        unit = float(np.abs(explained.change).max())
-        local = explained.local / unit
-        random = torch.tensor(rng.standard_normal(local.shape), dtype=local.dtype, device=local.device)
-        random *= _norm(local) / _norm(random)
-        seed, outputs = int(rng.integers(2**63)), _Replayed(lambda x: subject.forward(x) / unit)
-
-        def score(attribution: Tensor, *, normalise: bool) -> Array:
-            outputs.rewind()
-            values = infidelity(
-                outputs,
-                _noise(self.scale, seed),
-                explained.x,
-                attribution,
-                target=explained.target,
-                n_perturb_samples=draws,
-                max_examples_per_batch=min(
-                    max(subject.rows_at_once, len(attribution)), len(attribution) * draws
-                ),
-                normalize=normalise,
-            )
-            return np.asarray(np.maximum(values.double().cpu().numpy(), 0.0)) * unit**2
-
-        nothing = score(torch.zeros_like(local), normalise=False)
-        plain = score(local, normalise=False)
-        detail = {"noise": "gaussian", "scale": self.scale, "draws": draws}
-        found = estimate(
-            "interpretability.infidelity",
-            float(plain.mean()),
-            interval=bootstrap(plain, lambda x: x.mean(axis=1), rng, resamples=1000),
-            method="bca bootstrap",
-            n=len(plain),
-            unit="examples",
-            anchors={
-                "random_attribution": float(score(random, normalise=False).mean()),
-                "zero_attribution": float(nothing.mean()),
-            },
-            detail=detail,
-            **context,
-        )
-        pairs = np.stack([score(local, normalise=True), nothing], axis=1)
-        if not nothing.any():
-            reason = "the output does not change under noise"
-            return [
-                found,
-                not_measured(
-                    "interpretability.infidelity_normalised", reason, status="not_applicable", **context
-                ),
-            ]
-        control = np.stack([score(random, normalise=True), nothing], axis=1)
-        normalised = estimate(
-            "interpretability.infidelity_normalised",
-            float(_ratio(pairs[None])[0]),
-            interval=bootstrap(pairs, _ratio, rng, resamples=1000),
-            method="bca bootstrap",
-            n=len(pairs),
-            unit="examples",
-            anchors={"random_attribution": float(_ratio(control[None])[0]), "zero_attribution": 1.0},
-            detail=detail,
-            **context,
-        )
-        return [found, normalised]
-
-    def _top(
-        self, schema: InputSchema, explained: Explained, rng: np.random.Generator, context: Scope
-    ) -> Finding:
-        metric = "interpretability.top_feature_share"
-        groups = feature_groups(schema)
-        names, strength = [name for name, _ in groups], by_group(groups, explained.attribution)
-        total = strength.sum(axis=1)
-        gap = float(np.abs(explained.gap).sum() / np.abs(explained.change).sum())
-        if gap > self.largest_gap:
-            reason = (
-                f"the attributions miss {gap:.1%} of the output's change, {self.largest_gap:.0%} is allowed"
-            )
-            return not_measured(metric, reason, status="unreliable", n=len(total), unit="examples", **context)
-        means = strength.mean(axis=0)
-        top = int(means.argmax())
-        pairs = np.stack([strength[:, top], total], axis=1)
-        table: list[dict[str, Any]] = []
-        for column in np.argsort(-means, kind="stable"):
-            low, high = t_interval(strength[:, column])
-            share = float(means[column] / means.sum())
-            row = {"column": names[column], "mean_abs": float(means[column]), "share": share}
-            table.append({**row, "low": max(0.0, low), "high": high})
-        return estimate(
-            metric,
-            float(_ratio(pairs[None])[0]),
-            interval=bootstrap(pairs, _ratio, rng, resamples=1000),
-            method="bca bootstrap",
-            n=len(total),
-            unit="examples",
-            anchors={"uniform": 1 / len(names)},
-            diagnostics={"completeness_gap": gap},
-            detail={"top": names[top], "table": table},
-            **context,
-        )
+        """The findings, of which the first about sparseness from this baseline carries the maps."""
+        x = subject.evaluation.x[subject.shared_rows(effort.few)]
+        logits = subject.logits(x)
+        classes = subject.task.classes
+        answers = [
+            str(classes[int(code)] if logits.shape[1] > 1 else f"{value[0]:.3g}")
+            for code, value in zip(explained_output(logits), logits, strict=True)
+        ]
+        pictures = attribution_pictures(subject, x, maps, answers, rng)
+        for index, finding in enumerate(findings):
+            about = finding.metric == "interpretability.sparseness" and finding.where["baseline"] == baseline
+            if about and finding.status == "measured" and pictures:
+                detail = {**finding.detail, "pictures": pictures}
+                return [*findings[:index], replace(finding, detail=detail), *findings[index + 1 :]]
+        return findings
 
 
-def _effort(subject: Subject, tier: Tier) -> tuple[int, int, int]:
-    """Examples, nodes of the path integral, and draws of noise for each example: fewer of images than of tables."""
-    size, values, steps, draws = (256, 1 << 16, 20, 20) if tier == "cheap" else (1024, 1 << 20, 64, 50)
-    return min(size, max(100, values // prod(subject.task.schema.shape))), steps, draws
+def _effort(subject: Subject, tier: Tier) -> Effort:
+    """Fewer examples and nodes for images than for tables."""
+    inputs = prod(subject.task.schema.shape)
+    small = inputs <= _SMALL
+    if tier == "cheap":
+        size = min(256, max(_FEWEST, (1 << 15) // inputs))
+        return Effort(size=size, few=_FEWEST, steps=20 if small else 8, draws=20 if small else 10, full=False)
+    size = min(1024, max(2 * _FEWEST, (1 << 15) // inputs))
+    return Effort(size=size, few=_FEWEST, steps=64 if small else 32, draws=50, full=True)
 
 
-def _norm(x: Tensor) -> Tensor:
-    """Euclidean norm of each example, shaped to scale it."""
-    norm: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
-    return norm.view(-1, *([1] * (x.ndim - 1)))
+def _control(subject: Subject, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """The explainer without gradients that others are compared with, where it costs little."""
+    affordable = prod(subject.task.schema.shape) <= _SMALL
+    return () if "occlusion" in chosen or not affordable else ("occlusion",)
 
 
-def _ratio(pairs: Array) -> Array:
-    """Ratio of the means of the two columns of ``(rows, n, 2)``; 0 where the second is all zero."""
-    sums = pairs.sum(axis=1)
-    return np.asarray(np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0))
+def _size(explainer: str, effort: Effort) -> int:
+    return effort.few if explainer in ONE_BY_ONE else effort.size
 
 
-def _noise(scale: float, seed: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The same noise at every call, so that explanations are compared on the same draws."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def perturb(inputs: Tensor) -> tuple[Tensor, Tensor]:
-        drawn = scale * torch.randn(inputs.shape, generator=generator)
-        drawn = drawn.to(inputs.device)
-        return drawn, inputs - drawn
-
-    return perturb
-
-
-class _Replayed:
-    """A model that is asked the same series of batches again and again, and evaluates each once."""
-
-    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
-        self._forward = forward
-        self._seen: list[Tensor] = []
-        self._next = 0
-
-    def rewind(self) -> None:
-        self._next = 0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self._next == len(self._seen):
-            self._seen.append(self._forward(x))
-        self._next += 1
-        return self._seen[self._next - 1]
-
-
-def _unmeasured(reason: str, status: Any, n: int, context: Scope) -> list[Finding]:
-    names = ("completeness_gap", "infidelity", "infidelity_normalised", "top_feature_share")
+def _beside_occlusion(findings: list[Finding]) -> list[Finding]:
+    """The findings of one baseline, each with the figure of the explainer that needs no gradient as an anchor."""
+    known = {
+        finding.metric: finding.value
+        for finding in findings
+        if finding.where["explainer"] == "occlusion"
+        and finding.status == "measured"
+        and finding.metric != TOP
+    }
     return [
-        not_measured(f"interpretability.{name}", reason, status=status, n=n, unit="examples", **context)
-        for name in names
+        replace(finding, anchors={**finding.anchors, "occlusion": known[finding.metric]})
+        if finding.metric in known
+        and finding.where["explainer"] != "occlusion"
+        and finding.status == "measured"
+        else finding
+        for finding in findings
+    ]
+
+
+def _unmeasured(
+    explainer: str, tier: Tier, reason: str, status: Any, n: int, context: Scope
+) -> list[Finding]:
+    metrics = metrics_of(explainer, full=tier == "full")
+    return [
+        not_measured(metric, reason, status=status, n=n, unit="examples", **context) for metric in metrics
     ]

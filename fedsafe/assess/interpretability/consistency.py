@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.interpretability.explainers import EXPLAINERS, explain, public_baselines, unexplainable
+from fedsafe.assess.interpretability.explainers import (
+    DRAWING,
+    EXPLAINERS,
+    check_explainer,
+    explain,
+    passes,
+    public_baselines,
+    unexplainable,
+)
 from fedsafe.assess.interpretability.features import by_group, feature_groups
+from fedsafe.assess.interpretability.protocol import NoExplanation
 from fedsafe.assess.interpretability.ranks import kendall, spearman
 from fedsafe.assess.resampling import draw_counts
 from fedsafe.data import Task
 from fedsafe.errors import ConfigError, ModelError
-from fedsafe.extensions import one_line, resolve
+from fedsafe.extensions import one_line
 from fedsafe.findings import Finding, Scope, estimate, not_measured, percentile
 from fedsafe.rng import public_generator
 
@@ -27,16 +36,19 @@ Array = NDArray[np.float64]
 _FEWEST = 30  # examples in each sample
 _BASELINE = "midpoint"
 _RESAMPLES = 500
+_TOP = 5  # columns that a reader remembers
+_SMALL = 256  # inputs, above which a model is taken to be dear
 
 Absence = Literal["insufficient", "not_applicable", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Consistency:
-    """Rank correlation of the columns' mean absolute attributions.
+    """Rank correlation of the columns' mean absolute attributions, and the overlap of the strongest five.
 
     ``between = "rounds"``: this model and that of the last assessment, on the same examples. ``between = "samples"``:
     this model on disjoint samples of examples, each with its own seed; what differs there is no property of the model.
+    ``between = "seeds"``, in the full tier: the same examples explained twice, by an explainer that draws at random.
 
     Attributes:
         explainer: Name, import path or entry point, see `fedsafe.assess.interpretability.explainers.Explainer`.
@@ -51,7 +63,7 @@ class Consistency:
     samples: int = 4
 
     def __post_init__(self) -> None:
-        resolve("explainer", self.explainer, EXPLAINERS)
+        check_explainer(self.explainer)
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
         """Passes of the explanations of one model or two."""
@@ -60,40 +72,54 @@ class Consistency:
         size, steps = _effort(subject, tier)
         n = min(self.samples * size, len(subject.evaluation))
         models = 1 if subject.previous is None else 2
+        ahead, back = passes(self.explainer, len(feature_groups(subject.task.schema)), steps)
+        seeds = 1 if tier == "full" and self.explainer in DRAWING else 0
         return Cost(
             description=f"{self.explainer} of {n} examples",
             examples=n,
-            forward=models * ((steps + 1) * n + self.samples),
-            backward=models * steps * n,
+            forward=models * ((ahead + 1) * n + 2 * self.samples) + seeds * ((ahead + 1) * n + 2),
+            backward=(models + seeds) * back * n,
         )
 
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
         """Measures; see `Assessor`."""
         reason = unexplainable(subject)
-        rounds, samples = (_scope(subject, self.explainer, between) for between in ("rounds", "samples"))
+        kinds = ("rounds", "samples", *(["seeds"] if tier == "full" else []))
+        scopes = [_scope(subject, self.explainer, between) for between in kinds]
+        rounds, samples = scopes[:2]
         if reason:
-            return [*_missing(reason, "not_applicable", rounds), *_missing(reason, "not_applicable", samples)]
+            return [finding for scope in scopes for finding in _missing(reason, "not_applicable", scope)]
         size, steps = _effort(subject, tier)
         examples = subject.sample(self.samples * size, rng)
         if len(examples) < self.samples * _FEWEST:
             reason = f"{len(examples)} examples are too few for {self.samples} samples of {_FEWEST}"
-            return [*_missing(reason, "insufficient", rounds), *_missing(reason, "insufficient", samples)]
+            return [finding for scope in scopes for finding in _missing(reason, "insufficient", scope)]
         parts = np.array_split(rng.permutation(len(examples)), self.samples)
         try:
             here = np.concatenate(
                 [strengths(subject, examples.x[part], steps, self.explainer, rng) for part in parts]
             )
-            before = None
+            again = before = None
+            if tier == "full" and self.explainer in DRAWING:
+                again = strengths(subject, examples.x[np.concatenate(parts)], steps, self.explainer, rng)
             if subject.previous is not None:
                 earlier = replace(subject, model=subject.previous)
                 before = strengths(earlier, examples.x[np.concatenate(parts)], steps, self.explainer, rng)
+        except NoExplanation as error:
+            return [finding for scope in scopes for finding in _missing(str(error), "not_applicable", scope)]
         except Exception as error:
             if self.explainer in EXPLAINERS:
                 raise  # ours: the model is at fault, and the whole assessor reports it
             reason = f"explainer {self.explainer!r} failed: {one_line(error)}"
-            return [*_missing(reason, "failed", rounds), *_missing(reason, "failed", samples)]
+            return [finding for scope in scopes for finding in _missing(reason, "failed", scope)]
         stops = np.cumsum([len(part) for part in parts])[:-1]
         found = _compare(np.split(here, stops), samples, rng, paired=False)
+        if again is not None:
+            found += _compare([here, again], scopes[2], rng, paired=True)
+        elif tier == "full":
+            found += _missing(
+                "the explainer draws nothing: every seed gives the same", "not_applicable", scopes[2]
+            )
         if before is None:
             return [*_missing("there is no earlier assessment", "not_applicable", rounds), *found]
         return [*_compare([before, here], rounds, rng, paired=True), *found]
@@ -124,7 +150,7 @@ def importance_consistency(
     """
     if len(models) < 2:
         raise ConfigError(f"{len(models)} models cannot be compared; give two or more")
-    resolve("explainer", explainer, EXPLAINERS)
+    check_explainer(explainer)
     rng = public_generator(seed, "importance consistency")
     first = Subject.outside(models[0], task)
     scope = _scope(first, explainer, "runs")
@@ -189,7 +215,7 @@ def _compare(
                 method="bootstrap over examples, widened to the value",
                 n=n,
                 unit="examples",
-                anchors={"random_order": 0.0},
+                anchors={"random_order": _by_chance(metric, parts[0].shape[1])},
                 detail={"pairs": len(pairs), "lowest": min(values), "columns": parts[0].shape[1]},
                 **scope,
             )
@@ -197,9 +223,32 @@ def _compare(
     return findings
 
 
+def top_overlap(left: Array, right: Array) -> Array:
+    """``(rows,)`` share of the five strongest columns that two rows ``(rows, columns)`` have in common.
+
+    Of up to five columns, the strongest half is compared.
+    """
+    columns = left.shape[1]
+    count = _TOP if columns > _TOP else max(1, columns // 2)
+    strongest = [np.argsort(-part, axis=1, kind="stable")[:, :count] for part in (left, right)]
+    shared = (strongest[0][:, :, None] == strongest[1][:, None, :]).any(axis=2)
+    return np.asarray(shared.mean(axis=1))
+
+
 _FIGURES: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
-    {"consistency.kendall": kendall, "consistency.spearman": spearman}
+    {
+        "consistency.kendall": kendall,
+        "consistency.spearman": spearman,
+        "consistency.top_overlap": top_overlap,
+    }
 )
+
+
+def _by_chance(metric: str, columns: int) -> float:
+    """What two unrelated orders of the columns have on average."""
+    if metric != "consistency.top_overlap":
+        return 0.0
+    return (_TOP if columns > _TOP else max(1, columns // 2)) / columns
 
 
 def _scope(subject: Subject, explainer: str, between: str) -> Scope:
@@ -212,6 +261,7 @@ def _missing(reason: str, status: Absence, scope: Scope) -> list[Finding]:
 
 
 def _effort(subject: Subject, tier: Tier) -> tuple[int, int]:
-    """Examples of a sample, fewer of images than of tables, and nodes of the path integral."""
-    size, values, steps = (64, 1 << 14, 16) if tier == "cheap" else (256, 1 << 17, 32)
-    return min(size, max(_FEWEST, values // prod(subject.task.schema.shape))), steps
+    """Examples of a sample and nodes of the path integral, fewer of both for images than for tables."""
+    inputs = prod(subject.task.schema.shape)
+    size, values, steps = (64, 1 << 14, 16) if tier == "cheap" else (256, 1 << 16, 32)
+    return min(size, max(_FEWEST, values // inputs)), steps if inputs <= _SMALL else steps // 3

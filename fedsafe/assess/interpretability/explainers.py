@@ -1,98 +1,64 @@
-"""Explainers: how much a unit change of each feature moves the output, between a baseline and an example."""
+"""The explainers by name, and what one says of a subject's outputs between a baseline and an example."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any
 
 import numpy as np
-import torch
-from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsafe.assess.base import Subject
+from fedsafe.assess.interpretability.features import column_of_features
+from fedsafe.assess.interpretability.gradients import gradient, gradient_shap, integrated_gradients
+from fedsafe.assess.interpretability.libraries import check_installed, lime_library, shap_library
+from fedsafe.assess.interpretability.protocol import Explainer, NoExplanation
+from fedsafe.assess.interpretability.removal import (
+    kernel_shap,
+    lime,
+    occlusion,
+    passes_of_kernel_shap,
+    samples_of,
+)
 from fedsafe.assess.scores import decide
 from fedsafe.data import InputSchema
 from fedsafe.extensions import resolve
 
 Array = NDArray[np.float64]
 
-
-class Explainer(Protocol):
-    """Attributes an output to features. A user's own is a function with these arguments."""
-
-    def __call__(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        x: Tensor,
-        baseline: Tensor,
-        target: Tensor,
-        *,
-        steps: int,
-        batch: int,
-        rng: np.random.Generator,
-    ) -> Tensor:
-        """Explains examples.
-
-        Args:
-            forward: Differentiable map from ``(n, *inputs)`` to ``(n, outputs)``.
-            x: ``(n, *inputs)`` examples.
-            baseline: ``(1, *inputs)`` where they are compared with.
-            target: ``(n,)`` the output of each that is explained.
-            steps: Effort, such as the nodes of an integral.
-            batch: Examples in one forward pass, at most.
-            rng: The only source of randomness.
-
-        Returns:
-            ``(n, *inputs)`` change of the output for a unit change of each feature. Times the distance from the
-            baseline it is the feature's attribution, and these should add up to the output's change.
-        """
-
-
-def integrated_gradients(
-    forward: Callable[[Tensor], Tensor],
-    x: Tensor,
-    baseline: Tensor,
-    target: Tensor,
-    *,
-    steps: int,
-    batch: int,
-    rng: np.random.Generator,
-) -> Tensor:
-    """The mean gradient along the straight path (Sundararajan, Taly and Yan, 2017), by Gauss and Legendre's rule."""
-    local: Tensor = IntegratedGradients(forward, multiply_by_inputs=False).attribute(
-        x.requires_grad_(),
-        baselines=baseline,
-        target=target,
-        n_steps=steps,
-        internal_batch_size=max(batch, len(x)),
-    )
-    return local
-
-
-def gradient(
-    forward: Callable[[Tensor], Tensor],
-    x: Tensor,
-    baseline: Tensor,
-    target: Tensor,
-    *,
-    steps: int,
-    batch: int,
-    rng: np.random.Generator,
-) -> Tensor:
-    """The gradient at the example (Baehrens et al., 2010): exact for linear models, and complete for no other."""
-    with torch.enable_grad():
-        point = x.detach().requires_grad_()
-        output = forward(point).gather(1, target[:, None]).sum()
-        found = torch.autograd.grad(output, point, allow_unused=True)[0] if output.requires_grad else None
-    return torch.zeros_like(x) if found is None else found
-
-
-EXPLAINERS: Mapping[str, Explainer] = MappingProxyType(
-    {"integrated_gradients": integrated_gradients, "gradient": gradient}
+EXPLAINERS: Mapping[str, Any] = MappingProxyType(
+    {
+        "integrated_gradients": integrated_gradients,
+        "gradient": gradient,
+        "gradient_shap": gradient_shap,
+        "kernel_shap": kernel_shap,
+        "lime": lime,
+        "occlusion": occlusion,
+        "shap_library": shap_library,
+        "lime_library": lime_library,
+    }
 )
 """The built-in explainers, by name."""
+
+_FOLLOW_GRADIENTS = frozenset({"integrated_gradients", "gradient", "gradient_shap"})
+ONE_BY_ONE = frozenset({"kernel_shap", "lime", "shap_library", "lime_library"})
+"""Explainers that fit a regression to each example: few examples are explained with them."""
+INCOMPLETE = frozenset({"lime", "lime_library", "occlusion"})
+"""Explainers whose attributions are not meant to add up to the output's change."""
+DRAWING = frozenset({"gradient_shap", "kernel_shap", "lime", "shap_library", "lime_library"})
+"""Explainers whose attributions depend on a seed."""
+
+
+def check_explainer(name: str) -> None:
+    """Refuses a name that is no explainer, or whose package is not installed.
+
+    Raises:
+        ConfigError: With what is known, or how to install it.
+    """
+    resolve("explainer", name, EXPLAINERS)
+    check_installed(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +97,7 @@ def explain(
     *,
     explainer: str = "integrated_gradients",
     rng: np.random.Generator,
+    target: NDArray[np.int64] | None = None,
 ) -> Explained:
     """Explains the predicted class's logit, the positive class's, or the predicted number, of examples.
 
@@ -141,33 +108,88 @@ def explain(
         steps: Effort of the explainer.
         explainer: Name, import path or entry point.
         rng: Source of the explainer's randomness.
+        target: ``(n,)`` which output is explained instead.
 
     Raises:
         ConfigError: The explainer cannot be found.
+        NoExplanation: It follows gradients, and the model has none.
         TypeError: It returned something else than a tensor of the shape of the examples.
     """
     logits = subject.logits(x)
     rows = np.arange(len(x))
-    column = decide(logits) if logits.shape[1] > 1 else np.zeros(len(x), dtype=np.int64)
+    column = explained_output(logits) if target is None else target
     change = logits[rows, column] - subject.logits(baseline[None])[0, column]
-    inputs, target = subject.tensor(x), subject.tensor(column)
-    found: object = resolve("explainer", explainer, EXPLAINERS)(
+    inputs = subject.tensor(x)
+    local = attribute(subject, inputs, baseline, subject.tensor(column), steps, explainer=explainer, rng=rng)
+    if explainer in _FOLLOW_GRADIENTS and np.any(change) and not local.any():
+        raise NoExplanation(
+            "every gradient is zero although the output changes: the model answers in steps; name an explainer that "
+            "needs no gradient, such as kernel_shap"
+        )
+    with np.errstate(invalid="ignore"):  # an infinite gradient over no distance: `broken` tells
+        attribution = local.double().cpu().numpy() * (x.astype(np.float64) - baseline)
+        gap = attribution.reshape(len(x), -1).sum(axis=1) - change
+    return Explained(
+        x=inputs, target=subject.tensor(column), local=local, attribution=attribution, change=change, gap=gap
+    )
+
+
+def attribute(
+    subject: Subject,
+    x: Tensor,
+    baseline: NDArray[np.float32],
+    target: Tensor,
+    steps: int,
+    *,
+    explainer: str,
+    rng: np.random.Generator,
+) -> Tensor:
+    """``(n, *inputs)`` what a unit change of each feature moves; arguments and errors as for `explain`."""
+    function: Explainer = resolve("explainer", explainer, EXPLAINERS)
+    if explainer in _FOLLOW_GRADIENTS and not subject.forward(x[:1].clone().requires_grad_()).requires_grad:
+        raise NoExplanation(
+            "the model's outputs have no gradient; name an explainer that needs none, such as kernel_shap"
+        )
+    options: dict[str, Any] = {}
+    if "columns" in inspect.signature(function).parameters:
+        options["columns"] = column_of_features(subject.task.schema)
+    found: object = function(
         subject.forward,
-        inputs.clone(),
+        x.clone(),
         subject.tensor(baseline[None]),
         target,
         steps=steps,
         batch=subject.rows_at_once,
         rng=rng,
+        **options,
     )
-    if not isinstance(found, Tensor) or found.shape != inputs.shape:
+    if not isinstance(found, Tensor) or found.shape != x.shape:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise TypeError(f"it returned {shape} for examples of shape {tuple(inputs.shape)}")
-    local = found.detach().to(inputs.dtype)
-    with np.errstate(invalid="ignore"):  # an infinite gradient over no distance: `broken` tells
-        attribution = local.double().cpu().numpy() * (x.astype(np.float64) - baseline)
-        gap = attribution.reshape(len(x), -1).sum(axis=1) - change
-    return Explained(x=inputs, target=target, local=local, attribution=attribution, change=change, gap=gap)
+        raise TypeError(f"it returned {shape} for examples of shape {tuple(x.shape)}")
+    return found.detach().to(x.dtype)
+
+
+def explained_output(logits: Array) -> NDArray[np.int64]:
+    """``(n,)`` the predicted class, or 0 where there is one output."""
+    return decide(logits) if logits.shape[1] > 1 else np.zeros(len(logits), dtype=np.int64)
+
+
+def passes(explainer: str, columns: int, steps: int) -> tuple[int, int]:
+    """Forward and backward passes that an explainer takes for one example, at most.
+
+    One of somebody else's is taken to be as dear as integrated gradients.
+    """
+    if explainer == "gradient":
+        return 1, 1
+    if explainer == "occlusion":
+        return columns + 1, 0
+    if explainer == "kernel_shap":
+        return passes_of_kernel_shap(columns), 0
+    if explainer == "shap_library":
+        return max(samples_of(columns), 512) + 2, 0
+    if explainer in ONE_BY_ONE:
+        return samples_of(columns) + 1, 0
+    return steps, steps
 
 
 def unexplainable(subject: Subject) -> str:

@@ -40,6 +40,23 @@ def feature_groups(schema: InputSchema) -> list[tuple[str, tuple[int, ...]]]:
     ]
 
 
+def column_of_features(schema: InputSchema) -> NDArray[np.int64]:
+    """``(*inputs,)`` which of `feature_groups` each feature belongs to."""
+    found = np.zeros(int(np.prod(schema.shape)), dtype=np.int64)
+    for column, (_, features) in enumerate(feature_groups(schema)):
+        found[list(features)] = column
+    return found.reshape(schema.shape)
+
+
+def removal_units(schema: InputSchema) -> NDArray[np.int64]:
+    """``(*inputs,)`` which features are removed together: a column of a table, a pixel over all channels, or one."""
+    if isinstance(schema, Schema):
+        return column_of_features(schema)
+    shape = schema.shape
+    pixels = shape[-2:] if len(shape) > 1 else shape
+    return np.broadcast_to(np.arange(int(np.prod(pixels))).reshape(pixels), shape).astype(np.int64)
+
+
 def by_group(groups: Sequence[tuple[str, tuple[int, ...]]], attribution: Array) -> Array:
     """``(n, groups)`` absolute attribution of each group: its features are summed first.
 
@@ -47,11 +64,21 @@ def by_group(groups: Sequence[tuple[str, tuple[int, ...]]], attribution: Array) 
         groups: See `feature_groups`.
         attribution: ``(n, *inputs)``.
     """
-    flat = attribution.reshape(len(attribution), -1)
-    member = np.zeros((flat.shape[1], len(groups)))
+    member = np.zeros(attribution[0].size, dtype=np.int64)
     for column, (_, features) in enumerate(groups):
-        member[list(features), column] = 1.0
-    return np.asarray(np.abs(flat @ member))
+        member[list(features)] = column
+    return np.asarray(np.abs(by_unit(member, attribution)))
+
+
+def by_unit(units: NDArray[np.int64], attribution: Array) -> Array:
+    """``(n, units)`` signed sums of ``(n, *inputs)`` attributions over the features of each unit."""
+    flat, member = attribution.reshape(len(attribution), -1), units.ravel()
+    width = int(member.max()) + 1
+    if width == flat.shape[1]:
+        return np.asarray(flat[:, np.argsort(member)])
+    sums = np.zeros((flat.shape[1], width))
+    sums[np.arange(flat.shape[1]), member] = 1.0
+    return np.asarray(flat @ sums)
 
 
 def _cut(length: int) -> list[NDArray[np.int64]]:

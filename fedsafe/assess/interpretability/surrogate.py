@@ -9,19 +9,35 @@ from numpy.typing import NDArray
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.interpretability.rules import read_rules
+from fedsafe.assess.interpretability.agreement import (
+    Counts,
+    chance_agreement,
+    confusion,
+    gain,
+    kappa,
+    luck_allowed,
+)
+from fedsafe.assess.interpretability.rule_quality import (
+    STABILITY,
+    by_depth,
+    judge_rules,
+    perturbed,
+    stability,
+)
+from fedsafe.assess.interpretability.rules import Rule, read_rules
 from fedsafe.assess.performance.numbers import moments, r_squared
 from fedsafe.assess.resampling import interval_of
 from fedsafe.data import Examples
 from fedsafe.findings import Finding, estimate, not_measured, percentile, proportion, wilson
 
 Array = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 _FIDELITY, _KAPPA, _GAIN = "surrogate.fidelity", "surrogate.kappa", "surrogate.gain_over_majority"
-_RULES = "surrogate.rules"
+_RULES, _ACCURACY = "surrogate.rules", "surrogate.accuracy"
+_NEARBY, _NEARBY_R2 = "surrogate.fidelity_perturbed", "surrogate.r2_perturbed"
 _FEWEST = 100  # examples, half of them to fit the tree
 _RESAMPLES = 1000
+_DECISIONS = (_FIDELITY, _KAPPA, _GAIN, _ACCURACY, _NEARBY, _RULES)
 _MOST_CLASSES = 100  # that a model decides for: every resample holds the square of them
 
 
@@ -46,19 +62,19 @@ class Surrogate:
     full: int = 20_000
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
-        """One forward pass."""
+        """One forward pass of the records, and one of records near a half of them."""
         if _unfit(subject):
             return Cost(description=f"nothing: {_unfit(subject)}")
         n = min(len(subject.evaluation), self.cheap if tier == "cheap" else self.full)
-        return Cost(description=f"a tree of depth {self.depth} on {n} examples", examples=n, forward=n)
+        words = f"a tree of depth {self.depth} on {n} examples"
+        words += ", and others of other depths and of resampled examples" if tier == "full" else ""
+        return Cost(description=words, examples=n, forward=2 * n)
 
     def __call__(self, subject: Subject, *, rng: np.random.Generator, tier: Tier) -> list[Finding]:
         """Measures; see `Assessor`."""
         number = subject.task.kind == "regression"
-        metrics = (
-            ["surrogate.r2"] if number else [_FIDELITY, "surrogate.kappa", "surrogate.gain_over_majority"]
-        )
-        metrics.append(_RULES)
+        metrics = ["surrogate.r2", _NEARBY_R2] if number else [_FIDELITY, _KAPPA, _GAIN, _ACCURACY, _NEARBY]
+        metrics += [_RULES, *([STABILITY] if tier == "full" else [])]
         reason, context = _unfit(subject), subject.provenance
         if reason:
             return [not_measured(m, reason, status="not_applicable", **context) for m in metrics]
@@ -73,9 +89,9 @@ class Surrogate:
         order = rng.permutation(n)
         halves = np.sort(order[: n // 2]), np.sort(order[n // 2 :])
         return (
-            self._numbers(subject, examples, halves, rng)
+            self._numbers(subject, examples, halves, rng, tier)
             if number
-            else self._decisions(subject, examples, halves, rng)
+            else self._decisions(subject, examples, halves, rng, tier)
         )
 
     def _decisions(
@@ -84,6 +100,7 @@ class Surrogate:
         examples: Examples,
         halves: tuple[NDArray[np.int64], NDArray[np.int64]],
         rng: np.random.Generator,
+        tier: Tier,
     ) -> list[Finding]:
         fit, held = halves
         x, decided, context = examples.x, subject.predict(examples.x), subject.provenance
@@ -92,16 +109,15 @@ class Surrogate:
         classes = len(known)
         if classes > _MOST_CLASSES:
             reason = f"the model decides for {classes} classes, too many for the rules of a small tree"
-            metrics = (_FIDELITY, _KAPPA, _GAIN, _RULES)
-            return [not_measured(m, reason, status="not_applicable", **context) for m in metrics]
+            return [not_measured(m, reason, status="not_applicable", **context) for m in _DECISIONS]
         majority = int(np.bincount(codes[fit], minlength=classes).argmax())
         tree = self._fitted(DecisionTreeClassifier, x[fit], decided[fit])
         imitated = tree.predict(x[held])
-        cells = _confusion(codes[held], np.searchsorted(known, imitated), classes)
+        cells = confusion(codes[held], np.searchsorted(known, imitated), classes)
         shuffled = rng.permutation(decided)
         control = self._fitted(DecisionTreeClassifier, x[fit], shuffled[fit])
         guessed = np.searchsorted(known, control.predict(x[held]))
-        chance = _confusion(np.searchsorted(known, shuffled[held]), guessed, classes)
+        chance = confusion(np.searchsorted(known, shuffled[held]), guessed, classes)
         n, agreed = int(cells.sum()), int(np.trace(cells))
         fidelity = proportion(
             _FIDELITY,
@@ -115,25 +131,52 @@ class Surrogate:
             detail={
                 "accuracy_of_tree": float(np.mean(imitated == examples.y[held])),
                 "accuracy_of_model": float(np.mean(decided[held] == examples.y[held])),
+                **self._curve(DecisionTreeClassifier, x, decided, halves, tier, _agreement, "fidelity"),
+            },
+            **context,
+        )
+        right = proportion(
+            _ACCURACY,
+            int(np.sum(imitated == examples.y[held])),
+            n,
+            unit="held-out examples",
+            anchors={
+                "model": float(np.mean(decided[held] == examples.y[held])),
+                "majority_rule": float(np.mean(examples.y[held] == known[majority])),
             },
             **context,
         )
         rules = self._rules(
-            subject, tree, lambda value: subject.task.classes[int(tree.classes_[value.argmax()])]
+            subject,
+            tree,
+            lambda value: subject.task.classes[int(tree.classes_[value.argmax()])],
+            lambda found: judge_rules(found, x[held], decided[held], examples.y[held]),
         )
         if classes < 2:
             reason = "the model decides the same for every example: any rule agrees"
             missing = [not_measured(m, reason, status="not_applicable", **context) for m in (_KAPPA, _GAIN)]
-            return [fidelity, *missing, rules]
-        luck = float(_kappa(chance[None])[0])
-        if luck > _luck(n):
+            return [fidelity, *missing, right, rules]
+        luck = float(kappa(chance[None])[0])
+        if luck > luck_allowed(n):
             reason = (
                 f"a tree on shuffled decisions has kappa {luck:.2f}: the instrument finds what is not there"
             )
             return [
                 not_measured(m, reason, status="unreliable", n=n, unit="held-out examples", **context)
-                for m in (_FIDELITY, _KAPPA, _GAIN, _RULES)
+                for m in _DECISIONS
             ]
+        more = self._nearby(subject, tree, x[held], rng)
+        if tier == "full":
+            more.append(
+                stability(
+                    lambda rows, given: self._fitted(DecisionTreeClassifier, rows, given),
+                    x[fit],
+                    decided[fit],
+                    subject.task.schema,
+                    rng,
+                    context,
+                )
+            )
         drawn = rng.multinomial(n, cells.ravel() / n, size=_RESAMPLES).reshape(-1, classes, classes)
 
         def beyond(
@@ -161,14 +204,36 @@ class Surrogate:
 
         return [
             fidelity,
-            beyond(_KAPPA, _kappa, _chance(cells), {"chance": 0.0, "shuffled_decisions": luck}),
+            beyond(_KAPPA, kappa, chance_agreement(cells), {"chance": 0.0, "shuffled_decisions": luck}),
             beyond(
                 _GAIN,
-                lambda counts: _gain(counts, majority),
+                lambda counts: gain(counts, majority),
                 float(cells[majority].sum() / n),
                 {"majority_rule": 0.0},
             ),
+            right,
             rules,
+            *more,
+        ]
+
+    def _nearby(
+        self, subject: Subject, tree: Any, x: NDArray[np.float32], rng: np.random.Generator
+    ) -> list[Finding]:
+        """Agreement on records near the held-out ones, where a rule that only fits the data is found out."""
+        near = perturbed(x, subject.task.schema, rng)
+        decided = subject.predict(near)
+        most = float(np.bincount(decided).max() / len(decided))
+        agreed = int(np.sum(tree.predict(near) == decided))
+        return [
+            proportion(
+                _NEARBY,
+                agreed,
+                len(near),
+                unit="perturbed examples",
+                anchors={"majority_rule": most},
+                detail={"reach": 0.1},
+                **subject.provenance,
+            )
         ]
 
     def _numbers(
@@ -177,46 +242,111 @@ class Surrogate:
         examples: Examples,
         halves: tuple[NDArray[np.int64], NDArray[np.int64]],
         rng: np.random.Generator,
+        tier: Tier,
     ) -> list[Finding]:
         fit, held = halves
         x, answers, context = examples.x, subject.logits(examples.x)[:, 0], subject.provenance
         tree = self._fitted(DecisionTreeRegressor, x[fit], answers[fit])
-        rules = self._rules(subject, tree, lambda value: _number(subject, float(value[0])))
+        rules = self._rules(subject, tree, lambda value: _number(subject, float(value[0])), list)
         if np.ptp(answers) == 0:
             reason = "the model gives the same number for every example"
-            return [not_measured("surrogate.r2", reason, status="not_applicable", **context), rules]
+            missing = [
+                not_measured(m, reason, status="not_applicable", **context)
+                for m in ("surrogate.r2", _NEARBY_R2)
+            ]
+            return [*missing, rules]
         shuffled = rng.permutation(answers)
         control = self._fitted(DecisionTreeRegressor, x[fit], shuffled[fit])
         luck = float(r_squared(moments(control.predict(x[held]), shuffled[held]).sum(axis=0)[None])[0])
-        if luck > _luck(len(held)):
+        if luck > luck_allowed(len(held)):
             reason = (
                 f"a tree on shuffled answers has R squared {luck:.2f}: the instrument finds what is not there"
             )
             return [
                 not_measured(m, reason, status="unreliable", n=len(held), unit="held-out examples", **context)
-                for m in ("surrogate.r2", _RULES)
+                for m in ("surrogate.r2", _NEARBY_R2, _RULES)
             ]
-        sums = moments(tree.predict(x[held]), answers[held])
-        return [
-            estimate(
-                "surrogate.r2",
+
+        def explained(
+            metric: str, rows: NDArray[np.float32], truth: Array, unit: str, **more: Any
+        ) -> Finding:
+            sums = moments(tree.predict(rows), truth)
+            return estimate(
+                metric,
                 float(r_squared(sums.sum(axis=0)[None])[0]),
                 interval=interval_of(r_squared, sums, rng, _RESAMPLES),
                 method="bootstrap",
-                n=len(held),
-                unit="held-out examples",
-                anchors={"predicting_the_mean": 0.0, "shuffled_answers": luck},
+                n=len(rows),
+                unit=unit,
+                **more,
                 **context,
+            )
+
+        found = [
+            explained(
+                "surrogate.r2",
+                x[held],
+                answers[held],
+                "held-out examples",
+                anchors={"predicting_the_mean": 0.0, "shuffled_answers": luck},
+                detail=self._curve(DecisionTreeRegressor, x, answers, halves, tier, _explained, "r2"),
             ),
             rules,
         ]
+        near = perturbed(x[held], subject.task.schema, rng)
+        anchors, detail = {"predicting_the_mean": 0.0}, {"reach": 0.1}
+        there = subject.logits(near)[:, 0]
+        found.append(
+            explained(_NEARBY_R2, near, there, "perturbed examples", anchors=anchors, detail=detail)
+            if np.ptp(there) > 0
+            else not_measured(
+                _NEARBY_R2, "the model gives the same number everywhere", status="not_applicable", **context
+            )
+        )
+        if tier == "full":
+            kind = DecisionTreeRegressor
+            found.append(
+                stability(
+                    lambda rows, given: self._fitted(kind, rows, given),
+                    x[fit],
+                    answers[fit],
+                    subject.task.schema,
+                    rng,
+                    context,
+                )
+            )
+        return found
 
-    def _fitted(self, kind: Any, x: Array, y: NDArray[Any]) -> Any:
+    def _fitted(self, kind: Any, x: NDArray[Any], y: NDArray[Any], depth: int | None = None) -> Any:
         # The seed decides between equal splits only; there is no other randomness in a tree.
-        return kind(max_depth=self.depth, min_samples_leaf=self.leaf, random_state=0).fit(x, y)
+        depth = self.depth if depth is None else depth
+        return kind(max_depth=depth, min_samples_leaf=self.leaf, random_state=0).fit(x, y)
 
-    def _rules(self, subject: Subject, tree: Any, outcome: Any) -> Finding:
-        rules = read_rules(tree, subject.task.schema, outcome)
+    def _curve(
+        self,
+        kind: Any,
+        x: NDArray[np.float32],
+        answers: NDArray[Any],
+        halves: tuple[NDArray[np.int64], NDArray[np.int64]],
+        tier: Tier,
+        score: Callable[[NDArray[Any], NDArray[Any]], float],
+        figure: str,
+    ) -> dict[str, Any]:
+        """The depth-fidelity curve, in the full tier."""
+        if tier != "full":
+            return {}
+        fit, held = halves
+        curve = by_depth(
+            lambda depth: self._fitted(kind, x[fit], answers[fit], depth),
+            lambda tree: score(tree.predict(x[held]), answers[held]),
+            figure,
+        )
+        return {"curve": curve}
+
+    def _rules(
+        self, subject: Subject, tree: Any, outcome: Any, judged: Callable[[list[Rule]], list[Rule]]
+    ) -> Finding:
+        rules = judged(read_rules(tree, subject.task.schema, outcome))
         return estimate(
             _RULES,
             float(len(rules)),
@@ -225,14 +355,18 @@ class Surrogate:
                 "rules": rules,
                 "depth": int(tree.get_depth()),
                 "mean_conditions": float(sum(rule["conditions"] * rule["share"] for rule in rules)),
+                "mean_length": float(np.mean([rule["conditions"] for rule in rules])),
             },
             **subject.provenance,
         )
 
 
-def _luck(n: int) -> float:
-    """What chance agreement on n examples may reach: three standard errors at most, and a little."""
-    return float(0.05 + 3 / np.sqrt(n))
+def _agreement(answers: NDArray[Any], wanted: NDArray[Any]) -> float:
+    return float(np.mean(answers == wanted))
+
+
+def _explained(answers: Array, wanted: Array) -> float:
+    return float(r_squared(moments(answers, wanted).sum(axis=0)[None])[0])
 
 
 def _unfit(subject: Subject) -> str:
@@ -249,30 +383,3 @@ def _number(subject: Subject, encoded: float) -> str:
     if target is None:
         return f"{encoded:.4g}"
     return f"{float(target.decode(np.array([encoded]))[0]):.4g} {target.unit}".strip()
-
-
-def _confusion(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> Counts:
-    """``(classes, classes)`` counts, the model's decision first."""
-    return np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
-
-
-def _kappa(cells: Counts) -> Array:
-    """Cohen's kappa (1960) of ``(rows, classes, classes)`` counts; not a number where chance agrees always."""
-    n = cells.sum(axis=(1, 2))
-    agreed = np.trace(cells, axis1=1, axis2=2) / n
-    chance = (cells.sum(axis=2) * cells.sum(axis=1)).sum(axis=1) / n.astype(np.float64) ** 2
-    room = 1 - chance
-    return np.asarray(np.divide(agreed - chance, room, out=np.full(len(cells), np.nan), where=room > 1e-12))
-
-
-def _chance(cells: Counts) -> float:
-    """The agreement of two that decide as often for each class, independently."""
-    return float(cells.sum(axis=0) @ cells.sum(axis=1) / float(cells.sum()) ** 2)
-
-
-def _gain(cells: Counts, majority: int) -> Array:
-    """Share of the majority rule's disagreements that the tree mends (Goodman and Kruskal, 1954)."""
-    n = cells.sum(axis=(1, 2))
-    agreed, rule = np.trace(cells, axis1=1, axis2=2) / n, cells[:, majority].sum(axis=1) / n
-    room = 1 - rule
-    return np.asarray(np.divide(agreed - rule, room, out=np.full(len(cells), np.nan), where=room > 1e-12))

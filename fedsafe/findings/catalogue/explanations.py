@@ -33,6 +33,58 @@ INTERPRETABILITY = (
         "Share of the mean absolute attribution that the strongest column holds.",
         "Sundararajan, Taly and Yan 2017",
     ),
+    share(
+        "interpretability.sparseness",
+        "none",
+        "Gini index of the columns' absolute attributions: 0 where all are equal, near 1 where one holds all.",
+        "Hurley and Rickard 2009",
+    ),
+    share(
+        "interpretability.deletion_auc",
+        "lower",
+        "Mean probability of the predicted class while features go, the most strongly attributed first.",
+        "Petsiuk, Das and Saenko 2018",
+    ),
+    share(
+        "interpretability.insertion_auc",
+        "higher",
+        "Mean probability of the predicted class while features come, the most strongly attributed first.",
+        "Petsiuk, Das and Saenko 2018",
+    ),
+    Metric(
+        name="interpretability.faithfulness",
+        unit="correlation",
+        low=-1.0,
+        high=1.0,
+        direction="higher",
+        description="Correlation of what the output loses with the attributions of random columns that are removed.",
+        citation="Bhatt, Weller and Moura 2020",
+    ),
+    Metric(
+        name="interpretability.unexplained_removal",
+        unit="share of squares",
+        low=0.0,
+        direction="lower",
+        description="Squared error of the attributions' sums as the loss from removing columns, over its square.",
+        citation="Ribeiro, Singh and Guestrin 2016",
+    ),
+    Metric(
+        name="interpretability.sensitivity_max",
+        unit="relative change",
+        low=0.0,
+        direction="lower",
+        description="Largest relative change of the attribution's slopes under small noise on the example.",
+        citation="Yeh et al. 2019",
+    ),
+    Metric(
+        name="interpretability.randomisation_similarity",
+        unit="rank correlation",
+        low=-1.0,
+        high=1.0,
+        direction="lower",
+        description="Rank correlation of attributions with those of the model with random parameters: near 0 is sound.",
+        citation="Adebayo et al. 2018",
+    ),
 )
 
 SURROGATE = (
@@ -67,12 +119,38 @@ SURROGATE = (
         description="Share of the variance of the model's answers that a small decision tree explains, held out.",
         citation="Craven and Shavlik 1996",
     ),
+    share(
+        "surrogate.accuracy",
+        "higher",
+        "Share of the held-out inputs on which the small decision tree itself is right.",
+        "Craven and Shavlik 1996",
+    ),
+    share(
+        "surrogate.fidelity_perturbed",
+        "higher",
+        "Share of inputs near the held-out ones on which the small decision tree decides as the model does.",
+        "Craven and Shavlik 1996",
+    ),
+    Metric(
+        name="surrogate.r2_perturbed",
+        unit="share of variance",
+        high=1.0,
+        direction="higher",
+        description="Share of the variance of the model's answers that the tree explains near the held-out inputs.",
+        citation="Craven and Shavlik 1996",
+    ),
     Metric(
         name="surrogate.rules",
         unit="rules",
         low=1.0,
         direction="none",
         description="Leaves of the decision tree: rules that a reader must follow.",
+    ),
+    share(
+        "surrogate.stability",
+        "higher",
+        "Share of the rules, thresholds left aside, that trees of two resamples have in common.",
+        "Jaccard 1912",
     ),
 )
 
@@ -94,5 +172,10 @@ CONSISTENCY = (
         direction="higher",
         description="Correlation of the ranks of the columns by mean absolute attribution.",
         citation="Spearman 1904",
+    ),
+    share(
+        "consistency.top_overlap",
+        "higher",
+        "Share of the five columns of largest mean absolute attribution that two orders have in common.",
     ),
 )
