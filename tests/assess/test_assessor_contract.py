@@ -29,6 +29,7 @@ NOT_FOR = {
     "principles": {"multiclass", "next_token"},
     "robustness": {"regression", "next_token"},
     "certified": {"regression", "next_token"},
+    "corruptions": {"next_token"},
     "interpretability": {"next_token"},
     "surrogate": {"multiclass", "next_token"},
     "consistency": {"next_token"},

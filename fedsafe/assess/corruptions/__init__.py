@@ -1,0 +1,1 @@
+"""How the model stands up to worse inputs than those that it was judged on: corruption, noise and shift."""
