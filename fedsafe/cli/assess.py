@@ -76,8 +76,9 @@ def assess_command(
         from fedsafe.runs.assessing import judge_subject, requirements_of
 
         rules = None if require is None else requirements_of(require)
+        named = None if only is None else _named(only)
         opened = _open(target, task, round, seed)
-        chosen = _named(only) if only is not None else opened.assessors
+        chosen = opened.assessors if named is None else named
         if not plan:
             judged = judge_subject(opened, assessors=chosen, requirements=rules, tier=tier.value)
     if plan:
