@@ -173,6 +173,9 @@ def function(target: Any, arguments: tuple[Any, ...], live: tuple[bool, ...]) ->
     """
     if target in _ACTIVATIONS and live == (True,):
         return _ACTIVATIONS[target]()
+    if target is functional.linear and live[0] and not any(live[1:]):
+        weight, bias = arguments[1], arguments[2] if len(arguments) > 2 else None
+        return Dense(weight=weight, bias=weight.new_zeros(len(weight)) if bias is None else bias)
     if len(arguments) != 2:
         raise Unsupported("it has no bounds here")
     if all(live):

@@ -64,7 +64,7 @@ class Network:
         return total
 
     def to(self, dtype: torch.dtype) -> Self:
-        """A copy with constants of this type, apart from the model's parameters and their gradients."""
+        """A copy with constants of this type; gradients pass through to the model's parameters."""
         steps = (Step(name=s.name, inputs=s.inputs, operation=s.operation.to(dtype)) for s in self.steps)
         return type(self)(steps=tuple(steps), shapes=self.shapes)
 
@@ -82,6 +82,8 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> Network:
     Raises:
         ModelError: A step has no bounds, or the code cannot be followed; the message names it.
     """
+    if type(model) in MODULES:
+        model = nn.Sequential(model)
     try:
         graph = fx.Tracer().trace(model)
     except Exception as error:  # the model is the user's code, which may raise anything
@@ -100,7 +102,7 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> Network:
             raise
         except Exception as error:  # as above
             raise ModelError(f"{_title(node, modules)} cannot be run alone: {one_line(error)}") from error
-    network = Network(steps=tuple(reader.steps), shapes=tuple(reader.shapes))
+    network = Network(steps=tuple(reader.steps), shapes=tuple(reader.shapes)).to(probe.dtype)
     if not reader.steps:
         raise ModelError("the model returns its input")
     with torch.no_grad():

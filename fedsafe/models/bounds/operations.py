@@ -51,9 +51,9 @@ class Operation(ABC):
         """
 
     def to(self, dtype: torch.dtype) -> Self:
-        """A copy whose constants have this type, apart from any gradient."""
+        """A copy whose constants have this type; gradients pass through."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{n: v.detach().to(dtype) for n, v in tensors.items() if isinstance(v, Tensor)})
+        return replace(self, **{n: v.to(dtype) for n, v in tensors.items() if isinstance(v, Tensor)})
 
 
 @dataclass(frozen=True, kw_only=True)

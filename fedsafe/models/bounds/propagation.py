@@ -85,6 +85,7 @@ def interval_margins(
     return _worst(constant, len(y))
 
 
+@torch.no_grad()
 def relaxed_margins(
     network: Network,
     region: InputRegion,
@@ -95,7 +96,7 @@ def relaxed_margins(
 ) -> Tensor:
     """``(n,)`` lower bounds on the margin by linear relaxation (CROWN, Zhang et al. 2018).
 
-    They are never below `interval_margins`.
+    They are never below `interval_margins`, and have no gradients.
 
     Args:
         network: With one logit for class 1 against 0, or one for each class.
