@@ -90,9 +90,10 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> Network:
         raise ModelError(f"the model's code cannot be followed step by step: {one_line(error)}") from error
     modules = dict(model.named_modules())
     parameter = next(model.parameters(), None)
-    probe = torch.linspace(0.1, 0.9, 3 * int(torch.Size(shape).numel())).reshape(3, *shape)
+    # Three records of either sign; some layers change what they are given.
+    probe = torch.sin(torch.arange(3.0 * torch.Size(shape).numel())).reshape(3, *shape)
     probe = probe if parameter is None else probe.to(parameter)
-    reader = _Reader(model, modules, probe[:2], shape)
+    reader = _Reader(model, modules, probe[:2].clone(), shape)
     for node in graph.nodes:
         try:
             reader.read(node)
@@ -106,7 +107,7 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> Network:
     if not reader.steps:
         raise ModelError("the model returns its input")
     with torch.no_grad():
-        ours, theirs = network.values(probe)[reader.output], model(probe)
+        ours, theirs = network.values(probe)[reader.output], model(probe.clone())
     largest = max(1.0, float(theirs.abs().nan_to_num().max()))
     if ours.shape != theirs.shape or not torch.allclose(
         ours, theirs, rtol=_AGREE, atol=_AGREE * largest, equal_nan=True
