@@ -109,7 +109,7 @@ def known_truth(lines: Lines, runs: int) -> None:
                 "python benchmarks/accept_assess_fairness.py",
                 f"covers {cover:.3f}; mean of the plug-in {plain.mean():.4f}, debiased {debiased.mean():.4f} "
                 f"(standard error {error:.4f})",
-                met=cover >= 0.93 and abs(debiased.mean() - none) <= 4 * error + slack,
+                met=bool(cover >= 0.93 and abs(debiased.mean() - none) <= 4 * error + slack),
             )
 
 
@@ -167,15 +167,15 @@ def adult(lines: Lines) -> None:
         nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], y).backward()
         optimizer.step()
     subject = Subject.outside(model, task)
-    for tier, most in (("cheap", 0.4), ("full", 10.0)):
+    for tier, most in (("cheap", 0.3), ("full", 10.0)):
         times = []
         for seed in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             found = Fairness()(subject, rng=np.random.default_rng(seed), tier=tier)  # type: ignore[arg-type]
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
         groups = len({(f.where["attribute"], f.where["group"]) for f in found if "group" in f.where})
         lines.add(
-            f"Adult, {tier} tier: under {most:g} s",
+            f"Adult, {tier} tier: under {most:g} s of one core",
             "python benchmarks/accept_assess_fairness.py",
             f"{min(times):.2f} s for {len(found)} findings on {groups} groups of {len(task.evaluation):,} records",
             met=min(times) < most,

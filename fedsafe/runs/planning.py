@@ -67,6 +67,11 @@ def uncovered(parts: Parts) -> tuple[str, ...]:
                 f"findings of the assessor {name}, which may read the clients' records, and what requirements on them "
                 "decide: the simulator's view, not for release"
             )
+        elif not isinstance(spec, str) and spec.get("reference"):
+            phrases.append(
+                f"findings of the assessor {named} beside its reference {spec['reference']!r}, and what requirements "
+                "on them decide: they tell of that model, too"
+            )
     if parts.config.audit is not None:
         phrases.append(
             "findings of the audit, and where they end the run: they come from a second training on the same records, "

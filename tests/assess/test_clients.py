@@ -91,7 +91,7 @@ def test_the_worst_share_of_the_clients_is_the_readers_choice():
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.25])
 def test_a_worst_share_is_rounded_up_to_whole_clients(share):
     scores = np.random.default_rng(0).random((3, 30))
-    slow = [np.sort(row)[: -(-int(round(share * 100)) * 30 // 100)].mean() for row in scores]
+    slow = [np.sort(row)[: -(-round(share * 100) * 30 // 100)].mean() for row in scores]
     assert worst_share(scores, share=share) == pytest.approx(slow)
 
 

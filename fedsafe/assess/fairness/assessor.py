@@ -19,7 +19,7 @@ from fedsafe.assess.fairness.reference import check_reference, with_reference
 from fedsafe.assess.scores import decide
 from fedsafe.data import Target
 from fedsafe.errors import ConfigError
-from fedsafe.findings import Finding, not_measured
+from fedsafe.findings import Finding, Provenance, not_measured
 
 Array = NDArray[np.float64]
 
@@ -131,7 +131,7 @@ class Fairness:
                     name=self.reference,
                     resamples=resamples,
                     rng=rng,
-                    context=subject.provenance,
+                    context=self._beside(subject),
                 )
         return findings
 
@@ -175,9 +175,15 @@ class Fairness:
                     number=True,
                     resamples=resamples,
                     rng=rng,
-                    context=subject.provenance,
+                    context=self._beside(subject),
                 )
         return findings
+
+    def _beside(self, subject: Subject) -> Provenance:
+        """Of findings that tell of the reference, too: its training is not the run's."""
+        own = subject.provenance
+        said = f"figures of the reference {self.reference!r}, which the run's claims do not cover"
+        return {**own, "released": said if own["released"] is None else f"{own['released']}; {said}"}
 
     def _few(self, groups: NDArray[np.str_]) -> Mapping[str, str]:
         """Of every group why its errors are not compared, "" where they are."""
