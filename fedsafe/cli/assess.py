@@ -211,7 +211,7 @@ def _show(body: dict[str, Any]) -> None:
     if rows:
         table = Table("bracket", "at least", "at most", "clean", "", box=None, title_justify="left")
         for row in rows:
-            crossed = "" if row.status == "pass" else "the ends cross; "
+            crossed = "the ends cross; " if row.status == "fail" else ""
             table.add_row(row.what, row.low, row.high, row.clean, Text(crossed + row.note, style="dim"))
         console.print(table)
     table = Table("assessor", "finding", "value", "", box=None)

@@ -25,7 +25,6 @@ class Bracket:
         clean: Clean accuracy on the same examples, where that is known; None for an epsilon.
         n: Examples that both ends share; None where they are from different samples, or one end is missing.
         by: Who gave the ends: certificates, then attacks.
-        holds: Whether low <= high <= clean. For an epsilon a crossing is a statistical alarm, and no broken rule.
     """
 
     kind: str
@@ -37,8 +36,13 @@ class Bracket:
     by: tuple[str, ...] = ()
 
     @property
-    def holds(self) -> bool:
-        """Whether the ends are in order, as far as they are there."""
+    def holds(self) -> bool | None:
+        """Whether low <= high <= clean; None where they are from different samples, which chance may put in any order.
+
+        For an epsilon a crossing is a statistical alarm, and no broken rule.
+        """
+        if self.kind == "accuracy" and self.n is None and self.low is not None:
+            return None
         ends = [end for end in (self.low, self.high, self.clean) if end is not None]
         return ends == sorted(ends)
 
@@ -86,7 +90,7 @@ def _accuracy(norm: str, radius: float, lines: list[Mapping[str, Any]], clean: f
     proven = [line for line in lines if line["bound"] == "lower"]
     found = [line for line in lines if line["bound"] == "upper"]
     best = max(proven, key=lambda line: line["value"], default=None)
-    worst = min(found, key=lambda line: line["value"], default=None)
+    worst = min(found, key=lambda line: (line["value"], line["where"].get("attack") != "worst"), default=None)
     where = {"norm": norm, "radius": radius}
     by = tuple(
         str((line.get("where") or {}).get(key, line["metric"]))

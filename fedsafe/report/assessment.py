@@ -21,7 +21,8 @@ class BracketRow:
         high: What was found at most, or "nothing was found".
         clean: Clean accuracy; "" for an epsilon.
         note: On how many examples, and by what.
-        status: "pass" where the ends are in order, "fail" where they cross.
+        status: "pass" where the ends are in order, "fail" where they cross, "undecided" where they are from different
+            samples and need not be in order.
     """
 
     what: str
@@ -44,13 +45,15 @@ def bracket_rows(findings: Sequence[Mapping[str, Any]]) -> list[BracketRow]:
 def _row(bracket: Bracket) -> BracketRow:
     unit = "share" if bracket.kind == "accuracy" else "epsilon"
     shared = f"on the same {bracket.n:,} examples" if bracket.n else ""
+    if bracket.holds is None and bracket.high is not None:
+        shared = "on different examples"
     return BracketRow(
         what=f"{bracket.kind}, {formats.where(bracket.where)}",
         low="nothing is proven" if bracket.low is None else formats.quantity(bracket.low, unit),
         high="nothing was found" if bracket.high is None else formats.quantity(bracket.high, unit),
         clean="" if bracket.clean is None else formats.quantity(bracket.clean, unit),
         note=", ".join(part for part in (shared, " and ".join(bracket.by)) if part),
-        status="pass" if bracket.holds else "fail",
+        status={True: "pass", False: "fail", None: "undecided"}[bracket.holds],
     )
 
 

@@ -140,6 +140,12 @@ def test_brackets_of_one_end_say_so_and_are_not_zero():
     assert brackets([not_measured(SHARE, "lost", where={"norm": "linf", "radius": 0.1}).to_json()]) == []
 
 
+def test_ends_from_different_samples_are_not_put_in_order():
+    lines = [certificate(first(9), rows=np.arange(EXAMPLES) + 50).to_json(), attack(first(7)).to_json()]
+    (bracket,) = brackets(lines)
+    assert (bracket.low, bracket.high, bracket.n, bracket.holds) == (9 / 12, 7 / 12, None, None)
+
+
 def test_epsilons_have_a_bracket_whose_crossing_is_no_broken_rule():
     def line(metric, value):
         return {"metric": metric, "value": value, "where": {"unit": "record", "canaries": "gradient"}}
