@@ -1,0 +1,213 @@
+"""Certificates are believed where the truth is known, stay below attacks, and say what they are of."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from kinds_of_task import make_subject, make_task
+from scipy import stats
+from torch import nn
+
+from fedsafe.assess import run_assessors
+from fedsafe.assess.certified.assessor import Certified
+from fedsafe.assess.certified.smoothing import Smoothing, certified_radius, radii
+from fedsafe.assess.robustness.assessor import Robustness
+from fedsafe.data import Examples
+from fedsafe.errors import ConfigError
+
+RADII = (0.05, 0.2, 0.6)
+
+
+def run(subject, tier="cheap", seed=0, **options):
+    findings = Certified(**options)(subject, rng=np.random.default_rng(seed), tier=tier)
+    certified = {
+        (f.where["method"], f.where["norm"], f.where["radius"]): f
+        for f in findings
+        if f.metric == "certified.accuracy"
+    }
+    return findings, certified
+
+
+def everything(subject, **options):
+    effort = replace(Certified().cheap, examples=len(subject.evaluation), multiplications=1e12)
+    return run(subject, cheap=effort, **options)
+
+
+def image_network(seed=0, width=6):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, width, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(9 * width, 3)
+        ).eval()  # fmt: skip
+
+
+def test_certificates_of_a_linear_model_are_its_exact_robust_accuracy(linear, inputs, judged):
+    weight, x = np.array([1.0, -2.0, 0.5, 0.0, 0.3, -0.4]), inputs(1500)
+    start = x.astype(np.float64)
+    logit = start @ weight + 0.1
+    y = (logit + np.random.default_rng(1).normal(0, 0.5, len(x)) > 0).astype(np.int64)
+    _, certified = everything(judged(linear(weight, 0.1), x, y), radii=RADII)
+    for radius in RADII:
+        sign = np.where(y == 1, 1.0, -1.0)[:, None]
+        towards = -sign * weight[:4]  # what lowers the margin, in the features that may move
+        room = np.where(
+            towards > 0, np.minimum(radius, 1 - start[:, :4]), np.minimum(radius, start[:, :4] + 1)
+        )
+        exact = int(np.sum(sign[:, 0] * logit - (room * np.abs(towards)).sum(axis=1) > 0))
+        for method in ("ibp", "crown"):
+            finding = certified[method, "linf", radius]
+            assert round(finding.value * finding.n) == exact
+            assert (finding.bound, finding.n) == ("lower", 1500)
+            assert int(finding.evidence.holds.sum()) == exact
+
+
+def test_euclidean_certificates_of_a_linear_model_are_its_exact_robust_accuracy():
+    subject = make_subject(
+        "multiclass", nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), make_task("multiclass", 400)
+    )
+    weight = np.zeros((3, 64), np.float32)
+    weight[1] = np.random.default_rng(0).normal(size=64)
+    with torch.no_grad():
+        subject.model[1].weight.copy_(torch.tensor(weight))
+        subject.model[1].bias.copy_(torch.tensor([0.0, 0.0, -50.0]))
+    x = np.clip(subject.evaluation.x, 0.3, 0.7)  # far from the bounds, so that the ball is whole
+    logit = x.reshape(len(x), -1).astype(np.float64) @ weight[1]
+    y = np.where(logit > 0, 1, 0)
+    subject = replace(subject, evaluation=Examples(x=x, y=y), shards=None)
+    _, certified = everything(subject, radii=(), l2_radii=(0.15, 0.3))
+    for radius in (0.15, 0.3):
+        exact = np.mean(np.abs(logit) > radius * np.linalg.norm(weight[1].astype(np.float64)))
+        assert 0.1 < exact < 0.95
+        for method in ("ibp", "crown"):
+            assert certified[method, "l2", radius].value == pytest.approx(exact, abs=1 / 400)
+
+
+def test_nothing_certified_is_ever_broken_and_the_brackets_hold():
+    task = make_task("multiclass", 200)
+    options = {"radii": (0.005, 0.02, 0.05), "l2_radii": (0.05, 0.2)}
+    for seed in range(3):
+        subject = make_subject("multiclass", image_network(seed), task)
+        subject = replace(
+            subject,
+            evaluation=replace(task.evaluation, y=subject.predict(task.evaluation.x)),
+            shards=None,
+        )
+        found = run_assessors(
+            subject, ["performance", Robustness(**options), Certified(**options)], rng_seed=0, tier="cheap"
+        )
+        certified = [f for f in found["certified"] if f.metric == "certified.accuracy"]
+        assert {f.status for f in certified} == {"measured"}
+        for finding in certified:
+            if "certified_below_attacked" in finding.diagnostics:
+                assert finding.diagnostics["certified_below_attacked"]["violations"] == 0
+        held = [f for f in certified if "certified_below_attacked" in f.diagnostics]
+        assert len(held) == len(certified)
+        assert max(f.value for f in certified if f.where["method"] == "crown") > 0.3
+        for f in certified:
+            if f.where["method"] == "ibp":
+                twin = next(g for g in certified if g.where == {**f.where, "method": "crown"})
+                assert f.value <= twin.value
+
+
+def test_curves_fall_and_the_mean_radius_is_the_area_under_them():
+    subject = make_subject("multiclass", image_network(), make_task("multiclass", 300))
+    findings, certified = everything(subject)
+    for method in ("ibp", "crown"):
+        for norm in ("linf", "l2"):
+            curve = [(r, f.value) for (m, n, r), f in certified.items() if (m, n) == (method, norm)]
+            assert curve == sorted(curve)
+            values = [value for _, value in curve]
+            assert values == sorted(values, reverse=True)
+            (mean,) = [
+                f
+                for f in findings
+                if f.metric == "certified.mean_radius" and f.where == {"method": method, "norm": norm}
+            ]
+            steps = np.diff([0.0, *(radius for radius, _ in curve)])
+            assert mean.value == pytest.approx(float(np.sum(steps * values)))
+            assert [point["certified"] for point in mean.detail["curve"]] == values
+
+
+def test_a_layer_without_bounds_is_named_and_smoothing_needs_none():
+    model = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 3)).eval()
+    subject = make_subject("multiclass", model, make_task("multiclass", 60))
+    small = Smoothing(scale=0.2, draws=200, selection=20, examples=15)
+    findings, certified = run(subject, tier="full", smoothing=small)
+    assert {f.status for f in certified.values()} == {"not_applicable"}
+    assert all("LayerNorm" in f.reason for f in certified.values())
+    smoothed = [f for f in findings if f.metric == "certified.smoothed_accuracy"]
+    assert {f.status for f in smoothed} == {"measured"}
+    assert all(f.evidence is None for f in smoothed)  # another classifier: never held to attacks on the model
+
+
+def test_a_tier_that_cannot_afford_a_bound_says_so():
+    subject = make_subject("multiclass", image_network(), make_task("multiclass", 100))
+    _, certified = run(subject, cheap=replace(Certified().cheap, multiplications=1e4))
+    assert {f.status for (m, _, _), f in certified.items() if m == "crown"} == {"insufficient"}
+
+
+def test_smoothing_of_a_linear_model_certifies_less_than_its_exact_radius_and_not_much_less(
+    linear, inputs, judged
+):
+    """The class has probability ``Phi(margin / (scale |w|))``: the exact radius is the distance to the border."""
+    weight, scale = np.array([1.0, -2.0, 0.5, 0.3, 0.0, 0.0]), 0.25
+    x = inputs(60)
+    logit = x.astype(np.float64) @ weight
+    subject = judged(linear(weight, 0.0), x, (logit > 0).astype(np.int64))
+    how = Smoothing(scale=scale, draws=4000, examples=60)
+    found, abstained = radii(subject, subject.evaluation, how, np.random.default_rng(0))
+    exact = np.abs(logit) / np.linalg.norm(weight)
+    reached = np.minimum(exact, how.largest_radius)
+    assert np.sum(found > exact) == 0
+    assert np.sum(found[exact > 0.1] > 0.6 * reached[exact > 0.1]) >= 0.9 * np.sum(exact > 0.1)
+    assert not (abstained & (exact > 0.1)).any()
+    # Two thirds of the noise would certify too much: the test can fail.
+    wrong, _ = radii(subject, subject.evaluation, replace(how, scale=scale * 2 / 3), np.random.default_rng(0))
+    assert np.sum(wrong * 3 / 2 > exact + 0.02) > 5
+
+
+def test_the_radius_of_a_vote_is_the_published_one():
+    how = Smoothing(scale=0.25, draws=100_000, alpha=0.001)
+    assert how.largest_radius == pytest.approx(0.953, abs=5e-4)
+    least = stats.binomtest(99_000, 100_000).proportion_ci(0.998, "exact").low  # one-sided at 0.001
+    assert least == pytest.approx(0.988989, abs=1e-6)
+    assert certified_radius(99_000, how) == pytest.approx(0.25 * stats.norm.ppf(least))
+    assert certified_radius(50_100, how) == 0.0
+    assert certified_radius(0, how) == 0.0
+
+
+def test_a_users_bound_is_named_by_its_path_and_a_broken_one_fails_alone(monkeypatch):
+    def half(model, region, y, *, thorough):
+        return torch.where(y == 0, 1.0, -1.0)
+
+    def broken(model, region, y, *, thorough):
+        raise RuntimeError("no bound")
+
+    monkeypatch.setattr("kinds_of_task.half", half, raising=False)
+    monkeypatch.setattr("kinds_of_task.broken", broken, raising=False)
+    subject = make_subject("multiclass", image_network(), make_task("multiclass", 60))
+    _, certified = run(
+        subject, methods=("kinds_of_task:half", "kinds_of_task:broken", "ibp"), radii=(0.01,), l2_radii=()
+    )
+    right = subject.predict(subject.evaluation.x) == subject.evaluation.y
+    assert certified["kinds_of_task:half", "linf", 0.01].value == pytest.approx(
+        np.mean(right & (subject.evaluation.y == 0))
+    )
+    assert "no bound" in certified["kinds_of_task:broken", "linf", 0.01].reason
+    assert certified["ibp", "linf", 0.01].status == "measured"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ("crwn",)}, "did you mean 'crown'"),
+        ({"radii": (0.0,)}, "radius 0.0"),
+        ({"smoothing": {"sigma": 1.0}}, "sigma"),
+        ({"smoothing": {"scale": -1.0}}, "positive scale"),
+        ({"smoothing": {"draws": 0}}, "whole numbers"),
+    ],
+)
+def test_wrong_options_are_one_line(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Certified(**options)
