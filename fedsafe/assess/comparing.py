@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedsafe.assess.base import Share, Subject
+from fedsafe.assess.base import Share, Subject, Tier
 from fedsafe.errors import FedSafeError
 from fedsafe.findings import (
     Evidence,
@@ -18,6 +19,8 @@ from fedsafe.findings import (
     t_interval,
 )
 
+Indices = NDArray[np.int64]
+
 COMPARISON = "comparison"
 """Stands as the assessor of these findings."""
 
@@ -26,6 +29,7 @@ NOTHING_BEFORE = "nothing_before"
 
 _ACCURACY, _LOSS = "comparison.accuracy_change", "comparison.loss_change"
 _CLEAN: Share = ("performance.accuracy", ())
+_CHEAP = 1000  # examples
 
 
 def share_of(finding: Finding) -> Share:
@@ -47,15 +51,17 @@ def evidence_of(findings: Mapping[str, Sequence[Finding]]) -> dict[Share, Eviden
     }
 
 
-def compare(subject: Subject, findings: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+def compare(subject: Subject, findings: Mapping[str, Sequence[Finding]], tier: Tier) -> list[Finding]:
     """How a model's shares and its loss differ from those of the last accepted model.
 
     Every share that was counted example by example is compared with the same share of that model, in pairs: attacks and
-    certificates use the same examples in every round. Plain accuracy and loss are measured anew.
+    certificates use the same examples in every round. The losses are measured anew, and so is the accuracy of the last
+    accepted model where it is not known any more: in the cheap tier on at most 1,000 examples, the same in every round.
 
     Args:
         subject: What was judged; its `previous` is the last accepted model.
         findings: Of the subject, by assessor.
+        tier: "cheap" or "full".
 
     Returns:
         Nothing outside a run; in a run before a model is accepted, findings that say so.
@@ -77,8 +83,10 @@ def compare(subject: Subject, findings: Mapping[str, Sequence[Finding]]) -> list
     now, then = evidence_of(findings), dict(subject.earlier)
     changes = []
     if "performance" in findings:
-        then |= _clean(subject)
-        changes.append(_loss_change(subject))
+        rows = subject.shared_rows(_CHEAP if tier == "cheap" else len(subject.evaluation))
+        if _CLEAN not in then:
+            then |= _clean(subject, rows)
+        changes.append(_loss_change(subject, rows))
     pairs = [_change(subject, share, now[share], then[share]) for share in now if share in then]
     if not pairs:
         reason = "no share of examples was counted for both models"
@@ -94,23 +102,23 @@ def _change(subject: Subject, share: Share, now: Evidence, then: Evidence) -> Fi
     return paired_difference(_ACCURACY, pairs, anchors={"no_change": 0.0}, **about)
 
 
-def _clean(subject: Subject) -> dict[Share, Evidence]:
+def _clean(subject: Subject, rows: Indices) -> dict[Share, Evidence]:
     """Where the last accepted model is right; nothing for a task without one class to predict."""
     if subject.previous is None or subject.task.kind not in ("binary", "multiclass"):
         return {}
     examples = subject.evaluation
     try:
-        correct = replace(subject, model=subject.previous).predict(examples.x) == examples.y
+        correct = replace(subject, model=subject.previous).predict(examples.x[rows]) == examples.y[rows]
     except FedSafeError:
         return {}
-    return {_CLEAN: Evidence(rows=np.arange(len(examples)), holds=correct)}
+    return {_CLEAN: Evidence(rows=rows, holds=correct)}
 
 
-def _loss_change(subject: Subject) -> Finding:
+def _loss_change(subject: Subject, rows: Indices) -> Finding:
     """Student's interval of the mean difference of the losses."""
     if subject.previous is None:
         raise ValueError("there is no model to compare with")
-    examples, n = subject.evaluation, len(subject.evaluation)
+    examples, n = subject.evaluation.take(rows), len(rows)
     try:
         now = subject.per_record(examples)[0]
         then = replace(subject, model=subject.previous).per_record(examples)[0]

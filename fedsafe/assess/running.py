@@ -164,7 +164,7 @@ def run_assessors(
             timed(assessor.name, time.perf_counter() - began)
     began = time.perf_counter()
     found = hold_to_each_other(found, len(subject.evaluation))
-    changes = compare(subject, found)
+    changes = compare(replace(subject, seed=rng_seed), found, tier)
     if changes:
         found[COMPARISON] = changes
         if timed is not None:

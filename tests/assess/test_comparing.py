@@ -58,10 +58,24 @@ def test_other_shares_are_compared_with_what_was_found_of_the_accepted_model(pai
     now, then = attacked([1, 0, 0, 1], [2, 5, 7, 8]), attacked([1, 1, 1], [2, 5, 7])
     subject = replace(pair, earlier=evidence_of({"robustness": [then]}))
     assert list(subject.earlier) == [share_of(then)]
-    change, *_ = compare(subject, {"robustness": [now]})
+    change, *_ = compare(subject, {"robustness": [now]}, "cheap")
     assert change.where == {"of": "robustness.attacked_accuracy", **now.where}
     assert change.detail["counts"] == [1, 0, 2, 0]  # the fourth example was not seen before
     assert change.n == 3
+
+
+def test_the_cheap_tier_measures_fewer_examples_anew_and_none_twice(linear, inputs, judged):
+    x = inputs(1500)
+    y = (x[:, 0] > 0).astype(np.int64)
+    good = linear([1.0, 0, 0, 0, 0, 0], 0.0)
+    subject = judged(linear([1.0, 1.5, 0, 0, 0, 0], 0.0), x, y, previous=good, round=4)
+    change, loss = compared(subject)
+    assert (change.n, loss.n) == (1000, 1000)
+    earlier = {(ACCURACY, ()): Evidence(rows=np.arange(1500), holds=np.ones(1500, bool))}
+    change, loss = compared(replace(subject, earlier=earlier))
+    assert (change.n, loss.n) == (1500, 1000)
+    full = run_assessors(subject, ["performance"], rng_seed=0, tier="full")["comparison"]
+    assert [finding.n for finding in full] == [1500, 1500]
 
 
 def test_before_a_model_is_accepted_there_is_nothing_to_compare_with(pair):

@@ -210,7 +210,7 @@ def test_names_are_found_or_refused_with_the_nearest(subject):
         with pytest.raises(ConfigError, match=words):
             find_assessor({"name": "robustness", **options})
     with pytest.raises(ConfigError, match="it has no options"):
-        find_assessor({"name": "performance", "zzz": 1})
+        find_assessor({"name": "privacy", "zzz": 1})
     with pytest.raises(ConfigError, match="two assessors are named 'privacy'"):
         run_assessors(subject, ["privacy", "privacy"], rng_seed=0, tier="cheap")
     with pytest.raises(ConfigError, match="named 'comparison'"):
