@@ -12,11 +12,13 @@ from fedsafe.assess.robustness import assessor as robustness
 from fedsafe.assess.robustness import attacking, attacks
 from fedsafe.assess.robustness.assessor import Robustness
 from fedsafe.assess.robustness.attacks import pgd
+from fedsafe.assess.robustness.effort import Effort
 from fedsafe.assess.robustness.regions import Ball, Box
 from fedsafe.data import Examples
 from fedsafe.errors import ConfigError
 
 RADII = (0.05, 0.2, 0.6)
+SMALL = Effort(examples=600, steps=10, restarts=2, own={"square": (40, 1), "cw-l2": (20, 3)}, checked=16)
 
 
 def run(subject, seed=0, tier="cheap", **options):
@@ -38,10 +40,10 @@ def worst_change(x, weight, radius):
 
 @pytest.mark.parametrize("tier", ["cheap", "full"])
 def test_attack_on_a_linear_model_equals_its_exact_robust_accuracy(linear, inputs, judged, tier):
-    weight, x = np.array([1.0, -2.0, 0.5, 0.0, 0.3, -0.4]), inputs(1500)
+    weight, x = np.array([1.0, -2.0, 0.5, 0.0, 0.3, -0.4]), inputs(600)
     logit = x.astype(np.float64) @ weight + 0.1
     y = (logit + np.random.default_rng(1).normal(0, 0.5, len(x)) > 0).astype(np.int64)
-    _, attacked = run(judged(linear(weight, 0.1), x, y), tier=tier, radii=RADII)
+    _, attacked = run(judged(linear(weight, 0.1), x, y), tier=tier, radii=RADII, full=SMALL)
     for radius in RADII:
         signed = np.where(y == 1, -1.0, 1.0)
         worst = np.where(
@@ -50,7 +52,11 @@ def test_attack_on_a_linear_model_equals_its_exact_robust_accuracy(linear, input
             logit + worst_change(x.astype(np.float64), weight[:4], radius),
         )
         exact = int(np.sum((worst < 0) & (signed * logit < 0)))
-        for attack in ("fgsm", "pgd"):
+        named = {name for name, _ in attacked}
+        assert named >= {"fgsm", "pgd", "worst"} | (
+            {"apgd-ce", "apgd-t", "square"} if tier == "full" else set()
+        )
+        for attack in named:
             finding = attacked[attack, radius]
             assert round(finding.value * finding.n) == exact
             assert finding.bound == "upper"
@@ -58,10 +64,12 @@ def test_attack_on_a_linear_model_equals_its_exact_robust_accuracy(linear, input
 
 def test_attack_on_several_linear_classes_comes_close_and_never_beats_the_truth(linear, inputs, judged):
     rng = np.random.default_rng(2)
-    weight, x = rng.normal(size=(4, 6)), inputs(1200)
+    weight, x = rng.normal(size=(4, 6)), inputs(500)
     logits = x.astype(np.float64) @ weight.T
     y = logits.argmax(axis=1)
-    _, attacked = run(judged(linear(weight, np.zeros(4)), x, y, classes=4), tier="full", radii=RADII)
+    _, attacked = run(
+        judged(linear(weight, np.zeros(4)), x, y, classes=4), tier="full", radii=RADII, full=SMALL
+    )
     for radius in RADII:
         worst = np.full(len(x), -np.inf)
         for other in range(4):
@@ -72,6 +80,7 @@ def test_attack_on_several_linear_classes_comes_close_and_never_beats_the_truth(
             worst = np.where(y == other, worst, np.maximum(worst, margin))
         exact = np.mean(worst < 0)
         assert exact <= attacked["pgd", radius].value <= exact + 0.01
+        assert exact <= attacked["worst", radius].value <= attacked["pgd", radius].value
 
 
 class Pit(nn.Module):
@@ -199,7 +208,7 @@ def test_noise_accuracy_equals_the_normal_integral(linear, inputs, judged):
     x = inputs(20_000, seed=5)
     x[:, :4] = np.array([0.1, 0.0, 0.0, 0.0])
     subject = judged(linear([1.0, 0, 0, 0, 0, 0], 0.0), x, np.ones(len(x), dtype=np.int64))
-    option = robustness.Effort(examples=20_000, steps=1, restarts=1)
+    option = Effort(examples=20_000, steps=1, restarts=1)
     findings, _ = run(subject, scales=(0.1,), radii=(), cheap=option)
     assert findings[0].value == pytest.approx(0.8413, abs=0.01)  # P(N(0.1, 0.1) > 0)
 

@@ -26,8 +26,11 @@ from fedsafe.assess.robustness.search import (
 )
 
 _MOMENTUM, _RISING = 0.75, 0.75
-# Standard AutoAttack aims at so many classes.
-_MOST_TARGETS = 9
+MOST_TARGETS = 9
+"""Classes that are aimed at, as in the standard set of AutoAttack."""
+
+LEAST_RUNS = 3
+"""Runs of a restart of the targeted attack where there are fewer classes to aim at."""
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -35,7 +38,8 @@ def checkpoints(steps: int) -> list[int]:
     shares = [0.0, 0.22]
     while shares[-1] < 1.0:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
-    return sorted({math.ceil(share * steps) for share in shares[1:]})
+    # Rounded first, since 0.57 x 100 is more than 57 in binary.
+    return sorted({math.ceil(round(share * steps, 6)) for share in shares[1:]})
 
 
 def apgd(
@@ -80,18 +84,19 @@ def apgd_targeted(
     restarts: int,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Auto-PGD towards each of the most likely other classes in turn, at most 9.
+    """Auto-PGD towards each of the most likely other classes in turn, at most 9; more than once where they are few.
 
     With fewer than 4 classes the ratio of logits is not defined, and the plain margin towards the class is climbed.
     """
     worst = Worst(x, forward, y)
     if worst.outputs == 1:
-        return apgd(forward, x, y, region, steps=steps, restarts=restarts, rng=rng, loss=margin)
+        return apgd(forward, x, y, region, steps=steps, restarts=LEAST_RUNS * restarts, rng=rng, loss=margin)
     loss = targeted_logits_ratio if worst.outputs >= 4 else targeted_margin
     others = worst.logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True)
-    for target in range(min(_MOST_TARGETS, worst.outputs - 1)):
+    targets = min(MOST_TARGETS, worst.outputs - 1)
+    for target in range(targets):
         pairs = torch.stack([y, others[:, target]], dim=1)
-        for _ in range(restarts):
+        for _ in range(restarts * math.ceil(LEAST_RUNS / targets)):
             _run(forward, region, worst, y, pairs, loss, steps, region.uniform(rng))
     return worst.x
 

@@ -15,7 +15,7 @@ class Effort:
 
     Attributes:
         examples: Examples to attack, at most.
-        values: Input values to attack, at most, those of an image counted four times; 64 examples in any case.
+        values: Input values to attack, at most, those of an image counted five times; 64 examples in any case.
         steps: Gradient steps of a start, where `own` says nothing.
         restarts: Starts, where `own` says nothing.
         own: Steps and starts of single attacks, by name.
@@ -40,7 +40,7 @@ class Effort:
     def size(self, shape: tuple[int, ...], available: int) -> int:
         """Examples to attack, of those that there are."""
         # A pixel passes through many more multiplications than a column.
-        values = prod(shape) * (4 if len(shape) > 1 else 1)
+        values = prod(shape) * (5 if len(shape) > 1 else 1)
         return min(self.examples, max(64, self.values // values), available)
 
     def flipped(self, groups: Sequence[Sequence[int]], examples: int) -> int:
@@ -57,8 +57,8 @@ FULL = Effort(
     restarts=4,
     own=MappingProxyType(
         {
-            "apgd-ce": (50, 1),
-            "apgd-dlr": (50, 1),
+            "apgd-ce": (40, 2),
+            "apgd-dlr": (40, 2),
             "apgd-t": (20, 1),
             "square": (200, 1),
             "cw-l2": (30, 4),

@@ -27,8 +27,8 @@ def fgsm(
     loss: Loss = margin,
 ) -> Tensor:
     """One step to the edge that the gradient points at (Goodfellow, Shlens and Szegedy, 2015)."""
-    gradient = ascend(forward, x, y, loss).gradient
-    worst = Worst(x, forward, y)
+    gradient, logits, _ = ascend(forward, x, y, loss)
+    worst = Worst(x, forward, y, logits)
     worst.see(region.project(x + region.step(gradient)))
     return worst.x
 

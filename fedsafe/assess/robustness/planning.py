@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fedsafe.assess.robustness.apgd import LEAST_RUNS, MOST_TARGETS
 from fedsafe.assess.robustness.attacks import NEAREST, WITHOUT_GRADIENTS
 from fedsafe.assess.robustness.checks import climbing
 from fedsafe.assess.robustness.curve import gradient_attacks
@@ -10,7 +11,6 @@ from fedsafe.assess.robustness.planted import INSIDE
 
 # pyautoattack's standard set: 100 + 9 x 100 + 9 x 100 gradients, and 5,000 queries.
 _WHOLE = (6900, 1900)
-_TARGETS = 9
 
 
 def passes(
@@ -54,5 +54,5 @@ def _single(name: str, effort: Effort, outputs: int) -> tuple[int, int]:
         return 1 + restarts * (steps + 1), 0
     if name in NEAREST:
         return 16 + restarts * steps, 1 + restarts * steps
-    starts = restarts * (min(_TARGETS, max(1, outputs - 1)) if name == "apgd-t" else 1)
+    starts = restarts * (min(MOST_TARGETS, max(2 * LEAST_RUNS, outputs)) if name == "apgd-t" else 1)
     return 2 + starts * (steps + 2), starts * (steps + 1)

@@ -2,8 +2,9 @@
 
 For one example at a time the last linear layer is replaced by a new head of two classes over the features before it.
 The head is a linear discriminant between one random point on the edge of the region, the planted adversarial, and many
-random points inside; its threshold lies just below the planted one. So an adversarial is known to exist, the clean
-input and what surrounds it are none, and all up to the features is the model's own, with whatever masks its gradients.
+random points at most half as far; its threshold lies just below the planted one. So an adversarial is known to exist,
+the clean input and what surrounds it are none, and all up to the features is the model's own, with whatever masks its
+gradients.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from fedsafe.extensions import resolve
 INSIDE = 128
 """Random points around each example that are no adversarials."""
 
+# They lie within this share of the radius, as most of a ball lies near its surface.
+_INNER = 0.5
 # The threshold lies this far from what is inside towards the planted point.
 _BETWEEN = 0.9
 # With more features the discriminant is the difference of the means.
@@ -109,7 +112,7 @@ def _head(
 ) -> Forward | None:
     """Logits with class 0 around the clean input and class 1 at the planted point; None where no plane parts them."""
     many = x.expand(INSIDE, *x.shape[1:])
-    inside = region_around(subject, many, norm, radius).uniform(rng)
+    inside = region_around(subject, many, norm, _INNER * radius).uniform(rng)
     edge = region_around(subject, x, norm, radius).extreme(rng)
     with torch.no_grad():
         rows = features(torch.cat([x, inside, edge])).double()

@@ -84,7 +84,8 @@ class Reporter:
         common["diagnostics"] = {
             **({} if violations is None else {"violations": violations}),
             **missed,
-            **verdict.diagnostics,
+            # The checks were made at this radius, and speak for all.
+            **(verdict.diagnostics if at == self.curve.focus else {}),
         }
         if key in self.curve.failed:
             return not_measured(ATTACKED, self.curve.broken[key], status="failed", **common)

@@ -95,12 +95,12 @@ def spread(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Worst:
-    """The worst input seen so far for each example; the clean one at first."""
+    """The worst input seen so far for each example; the clean one at first, whose logits may be known."""
 
-    def __init__(self, x: Tensor, forward: Forward, y: Tensor) -> None:
+    def __init__(self, x: Tensor, forward: Forward, y: Tensor, logits: Tensor | None = None) -> None:
         self._forward, self._y = forward, y
         with torch.no_grad():
-            self.logits = forward(x)
+            self.logits = forward(x) if logits is None else logits
         self.x, self.outputs = x.clone(), self.logits.shape[1]
         self._margin, self._clear = margin(self.logits, y), _clearly_wrong(self.logits, y)
 
