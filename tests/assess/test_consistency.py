@@ -9,7 +9,13 @@ from kinds_of_task import make_model, make_subject, make_task
 from scipy import stats
 from torch import nn
 
-from fedsafe.assess.interpretability.consistency import Consistency, importance_consistency, strengths
+from fedsafe.assess import Subject
+from fedsafe.assess.interpretability.consistency import (
+    Consistency,
+    importance_consistency,
+    strengths,
+    top_overlap,
+)
 from fedsafe.assess.interpretability.ranks import kendall, spearman
 from fedsafe.errors import ConfigError, ModelError
 
@@ -132,3 +138,40 @@ def test_attributions_that_are_not_finite_have_no_order():
     subject = make_subject("binary", Root(), make_task("binary", 600))
     with pytest.raises(ModelError, match="attributions are not finite"):
         Consistency()(subject, rng=np.random.default_rng(0), tier="cheap")
+
+
+def test_the_overlap_is_of_the_strongest_five():
+    left = np.array([[9.0, 8, 7, 6, 5, 4, 3, 2, 1, 0]])
+    assert top_overlap(left, left).tolist() == [1.0]
+    assert top_overlap(left, left[:, ::-1]).tolist() == [0.0]
+    assert top_overlap(left, np.roll(left, 2, axis=1)).tolist() == [0.6]
+    # Of four columns, the stronger two.
+    assert top_overlap(left[:, :4], np.array([[9.0, 0, 8, 0]])).tolist() == [0.5]
+    found = run(Weighted(8.0, 4.0, 2.0, 1.0), Weighted(1.0, 2.0, 4.0, 8.0))["top_overlap", "rounds"]
+    assert (found.value, found.anchors["random_order"]) == (0.0, 0.4)
+
+
+def test_an_explainer_that_draws_is_compared_with_itself_at_another_seed():
+    model = make_model("binary")
+
+    def seeds(explainer):
+        subject = make_subject("binary", model, make_task("binary", 240))
+        found = Consistency(explainer=explainer)(subject, rng=np.random.default_rng(0), tier="full")
+        return {f.metric: f for f in found if f.where["between"] == "seeds"}
+
+    assert {f.status for f in seeds("integrated_gradients").values()} == {"not_applicable"}
+    drawn = seeds("gradient_shap")
+    assert set(drawn) == {"consistency.kendall", "consistency.spearman", "consistency.top_overlap"}
+    assert all(f.value > 0.9 for f in drawn.values())
+
+
+def test_the_plan_of_the_full_tier_covers_what_is_spent(monkeypatch):
+    subject, spent = make_subject("binary", task=make_task("binary", 240)), []
+    forward = Subject.forward
+    monkeypatch.setattr(Subject, "forward", lambda self, x: spent.append(len(x)) or forward(self, x))
+    for explainer in ("gradient_shap", "kernel_shap", "integrated_gradients"):
+        spent.clear()
+        assessor = Consistency(explainer=explainer)
+        planned = assessor.plan(subject, "full").forward
+        assessor(subject, rng=np.random.default_rng(0), tier="full")
+        assert sum(spent) <= planned <= 1.1 * sum(spent)

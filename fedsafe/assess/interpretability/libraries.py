@@ -53,7 +53,9 @@ def shap_library(
                     _of_masks(forward, x, baseline, target, columns, row, batch), np.zeros((1, count))
                 )
                 samples = max(samples_of(count), min(2**count, 512))
-                values.append(explained.shap_values(np.ones(count), nsamples=samples, silent=True))
+                values.append(
+                    explained.shap_values(np.ones(count), nsamples=samples, silent=True, l1_reg=False)
+                )
     return spread(np.asarray(values, dtype=np.float64).reshape(len(x), count), x, baseline, columns)
 
 
