@@ -30,7 +30,7 @@ from fedsafe.params import fingerprint
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import Round, Start
 from fedsafe.runs.compose import compose
-from fedsafe.runs.config import AssessConfig, parse_config
+from fedsafe.runs.config import AssessConfig, EngineConfig, parse_config
 from fedsafe.runs.given import GIVEN_IN_PYTHON, IMPORT_FOLDERS
 from fedsafe.runs.judge import Judge, assessor_names, read_requirements
 from fedsafe.store import RunFolder
@@ -115,7 +115,9 @@ def open_subject(
                 f"{path} was started from Python with {option}=...: judge it with "
                 f"fedsafe.assess(fedsafe.open_run({str(path)!r}).model(module=..., data=...), data)"
             )
-    parts = compose(config, model=model, data=data)
+    # The model is judged here, whatever clients trained on.
+    here = config.model_copy(update={"engine": EngineConfig(name="inline", device="cpu")})
+    parts = compose(here, model=model, data=data)
     if config.digest != start.settings_sha256:
         raise ConfigError(f"config.toml is not the one that {path} began with: restore it")
     parameters = folder.read_checkpoint(number)[0]["parameters"]

@@ -1,5 +1,6 @@
 """A requirement passes only if the end of the interval that hurts meets it."""
 
+import numpy as np
 import pytest
 
 from fedsafe.assess import Requirement, judge, parse_requirements
@@ -8,6 +9,7 @@ from fedsafe.errors import ConfigError
 from fedsafe.findings import (
     OVER_ALL_LOOKS,
     clopper_pearson,
+    confidence_of_look,
     difference,
     estimate,
     newcombe,
@@ -141,6 +143,23 @@ def test_one_look_of_several_is_judged_at_its_own_confidence():
     assert found.interval == wilson(560, 1000, one_of_many)
     line = found.to_json(3)
     assert (line["confidence"], line["judged_confidence"], line["blocks"]) == (0.95, one_of_many, True)
+
+
+@pytest.mark.parametrize(("spending", "kept"), [("half_last", True), ("bonferroni", True), ("none", False)])
+def test_over_a_whole_run_no_more_verdicts_are_wrong_than_is_allowed(spending, kept):
+    """Ten looks at models that just meet the threshold: each fail is wrong, and half of the error is on that side."""
+    rng, runs, due = np.random.default_rng(3), 1000, list(range(1, 11))
+    rule = require(threshold=0.8, confidence=0.9)
+    confidences = [confidence_of_look(number, due, 0.9, spending) for number in due]
+    wrong = 0
+    for counts in rng.binomial(400, 0.8, size=(runs, len(due))):
+        verdicts = [
+            judge(rule, [proportion(ACCURACY, int(k), 400)], confidence=confidence).verdict
+            for k, confidence in zip(counts, confidences, strict=True)
+        ]
+        wrong += "fail" in verdicts
+    # 5 % are allowed; three standard errors more are chance.
+    assert (wrong / runs <= 0.05 + 3 * 0.0069) == kept
 
 
 def test_a_finding_that_shares_its_error_over_the_looks_does_not_share_it_twice():

@@ -49,9 +49,15 @@ def test_what_a_complete_subject_lacks_is_listed():
     found = run_assessors(make_subject("binary"), list(ASSESSORS), rng_seed=0, tier="cheap")
     assert list(found) == [*ASSESSORS, COMPARISON]
     odd = [f for findings in found.values() for f in findings if f.status != "measured"]
-    # 480 non-members resolve no rate below 2 %.
+    # 480 non-members resolve no rate below 2 %, and a tenth of 8 clients is no share.
     few = ("membership.true_positive_rate", "insufficient")
     assert [(f.metric, f.status, f.where) for f in odd] == [
+        (
+            "robustness.flipped_accuracy",
+            "not_applicable",
+            {"attack": "categorical", "norm": "columns", "radius": 1},
+        ),
+        ("generalisation.worst_clients_score", "insufficient", {"clients": "unseen", "share": 0.1}),
         (*few, {"false_positive_rate": 0.01}),
         (*few, {"false_positive_rate": 0.001}),
         ("privacy.epsilon", "not_applicable", {"unit": "client"}),
