@@ -26,9 +26,18 @@ FedYogi             any rule, ``optimizer = { name = "yogi", ... }``, keys as fo
 SCAFFOLD            ``aggregator = "scaffold"`` *, momentum 0
 Median              ``aggregator = "median"`` *, momentum 0
 Trimmed mean        ``aggregator = { name = "trimmed_mean", share = 0.1 }`` *, momentum 0
+Mean of rows        ``aggregator = "mean"`` *, momentum 0
+Geometric median    ``aggregator = "geometric_median"`` *, momentum 0
+Krum                ``aggregator = { name = "krum", share = 0.3 }`` *, momentum 0
+Multi-Krum          ``aggregator = { name = "multi_krum", share = 0.3 }`` *, momentum 0
+Centred clipping    ``aggregator = "centred_clipping"`` *, momentum 0
+Norm bound          ``aggregator = "norm_bound"`` *, momentum 0
 q-FedAvg            ``aggregator = { name = "q_fedavg", q = 1.0 }`` **, momentum 0
 Agnostic FL (AFL)   ``aggregator = { name = "agnostic", ascent = 0.001 }`` **, momentum 0 ``steps = 1``, as published
 ==================  ====================================================================  ==============================
+
+From the median to the norm bound, a rule takes ``before = "nearest_neighbour_mixing"`` or ``before = { name =
+"bucketing", size = 2 }``; how many adversaries to allow for is ``share = 0.3`` or ``adversaries = 30``.
 
 To add an aggregator, write a class with the members of :class:`Aggregator` and name it in ``RULES``. One of your own
 needs no change here: inherit :class:`RowRule`, write ``combine``, and set ``server.aggregator`` to
@@ -40,6 +49,7 @@ from fedsafe.aggregation.agnostic import Agnostic
 from fedsafe.aggregation.banded import BandedMean
 from fedsafe.aggregation.base import Aggregator, Fold, Rule, State, Updates
 from fedsafe.aggregation.capped_mean import CappedMean
+from fedsafe.aggregation.centred_clipping import CentredClipping
 from fedsafe.aggregation.checked import Checked, require_update
 from fedsafe.aggregation.choosing import (
     RULES,
@@ -50,13 +60,18 @@ from fedsafe.aggregation.choosing import (
     released_by,
 )
 from fedsafe.aggregation.chosen_noise import ChosenNoise
+from fedsafe.aggregation.coordinate_wise import Mean, Median, TrimmedMean
 from fedsafe.aggregation.distributed import DistributedMean
 from fedsafe.aggregation.fedavg import FedAvg
+from fedsafe.aggregation.geometric_median import GeometricMedian
+from fedsafe.aggregation.krum import Krum, MultiKrum
 from fedsafe.aggregation.local_gaussian import LocalGaussian
 from fedsafe.aggregation.noise_choices import CHOICES, SoFar
 from fedsafe.aggregation.noisy_mean import NoisyMean
+from fedsafe.aggregation.norm_bound import NormBound
 from fedsafe.aggregation.q_fedavg import QFedAvg
-from fedsafe.aggregation.rows import Median, RowRule, TrimmedMean
+from fedsafe.aggregation.robust import RobustRule
+from fedsafe.aggregation.rows import RowRule
 from fedsafe.aggregation.scaffold import Scaffold
 from fedsafe.aggregation.server_optimizers import (
     SERVER_OPTIMIZERS,
@@ -78,16 +93,23 @@ __all__ = [
     "Agnostic",
     "BandedMean",
     "CappedMean",
+    "CentredClipping",
     "Checked",
     "ChosenNoise",
     "DistributedMean",
     "FedAvg",
     "Fold",
+    "GeometricMedian",
+    "Krum",
     "LocalGaussian",
+    "Mean",
     "Median",
+    "MultiKrum",
     "NoisyMean",
+    "NormBound",
     "OptimizerState",
     "QFedAvg",
+    "RobustRule",
     "RowRule",
     "Rule",
     "Scaffold",

@@ -77,6 +77,8 @@ class Aggregator(Protocol):
     remembers: ClassVar[bool]
     # What leaves a client un-noised because of this rule; each a phrase for the claim's list of what it does not cover.
     releases: ClassVar[tuple[str, ...]]
+    # Whether a fold holds each client's update by itself, as those of ``RowRule`` do, and not their sum.
+    folds_rows: ClassVar[bool]
 
     @classmethod
     def from_plan(cls, plan: PrivacyPlan, *args: Any, **options: Any) -> Self:
@@ -166,6 +168,7 @@ class Rule:
     needs_draws: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
     releases: ClassVar[tuple[str, ...]] = ()
+    folds_rows: ClassVar[bool] = False
 
     @classmethod
     def mechanics(cls, *, cohort: float, parameters: int, options: Mapping[str, Any]) -> Mechanics:

@@ -9,15 +9,19 @@ from fedsafe.aggregation.agnostic import Agnostic
 from fedsafe.aggregation.banded import BandedMean
 from fedsafe.aggregation.base import Aggregator
 from fedsafe.aggregation.capped_mean import CappedMean
+from fedsafe.aggregation.centred_clipping import CentredClipping
 from fedsafe.aggregation.checked import Checked, rehearse, require_members
 from fedsafe.aggregation.chosen_noise import ChosenNoise
+from fedsafe.aggregation.coordinate_wise import Mean, Median, TrimmedMean
 from fedsafe.aggregation.distributed import DistributedMean
 from fedsafe.aggregation.fedavg import FedAvg
+from fedsafe.aggregation.geometric_median import GeometricMedian
+from fedsafe.aggregation.krum import Krum, MultiKrum
 from fedsafe.aggregation.local_gaussian import LocalGaussian
 from fedsafe.aggregation.noisy_mean import NoisyMean
+from fedsafe.aggregation.norm_bound import NormBound
 from fedsafe.aggregation.options import matched
 from fedsafe.aggregation.q_fedavg import QFedAvg
-from fedsafe.aggregation.rows import Median, TrimmedMean
 from fedsafe.aggregation.scaffold import Scaffold
 from fedsafe.errors import ConfigError, FedSafeError
 from fedsafe.extensions import one_line, resolve
@@ -35,8 +39,14 @@ RULES: dict[str, type[Aggregator]] = {
         LocalGaussian,
         DistributedMean,
         FedAvg,
+        Mean,
         Median,
         TrimmedMean,
+        GeometricMedian,
+        Krum,
+        MultiKrum,
+        CentredClipping,
+        NormBound,
         QFedAvg,
         Agnostic,
         Scaffold,

@@ -1,15 +1,12 @@
 """Rules that need every row, in a fixed order. None has a proven sensitivity: no client-level claim can be made."""
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.aggregation.base import Fold, Rule, Updates
-from fedsafe.aggregation.options import require_number
 from fedsafe.errors import EngineError
 from fedsafe.privacy.clipping import finite_rows
 from fedsafe.privacy.plan import PrivacyPlan
@@ -31,6 +28,7 @@ class RowRule(Rule, ABC):
     """
 
     name: ClassVar[str]
+    folds_rows: ClassVar[bool] = True
 
     @classmethod
     def from_plan(cls, plan: PrivacyPlan, *args: Any, **options: Any) -> Self:
@@ -40,6 +38,10 @@ class RowRule(Rule, ABC):
     @abstractmethod
     def combine(self, updates: Updates) -> NDArray[np.float64]:
         """One update ``(parameters,)`` from the updates of at least one client."""
+
+    def combine_drawing(self, updates: Updates, draws: Stream | None) -> NDArray[np.float64]:
+        """What ``combine`` gives; a rule that draws something has the server's stream of the round."""
+        return self.combine(updates)
 
     @final
     def zero(self, parameters: int) -> Fold:
@@ -73,7 +75,7 @@ class RowRule(Rule, ABC):
     def finish(self, fold: Fold, noise: Stream) -> NDArray[np.float64]:
         """Combine in ascending order of client, since a float sum depends on it; zero if nobody replied."""
         updates = self.ordered(fold)
-        return self.combine(updates) if len(updates.rows) else np.zeros(updates.rows.shape[1])
+        return self.combine_drawing(updates, noise) if len(updates.rows) else np.zeros(updates.rows.shape[1])
 
     @final
     def ordered(self, fold: Fold) -> Updates:
@@ -99,43 +101,3 @@ def weighted_mean(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> ND
         total += weight * row
     mean: NDArray[np.float64] = total / weights.sum()
     return mean
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Median(RowRule):
-    """Coordinate-wise median (Yin et al., 2018); the mean of the two middle values for an even number."""
-
-    name: ClassVar[str] = "median"
-
-    def combine(self, updates: Updates) -> NDArray[np.float64]:
-        """The median over the replies."""
-        median: NDArray[np.float64] = np.median(updates.rows, axis=0)
-        return median
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class TrimmedMean(RowRule):
-    """Coordinate-wise trimmed mean (Yin et al., 2018): withstands up to ``share`` of the replies, whatever they send.
-
-    Args:
-        share: Of n replies, the ``floor(share * n)`` smallest and as many largest values of each coordinate are
-            left out; in [0, 0.5).
-    """
-
-    share: float = 0.1
-    name: ClassVar[str] = "trimmed_mean"
-
-    def __post_init__(self) -> None:
-        """Refuse a share that would leave nothing."""
-        require_number(self.name, "share", self.share, below=0.5)
-
-    def combine(self, updates: Updates) -> NDArray[np.float64]:
-        """The mean of what is left of each coordinate."""
-        count = len(updates.rows)
-        # The product of a decimal share can fall a hair short of the whole number that was meant.
-        cut = min(math.floor(self.share * count + 1e-9), (count - 1) // 2)
-        kept = np.sort(updates.rows, axis=0)[cut : count - cut]
-        mean: NDArray[np.float64] = kept.mean(axis=0)
-        return mean

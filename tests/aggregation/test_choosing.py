@@ -75,7 +75,7 @@ class TestNames:
 
     def test_a_name_near_to_none_gets_the_list(self):
         with pytest.raises(
-            ConfigError, match=r"Known: noisy_mean, .*fedavg, median, trimmed_mean.*package.module"
+            ConfigError, match=r"Known: noisy_mean, .*fedavg, mean, median, trimmed_mean.*package.module"
         ):
             make("zzz")
 
@@ -96,7 +96,7 @@ class TestOptions:
         ("spec", "why"),
         [
             ({"name": "trimmed_mean", "shar": 0.1}, "option 'shar' is not known: did you mean 'share'"),
-            ({"name": "median", "share": 0.1}, "option 'share' is not known: it has no options"),
+            ({"name": "median", "share": 0.1}, "does not ask how many are adversaries: leave share out"),
             ({"name": "noisy_mean", "clip": 1.0}, "option 'clip' is not known: it has no options"),
             ({"name": "q_fedavg", "learning_rate": 0.1}, "client.optimizer.lr; leave learning_rate out"),
             ({"name": "scaffold", "steps": 3}, "option 'steps' is not known"),
@@ -107,6 +107,25 @@ class TestOptions:
             ({"name": "trimmed_mean", "share": -0.1}, "share = -0.1"),
             ({"name": "trimmed_mean", "share": "much"}, "share = 'much'"),
             ({"name": "trimmed_mean", "share": True}, "share = True"),
+            ({"name": "krum", "share": 0.5}, "share = 0.5; it is a number of at least 0 and below 0.5"),
+            ({"name": "krum", "adversaries": -1}, "adversaries = -1; it is a whole number of at least 0"),
+            ({"name": "krum", "adversaries": 0.3}, "adversaries = 0.3"),
+            ({"name": "krum", "adversaries": 1, "share": 0.1}, "say the same; leave one out"),
+            ({"name": "krum", "adversarys": 1}, "did you mean 'adversaries'"),
+            ({"name": "multi_krum", "selected": 0}, "selected = 0; it is a whole number of at least 1"),
+            ({"name": "norm_bound", "bound": 0.0}, "bound = 0.0"),
+            ({"name": "centred_clipping", "clip": -1.0}, "clip = -1.0"),
+            ({"name": "centred_clipping", "iterations": 0}, "iterations = 0; it is a whole number"),
+            ({"name": "geometric_median", "adversaries": 3}, "leave adversaries out, or set before"),
+            ({"name": "median", "before": "bucketing", "share": 0.2}, "leave share out, or set before"),
+            ({"name": "median", "before": "mixing"}, "it is nearest_neighbour_mixing or bucketing"),
+            ({"name": "median", "before": {"size": 2}}, "it is nearest_neighbour_mixing or bucketing"),
+            ({"name": "median", "before": {"name": "bucketing", "sise": 2}}, "did you mean 'size'"),
+            (
+                {"name": "median", "before": {"name": "bucketing", "size": 0}},
+                "size = 0; it is a whole number",
+            ),
+            ({"name": "q_fedavg", "before": "bucketing"}, "option 'before' is not known"),
             ({"name": "q_fedavg", "q": -1.0}, "q = -1.0; it is a number of at least 0$"),
             ({"name": "q_fedavg", "q": math.nan}, "q = nan"),
             ({"name": "q_fedavg", "q": math.inf}, "q = inf"),
