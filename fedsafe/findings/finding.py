@@ -46,8 +46,8 @@ class Finding:
         data: The data that was touched, for example "public: UCI Adult test split".
         released: What it let out of private data; None for public data.
         detail: Whatever a report may show: tables, pictures, the reason of a missing value.
-        evidence: For which examples it holds, so that findings about the same ones can be held to each other; it is
-            never written or compared, since a record says nothing of single examples.
+        evidence: For which examples it holds, so that findings about the same ones can be held to each other, and
+            models of two rounds compared; it is never part of the record, which says nothing of single examples.
 
     Raises:
         ConfigError: The fields contradict each other, or the metric is not registered.
