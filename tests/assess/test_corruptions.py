@@ -186,7 +186,7 @@ def halves():
 def test_a_model_of_known_invariances_stands_what_does_not_concern_it(halves):
     findings, single = run(halves, suite=("brightness", "stripe", "scale:1"))
     assert single["brightness", 5].value > 0.95  # adds the same to both halves, up to clipping
-    assert single["stripe", 1].value < 0.5  # most of what decides lies at the edges
+    assert single["stripe", 1].value < 0.6  # much of what decides lies at the edges
     (mean,) = [f for f in findings if f.metric == "corruptions.mean_error"]
     table = mean.detail["table"]
     assert [row["corruption"] for row in table] == ["brightness", "stripe", "scale"]
