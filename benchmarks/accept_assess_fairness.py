@@ -131,8 +131,8 @@ def compas(lines: Lines) -> None:
         (fp, negatives), (tp, positives) = (
             rate_counts(own, rate) for rate in ("false_positive_rate", "true_positive_rate")
         )
-        found[f"FPR {group}"] = round(100 * fp / negatives, 2)
-        found[f"FNR {group}"] = round(100 * (1 - tp / positives), 2)
+        found[f"FPR {group}"] = round(100 * float(fp / negatives), 2)
+        found[f"FNR {group}"] = round(100 * float(1 - tp / positives), 2)
     lines.add(
         "COMPAS: ProPublica's error rates",
         "python benchmarks/accept_assess_fairness.py",

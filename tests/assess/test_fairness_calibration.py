@@ -68,7 +68,10 @@ def test_a_group_that_is_too_small_is_listed_and_not_compared():
     assert found["error", "g2"].status == found["in_the_large", "g2"].status == "insufficient"
     assert found["error_difference", None].detail["left_out"] == ["g2"]
     alone = by_group(*draw(rng, [500, 20]), rng, unfit={"g1": "too few"})
-    assert ("error_difference", None) not in alone
+    assert {alone[name, None].status for name in ("error_difference", "in_the_large_difference")} == {
+        "insufficient"
+    }
+    assert alone["error_difference", None].reason == "1 of 2 groups are large enough, a gap needs 2"
 
 
 def test_calibrated_groups_show_no_gap_in_their_intervals_and_none_on_average():

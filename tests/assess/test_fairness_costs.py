@@ -160,6 +160,16 @@ def test_a_planted_cost_of_one_group_is_found_and_an_equal_one_shows_no_differen
     assert single[0].interval[0] > 0.2
 
 
+def test_a_group_that_is_too_small_pays_nothing_that_could_be_measured():
+    groups = np.repeat(["a", "b"], [100, 5])
+    *single, gap = costs_by_group(
+        np.ones(105), np.ones(105), groups, {"a": "", "b": "too few"}, "site", name="plain", resamples=200,
+        rng=np.random.default_rng(0), context={"data": "made"},
+    )  # fmt: skip
+    assert [f.status for f in single] == ["measured", "insufficient"]
+    assert (gap.status, gap.reason) == ("insufficient", "1 of 2 groups are large enough, a gap needs 2")
+
+
 def test_the_same_model_costs_nothing_and_is_not_sure_of_it():
     groups = np.repeat(["a", "b"], 100)
     right = np.ones(200)

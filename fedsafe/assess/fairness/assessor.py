@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fedsafe.assess.base import Cost, Subject, Tier
-from fedsafe.assess.fairness.calibration import calibration_by_group
+from fedsafe.assess.fairness.calibration import ERROR_GAP, LARGE_GAP, calibration_by_group
 from fedsafe.assess.fairness.cells import NOT_STATED, count_cells, join_groups
 from fedsafe.assess.fairness.costs import costs_by_group
 from fedsafe.assess.fairness.error_gaps import error_gaps
@@ -212,10 +212,10 @@ def _events(subject: Subject, logits: Array, right: Array) -> tuple[Array, Array
 
 
 def _nothing(subject: Subject, reason: str) -> list[Finding]:
-    gaps = ("absolute_error_difference",) if subject.task.kind == "regression" else tuple(GAPS)
-    return [
-        not_measured(f"fairness.{gap}", reason, status="not_applicable", **subject.provenance) for gap in gaps
-    ]
+    gaps = [f"fairness.{gap}" for gap in GAPS] + [ERROR_GAP, LARGE_GAP]
+    if subject.task.kind == "regression":
+        gaps = ["fairness.absolute_error_difference"]
+    return [not_measured(gap, reason, status="not_applicable", **subject.provenance) for gap in gaps]
 
 
 def _unfit(subject: Subject) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.assess.fairness.cells import too_few
 from fedsafe.assess.fairness.mean_gaps import largest_difference, normal_noise
 from fedsafe.assess.performance.calibration import Reliability, reliability
 from fedsafe.findings import Finding, Interval, Provenance, Scope, estimate, not_measured, t_interval
@@ -177,15 +178,16 @@ def calibration_by_group(
                 **scope,
             ),
         ]
-    if len(used) < 2:
-        return findings
     place: Scope = {"where": {"attribute": attribute}, **context}
     n = int(sum(bins.n.sum() for bins in found))
-    detail: dict[str, Any] = {
-        "groups": used,
-        "left_out": [group for group in eligible if group not in used],
-        "event": event,
-    }
+    left_out = [group for group in eligible if group not in used]
+    detail: dict[str, Any] = {"groups": used, "left_out": left_out, "event": event}
+    if len(used) < 2:
+        reason = too_few(len(used), left_out, attribute)
+        return findings + [
+            not_measured(metric, reason, status="insufficient", n=n, unit="examples", detail=detail, **place)
+            for metric in (ERROR_GAP, LARGE_GAP)
+        ]
     gap = calibration_gap(found, rng, resamples)
     ece = [bins.debiased for bins in found]
     large = largest_difference(np.array(means), normal_noise(np.array(errors), rng, resamples))

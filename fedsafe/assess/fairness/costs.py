@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.assess.fairness.cells import too_few
 from fedsafe.assess.fairness.mean_gaps import largest_difference, normal_noise
 from fedsafe.findings import Finding, Interval, Provenance, Scope, estimate, not_measured, t_interval, wilson
 
@@ -103,8 +104,14 @@ def costs_by_group(
                 **scope,
             )
         )
+    place: Scope = {"where": {"attribute": attribute}, **context}
     if len(means) < 2:
-        return findings
+        left_out = [group for group, reason in eligible.items() if reason]
+        reason = too_few(len(means), left_out, attribute)
+        return [
+            *findings,
+            not_measured(gap_metric, reason, status="insufficient", n=total, unit="examples", **place),
+        ]
     gap = largest_difference(np.array(means), normal_noise(np.array(errors), rng, resamples))
     detail: dict[str, Any] = {
         "reference_name": name,
@@ -125,7 +132,6 @@ def costs_by_group(
             unit="examples",
             anchors={"null_gap": gap.null_mean, "null_gap_95": gap.null_95},
             detail=detail,
-            where={"attribute": attribute},
-            **context,
+            **place,
         ),
     ]

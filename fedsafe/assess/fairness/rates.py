@@ -179,7 +179,17 @@ class GroupRates:
         findings = []
         for rate in self._known:
             enough = self._enough((rate,))
-            if enough.sum() < 2:
+            context: Scope = {"where": {"attribute": self.attribute, "rate": rate}, **self.context}
+            n, used = (
+                int(self.cells[enough].sum()),
+                [name for name, fits in zip(self.names, enough, strict=True) if fits],
+            )
+            if len(used) < 2:
+                left_out = [name for name in self.names if name not in used]
+                reason = too_few(len(used), left_out, self.attribute)
+                findings.append(
+                    not_measured(_VARIANCE, reason, status="insufficient", n=n, unit="examples", **context)
+                )
                 continue
             value, interval = between_group_variance(self._sample(enough, samples, rng, resamples), rate)
             findings.append(
@@ -188,12 +198,11 @@ class GroupRates:
                     value,
                     interval=interval,
                     method="double-corrected stratified bootstrap",
-                    n=int(self.cells[enough].sum()),
+                    n=n,
                     unit="examples",
                     anchors={"alike": 0.0},
-                    detail={"groups": [n for n, fits in zip(self.names, enough, strict=True) if fits]},
-                    where={"attribute": self.attribute, "rate": rate},
-                    **self.context,
+                    detail={"groups": used},
+                    **context,
                 )
             )
         return findings
