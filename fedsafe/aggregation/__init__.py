@@ -56,6 +56,7 @@ from fedsafe.aggregation.choosing import (
     AggregatorSpec,
     build_aggregator,
     check_aggregator,
+    folds_rows,
     mechanics_of,
     released_by,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "Yogi",
     "build_aggregator",
     "check_aggregator",
+    "folds_rows",
     "mechanics_of",
     "released_by",
     "require_update",

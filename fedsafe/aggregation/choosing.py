@@ -151,6 +151,16 @@ def mechanics_of(spec: AggregatorSpec, *, cohort: float, parameters: int) -> Mec
     return RULES[name].mechanics(cohort=cohort, parameters=parameters, options=options)
 
 
+def folds_rows(spec: AggregatorSpec) -> tuple[str, bool]:
+    """What the configuration calls an aggregator, and whether its folds hold each client's update by itself.
+
+    Raises:
+        ConfigError: Nothing has that name.
+    """
+    name, _ = _parsed(spec)
+    return name, bool(getattr(resolve("aggregator", name, RULES), "folds_rows", False))
+
+
 def released_by(spec: AggregatorSpec) -> tuple[str, ...]:
     """What leaves a client un-noised because of the aggregator: phrases for what a claim does not cover.
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from fedsafe.errors import ConfigError
 from fedsafe.extensions import search
 from fedsafe.findings import Spending
+from fedsafe.runs.attack_config import ByzantineConfig
 from fedsafe.runs.audit_config import AuditConfig
 from fedsafe.runs.availability_config import AvailabilityConfig
 from fedsafe.runs.client_config import ClientConfig
@@ -182,6 +183,7 @@ class Config(Section):
     privacy: PrivacyConfig = PrivacyConfig()
     assess: AssessConfig = AssessConfig()
     audit: AuditConfig | None = None
+    byzantine: ByzantineConfig | None = None
     engine: EngineConfig = EngineConfig()
     sinks: list[str | dict[str, Any]] = Field(default_factory=list)
     card: CardConfig = CardConfig()

@@ -9,6 +9,7 @@ from fedsafe.privacy.circumstances import Circumstances
 from fedsafe.privacy.matrix import claim_matrix, planned_claims
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import headline_metric
+from fedsafe.runs.adversaries import simulated
 from fedsafe.runs.availability import assumptions
 from fedsafe.runs.compose import Parts, calibrate
 from fedsafe.runs.judge import assessor_names
@@ -40,7 +41,7 @@ def plan_and_claims(parts: Parts, *, key_from_seed: bool) -> Planned:
         key_from_seed=key_from_seed,
         uncovered=uncovered(parts),
         own_nodes=parts.config.engine.name == "flower",
-        assumed=assumptions(parts.availability),
+        assumed=(*assumptions(parts.availability), *simulated(parts.config, len(parts.records))),
     )
     return Planned(
         plan=plan,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedsafe.records import Start
+from fedsafe.runs.adversaries import describe_adversaries
 from fedsafe.runs.availability import describe_availability
 from fedsafe.runs.compose import Parts
 from fedsafe.runs.planning import Planned
@@ -32,6 +33,7 @@ def describe_start(name: str, parts: Parts, planned: Planned, assessment: Mappin
     task, config = parts.task, parts.config
     sizes = parts.records.sizes
     there = describe_availability(config, parts.availability) if parts.availability is not None else None
+    byzantine = describe_adversaries(config, len(sizes))
     return Start(
         run=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,6 +72,7 @@ def describe_start(name: str, parts: Parts, planned: Planned, assessment: Mappin
                 "max": int(sizes.max()),
             },
             **({"availability": there} if there else {}),
+            **({"byzantine": byzantine} if byzantine else {}),
         },
         claims=tuple(planned.claims),
         matrix=tuple(planned.matrix),

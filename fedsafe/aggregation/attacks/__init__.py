@@ -19,7 +19,7 @@ One of your own is a class whose instances are called with the honest rows, the 
 and a generator: set ``byzantine.attack`` to ``"package.module:Class"``.
 """
 
-from fedsafe.aggregation.attacks.attacked import Attacked
+from fedsafe.aggregation.attacks.attacked import Attacked, require_rows
 from fedsafe.aggregation.attacks.base import Attack
 from fedsafe.aggregation.attacks.choosing import ATTACKS, AttackSpec, attack_name, build_attack
 from fedsafe.aggregation.attacks.mimic import Mimic
@@ -43,4 +43,5 @@ __all__ = [
     "alie_deviations",
     "attack_name",
     "build_attack",
+    "require_rows",
 ]

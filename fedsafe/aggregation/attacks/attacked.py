@@ -44,11 +44,7 @@ class Attacked(Rule):
     def __init__(
         self, rule: Aggregator, attack: Attack, *, label: str, adversaries: NDArray[np.int64], seed: int
     ) -> None:
-        if not rule.folds_rows:
-            raise ConfigError(
-                f"byzantine.attack = {label!r} needs the update of each client, and server.aggregator = {rule.name!r} "
-                'adds them up: use a rule over rows, such as "mean" or "median", or byzantine.poison instead'
-            )
+        require_rows(rule.name, rule.folds_rows, label)
         self._rule, self._attack, self._label = rule, attack, label
         self._adversaries, self._seed = adversaries, seed
         for member in ("name", "needs_losses", "needs_draws", "remembers", "releases", "folds_rows"):
@@ -130,6 +126,19 @@ class Attacked(Rule):
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """The rule's."""
         self._rule.restore(state)
+
+
+def require_rows(rule: str, folds_rows: bool, attack: str) -> None:
+    """Refuse an attack on a rule that has no rows.
+
+    Raises:
+        ConfigError: With what to use instead.
+    """
+    if not folds_rows:
+        raise ConfigError(
+            f"byzantine.attack = {attack!r} needs the update of each client, and server.aggregator = {rule!r} adds "
+            'them up: use a rule over rows, such as "mean" or "median", or byzantine.poison instead'
+        )
 
 
 def _what(found: object) -> str:
