@@ -57,6 +57,16 @@ def test_sampled_shapley_values_of_a_linear_model_are_exact_too():
     assert (local[0, :3] == 0).all()
 
 
+@pytest.mark.parametrize("explainer", [kernel_shap, lime])
+def test_an_example_that_is_the_baseline_has_no_attributions(explainer):
+    (forward, x, baseline, target), options, _ = wide(14)
+    x[0] = 0.0
+    x[1, 1:] = 0.0  # one column differs: it has the whole change
+    local = explainer(forward, x, baseline, target, rng=np.random.default_rng(0), **options)
+    assert (local[0] == 0).all()
+    assert float((local[1] * x[1]).sum()) == pytest.approx(float(forward(x[1:2])), abs=1e-5)
+
+
 def test_limes_ridge_is_near_the_linear_model_and_shrinks_it():
     arguments, options, truth = wide(14)
     found = (lime(*arguments, rng=np.random.default_rng(0), **options) * arguments[1]).numpy()

@@ -187,7 +187,7 @@ def _effort(subject: Subject, tier: Tier) -> Effort:
     inputs = prod(subject.task.schema.shape)
     small = inputs <= _SMALL
     if tier == "cheap":
-        size = min(256, max(_FEWEST, (1 << 15) // inputs))
+        size = min(256, max(_FEWEST, (1 << 14) // inputs))
         return Effort(size=size, few=_FEWEST, steps=20 if small else 8, draws=20 if small else 10, full=False)
     size = min(1024, max(2 * _FEWEST, (1 << 15) // inputs))
     return Effort(size=size, few=_FEWEST, steps=64 if small else 32, draws=50, full=True)

@@ -264,4 +264,4 @@ def _effort(subject: Subject, tier: Tier) -> tuple[int, int]:
     """Examples of a sample and nodes of the path integral, fewer of both for images than for tables."""
     inputs = prod(subject.task.schema.shape)
     size, values, steps = (64, 1 << 14, 16) if tier == "cheap" else (256, 1 << 16, 32)
-    return min(size, max(_FEWEST, values // inputs)), steps if inputs <= _SMALL else steps // 3
+    return min(size, max(_FEWEST, values // inputs)), steps if inputs <= _SMALL else steps // 4

@@ -137,6 +137,8 @@ def _sampled(
         for row in range(len(x)):
             example, output = x[row : row + 1], target[row : row + 1]
             moved = np.unique(columns[(example != baseline)[0].cpu().numpy()])
+            if len(moved) == 0:
+                continue  # the example is the baseline
             # The features of the other columns may belong anywhere: replacing them changes nothing.
             places = np.zeros(count, dtype=np.int64)
             places[moved] = np.arange(len(moved))
