@@ -2,8 +2,9 @@
 
     python benchmarks/accept_assess_certified.py [--wong-kolter models/mnist.pth]
 
-The model of Wong and Kolter (2018) is ``models/mnist.pth`` of github.com/locuslab/convex_adversarial (MIT licence); without
-it, its lines are left out. The peer is what `make crosscheck` installs. Writes ``results/assess_certified.json``.
+The model of Wong and Kolter (2018) is ``models/mnist.pth`` of github.com/locuslab/convex_adversarial (MIT licence);
+without it, its lines are left out. The peer is what `make crosscheck` installs. Writes
+``results/assess_certified.json``.
 """
 
 import argparse
@@ -35,7 +36,7 @@ TESTS = {
         "tests/assess/test_certified.py::test_certificates_of_a_linear_model_are_its_exact_robust_accuracy",
         "tests/assess/test_certified.py::test_euclidean_certificates_of_a_linear_model_are_its_exact_robust_accuracy",
     ),
-    "bounds: below every point that a search finds, exact where the network is affine, whole images and windows alike": (
+    "bounds: below every point that a search finds, exact where the network is affine, by windows as by images": (
         "tests/models/test_bounds.py",
     ),
     "cross-check: CROWN's certified share is convex-adversarial's within one point, and its margins with one slope": (
@@ -130,7 +131,7 @@ def bracketed(model: nn.Module, task: Task, lines: Lines) -> None:
 
 
 def wong_kolter(path: Path, task: Task, lines: Lines, n: int = 1000) -> None:
-    """Their model: certified error beside theirs and the peer's, corruption error beside that of the published files."""
+    """Their model: certified error beside theirs and the peer's, corruption error beside the published files'."""
     model = nn.Sequential(
         nn.Conv2d(1, 16, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(1568, 100), nn.ReLU(), nn.Linear(100, 10),
@@ -157,7 +158,8 @@ def wong_kolter(path: Path, task: Task, lines: Lines, n: int = 1000) -> None:
     lines.add(
         "Wong and Kolter's MNIST model at 0.1: clean error 1.80 %, certified by CROWN within 1.5 points of their 5.8 %",
         HERE,
-        f"clean {clean:.2f} %; CROWN {error:.1f} % of {n} random digits ({each:.3f} s each); intervals {intervals:.1f} %",
+        f"clean {clean:.2f} %; CROWN {error:.1f} % of {n} random digits, {each:.3f} s each; "
+        f"intervals {intervals:.1f} %",
         met=abs(clean - 1.8) < 0.005 and abs(error - CERTIFIED_ERROR) <= 1.5,
     )
     theirs = peer_margins(model, x, y)
@@ -181,7 +183,7 @@ def wong_kolter(path: Path, task: Task, lines: Lines, n: int = 1000) -> None:
     # Other digits and other random numbers: two points of sampling; the rest is interpolation and byte rounding.
     near = all(abs(errors[name] - value) <= 5 for name, value in PUBLISHED_FILES.items())
     lines.add(
-        "its error under our corruptions is that on the published files of MNIST-C: mean within 2 points, each within 5",
+        "its error under our corruptions is that on the files of MNIST-C: mean within 2 points, each within 5",
         HERE,
         f"mean {mean:.1f} % against {MEAN_OF_FILES}; "
         + "; ".join(f"{k} {errors[k]:.1f} against {v}" for k, v in PUBLISHED_FILES.items()),

@@ -143,7 +143,7 @@ def test_a_layer_without_bounds_is_named_and_smoothing_needs_none():
 
 def test_a_tier_that_cannot_afford_a_bound_says_so():
     subject = make_subject("multiclass", image_network(), make_task("multiclass", 100))
-    _, certified = run(subject, cheap=replace(Certified().cheap, multiplications=1e4))
+    _, certified = run(subject, cheap={"multiplications": 1e4})
     assert {f.status for (m, _, _), f in certified.items() if m == "crown"} == {"insufficient"}
 
 
@@ -204,6 +204,7 @@ def test_a_users_bound_is_named_by_its_path_and_a_broken_one_fails_alone(monkeyp
         ({"methods": ("crwn",)}, "did you mean 'crown'"),
         ({"radii": (0.0,)}, "radius 0.0"),
         ({"smoothing": {"sigma": 1.0}}, "sigma"),
+        ({"full": {"example": 5}}, "did you mean 'examples'"),
         ({"smoothing": {"scale": -1.0}}, "positive scale"),
         ({"smoothing": {"draws": 0}}, "whole numbers"),
     ],

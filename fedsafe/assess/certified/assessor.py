@@ -1,7 +1,7 @@
 """How much of the model's accuracy is proven, at sizes of change that attacks are measured at, too."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from fedsafe.assess.certified.smoothing import Smoothing
 from fedsafe.assess.scores import decide
 from fedsafe.data import Examples
 from fedsafe.errors import ConfigError, ModelError
-from fedsafe.extensions import one_line, resolve
+from fedsafe.extensions import one_line, resolve, unknown_option
 from fedsafe.findings import (
     Context,
     Evidence,
@@ -55,6 +55,10 @@ class Effort:
     smoothing: bool
 
 
+_CHEAP = Effort(examples=100, multiplications=1e8, thorough=False, smoothing=False)
+_FULL = Effort(examples=1000, multiplications=1e11, thorough=True, smoothing=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Certified:
     """Certified accuracy by interval bounds and linear relaxation, and by randomised smoothing.
@@ -68,8 +72,8 @@ class Certified:
         smoothing: Randomised smoothing, or a table of its settings.
         smoothed_radii: Euclidean radii at which the smoothed classifier's certified accuracy is reported; 0 is its
             accuracy.
-        cheap: Effort of the cheap tier.
-        full: Effort of the full tier.
+        cheap: Effort of the cheap tier, or a table of what differs from the default.
+        full: Effort of the full tier, likewise.
 
     Raises:
         ConfigError: A bound cannot be found, or a radius is not a positive number.
@@ -81,8 +85,8 @@ class Certified:
     l2_radii: tuple[float, ...] | None = None
     smoothing: Smoothing | Mapping[str, Any] = _SMOOTHING
     smoothed_radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
-    cheap: Effort = Effort(examples=100, multiplications=1e8, thorough=False, smoothing=False)
-    full: Effort = Effort(examples=1000, multiplications=1e11, thorough=True, smoothing=True)
+    cheap: Effort | Mapping[str, Any] = _CHEAP
+    full: Effort | Mapping[str, Any] = _FULL
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -90,11 +94,13 @@ class Certified:
         for radius in (*self.radii, *(self.l2_radii or ())):
             if not 0 < radius < np.inf:
                 raise ConfigError(f"certified has the radius {radius!r}; give positive numbers")
-        if not isinstance(self.smoothing, Smoothing):
-            try:
-                object.__setattr__(self, "smoothing", Smoothing(**self.smoothing))
-            except TypeError as error:
-                raise ConfigError(f"certified.smoothing: {one_line(error)}") from error
+        for key, kind in (("smoothing", Smoothing), ("cheap", Effort), ("full", Effort)):
+            table = getattr(self, key)
+            if isinstance(table, Mapping):
+                wrong = unknown_option(kind, table)
+                if wrong:
+                    raise ConfigError(f"certified.{key}: {wrong}")
+        _ = self._smoothing
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
         """Clean predictions, and the draws of smoothing; bounds pass through the model in their own way."""
@@ -143,7 +149,8 @@ class Certified:
         return how if isinstance(how, Smoothing) else Smoothing(**how)
 
     def _effort(self, tier: Tier) -> Effort:
-        return self.cheap if tier == "cheap" else self.full
+        chosen, default = (self.cheap, _CHEAP) if tier == "cheap" else (self.full, _FULL)
+        return chosen if isinstance(chosen, Effort) else replace(default, **chosen)
 
     def _l2(self, subject: Subject) -> tuple[float, ...]:
         if self.l2_radii is not None:

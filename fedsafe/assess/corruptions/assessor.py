@@ -14,8 +14,8 @@ from fedsafe.assess.corruptions.domains import load_domain
 from fedsafe.assess.corruptions.figures import Wrong, mean_error, relative_error, single, tilted, wrong
 from fedsafe.assess.corruptions.suites import BY_SEVERITY, CORRUPTIONS, MNIST_C, are_images, corrupt
 from fedsafe.data import Examples, Schema
-from fedsafe.errors import FedSafeError
-from fedsafe.extensions import one_line, resolve
+from fedsafe.errors import ConfigError, FedSafeError
+from fedsafe.extensions import one_line, resolve, unknown_option
 from fedsafe.findings import Finding, Provenance, Scalar, not_measured, picture
 
 _MEAN, _RELATIVE = "corruptions.mean_error", "corruptions.relative_error"
@@ -44,6 +44,10 @@ class Effort:
     pictures: bool
 
 
+_CHEAP = Effort(examples=80, severities=False, baseline=False, pictures=False)
+_FULL = Effort(examples=1000, severities=True, baseline=True, pictures=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corruptions:
     """Accuracy, or the absolute error of a regression, on inputs that are worse than those of the evaluation.
@@ -57,8 +61,8 @@ class Corruptions:
         baseline: What relative errors are relative to: "ridge", "previous" or an import path, see
             `fedsafe.assess.corruptions.baseline.find_baseline`; None for no relative errors.
         shift: A second domain, see `fedsafe.assess.corruptions.domains.load_domain`.
-        cheap: Effort of the cheap tier.
-        full: Effort of the full tier.
+        cheap: Effort of the cheap tier, or a table of what differs from the default.
+        full: Effort of the full tier, likewise.
 
     Raises:
         ConfigError: A corruption or a baseline cannot be found.
@@ -68,12 +72,17 @@ class Corruptions:
     suite: tuple[str, ...] | None = None
     baseline: str | None = "ridge"
     shift: str | Mapping[str, Any] | None = None
-    cheap: Effort = Effort(examples=80, severities=False, baseline=False, pictures=False)
-    full: Effort = Effort(examples=1000, severities=True, baseline=True, pictures=True)
+    cheap: Effort | Mapping[str, Any] = _CHEAP
+    full: Effort | Mapping[str, Any] = _FULL
 
     def __post_init__(self) -> None:
         for entry in self.suite or ():
             resolve("corruption", _severity(entry)[0], CORRUPTIONS)
+        for key in ("cheap", "full"):
+            table = getattr(self, key)
+            wrong = unknown_option(Effort, table) if isinstance(table, Mapping) else ""
+            if wrong:
+                raise ConfigError(f"corruptions.{key}: {wrong}")
         if self.baseline not in (None, "ridge", "previous"):
             resolve("baseline", self.baseline, {})
 
@@ -121,7 +130,8 @@ class Corruptions:
         return findings
 
     def _effort(self, tier: Tier) -> Effort:
-        return self.cheap if tier == "cheap" else self.full
+        chosen, default = (self.cheap, _CHEAP) if tier == "cheap" else (self.full, _FULL)
+        return chosen if isinstance(chosen, Effort) else replace(default, **chosen)
 
     def _suite(self, subject: Subject, effort: Effort) -> tuple[dict[tuple[str, int], Worse], ...]:
         """What is averaged, and what is measured besides, by name and severity."""
