@@ -24,8 +24,8 @@ Inputs = NDArray[np.float32]
 
 # float32 cannot place a corner better than this, in encoded units of order 1.
 _ROUNDING = 1e-5
-# More examples at once no longer fit into a core's cache.
-_ROWS_AT_ONCE = 256
+# More values at once no longer fit into a core's cache.
+_VALUES_AT_ONCE = 1 << 18
 # Two ways to compute the same convolution agree to this share of the largest output.
 _SAME = 1e-3
 
@@ -56,7 +56,7 @@ def run_attack(
         ``(n, *inputs)`` inputs, or a sentence.
     """
     parts = [examples.x[:0]]
-    at_once = min(_ROWS_AT_ONCE, subject.rows_at_once)
+    at_once = min(max(1, _VALUES_AT_ONCE // prod(examples.x.shape[1:])), subject.rows_at_once)
     try:
         for start in range(0, len(examples), at_once):
             rows = slice(start, start + at_once)

@@ -60,10 +60,10 @@ FULL = Effort(
             "apgd-ce": (40, 2),
             "apgd-dlr": (40, 2),
             "apgd-t": (20, 1),
-            "square": (200, 1),
+            "square": (150, 1),
             "cw-l2": (30, 4),
             "autoattack": (0, 1),
         }
     ),
-    planted=12,
+    planted=8,
 )
