@@ -1,5 +1,7 @@
 """Gaps equal fairlearn's, and their intervals cover, above all when there is no gap."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from fairlearn.metrics import (
@@ -9,8 +11,10 @@ from fairlearn.metrics import (
 )
 from torch import nn
 
+from fedsafe.assess.fairness import mean_gaps
 from fedsafe.assess.fairness.assessor import Fairness
 from fedsafe.assess.fairness.gaps import between_group_variance, measure_gap
+from fedsafe.assess.fairness.mean_gaps import largest_studentised
 from fedsafe.assess.fairness.rates import GAPS
 from fedsafe.assess.fairness.sampling import GroupSample
 from fedsafe.errors import ConfigError
@@ -326,3 +330,21 @@ def test_flips_are_counted_where_the_model_reads_the_column(inputs, judged, line
     assert [(f.where["column"], f.status) for f in found] == [("a0", "measured"), ("zip", "not_applicable")]
     assert found[0].value == 1.0
     assert "no column 'zip'" in found[1].reason
+
+
+def test_many_groups_are_compared_block_by_block_as_all_at_once(monkeypatch):
+    rng = np.random.default_rng(13)
+    errors = rng.normal(size=(700, 40)) * rng.uniform(0.5, 2.0, 40)
+    left, right = np.triu_indices(40, 1)
+    differences = errors[:, left] - errors[:, right]
+    slow = np.abs(differences / np.hypot(errors.std(axis=0)[left], errors.std(axis=0)[right])).max(axis=1)
+    assert largest_studentised(errors, left, right) == pytest.approx(slow)
+    monkeypatch.setattr(mean_gaps, "_BLOCK", 5000)
+    assert largest_studentised(errors, left, right) == pytest.approx(slow)
+    monkeypatch.setattr(mean_gaps, "_MOST_VALUES", 1)
+    assert largest_studentised(errors, left, right) == pytest.approx(slow[:200])
+    tracemalloc.start()
+    largest_studentised(np.ones((500, 400)), *np.triu_indices(400, 1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # all pairs at once would take 0.3 GB, several times over

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -63,9 +62,10 @@ def calibration_gap(
     ends = [group.interval(rng, resamples, confidence) for group in groups]
     errors = np.array([group.debiased for group in groups])
     value = float(np.ptp(errors))
-    pairs = list(permutations(range(len(groups)), 2))
-    low = max(0.0, *(ends[a][0] - ends[b][1] for a, b in pairs))
-    high = max(ends[a][1] - ends[b][0] for a, b in pairs)
+    lows, highs = np.array(ends).T
+    apart = ~np.eye(len(groups), dtype=bool)
+    low = max(0.0, float(np.subtract.outer(lows, highs)[apart].max()))
+    high = float(np.subtract.outer(highs, lows)[apart].max())
     null = np.stack([_of_calibrated(group, rng, resamples) for group in groups], axis=1)
     halves = [_excess_of_halves(group, rng) for group in groups]
     first, second = (np.stack(side, axis=1) for side in zip(*halves, strict=True))

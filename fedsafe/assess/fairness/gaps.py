@@ -68,7 +68,7 @@ def measure_gap(sample: GroupSample, rates: tuple[Rate, ...], form: Form = "diff
     shares = np.stack([sample.shares(rate) for rate in rates])
     if log and np.any(shares.max(axis=1) == 0):
         return None
-    studentised = np.concatenate([sample.studentised(rate, log=log) for rate in rates], axis=1).max(axis=1)
+    studentised = np.max([sample.studentised(rate, log=log) for rate in rates], axis=0)
     confidence = 2 * NormalDist().cdf(float(np.quantile(studentised, 0.95))) - 1
     ends = np.array([_ends(sample, rate, confidence, log=log) for rate in rates])
     value = float(_combine(shares, form))

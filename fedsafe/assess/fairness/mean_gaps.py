@@ -10,6 +10,10 @@ from fedsafe.findings import Interval
 
 Array = NDArray[np.float64]
 
+# Differences in memory at once (16 MB of doubles), and in all.
+_BLOCK = 1 << 21
+_MOST_VALUES = 1 << 25
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeanGap:
@@ -46,9 +50,8 @@ def largest_difference(means: Array, noise: Array) -> MeanGap:
     """
     left, right = (np.array(side) for side in zip(*combinations(range(len(means)), 2), strict=True))
     noise = noise - noise.mean(axis=0)
-    differences = noise[:, left] - noise[:, right]
-    spread = np.maximum(differences.std(axis=0), 1e-12)
-    quantile = float(np.quantile(np.abs(differences / spread).max(axis=1), 0.95))
+    quantile = float(np.quantile(largest_studentised(noise, left, right), 0.95))
+    spread = pair_spread(noise, left, right)
     gaps = np.abs(means[left] - means[right])
     null = np.ptp(noise, axis=1)
     value = float(np.ptp(means))
@@ -64,6 +67,31 @@ def largest_difference(means: Array, noise: Array) -> MeanGap:
         p_value=float((1 + np.sum(null >= value - 1e-12)) / (1 + len(null))),
         null_mean=float(null.mean()),
         null_95=float(np.quantile(null, 0.95)),
+    )
+
+
+def pair_spread(errors: Array, left: NDArray[np.int64], right: NDArray[np.int64]) -> Array:
+    """``(pairs,)`` standard deviations of the differences of independent errors ``(resamples, groups)``."""
+    own = errors.std(axis=0)
+    return np.asarray(np.maximum(np.hypot(own[left], own[right]), 1e-12))
+
+
+def largest_studentised(errors: Array, left: NDArray[np.int64], right: NDArray[np.int64]) -> Array:
+    """``(resamples,)`` the largest absolute difference of two groups' errors over its own standard deviation.
+
+    Args:
+        errors: ``(resamples, groups)``; with very many pairs only the first are used, 200 at least.
+        left: ``(pairs,)`` a group.
+        right: ``(pairs,)`` the other.
+    """
+    spread = pair_spread(errors, left, right)
+    errors = errors[: max(200, _MOST_VALUES // len(left))]
+    block = max(1, _BLOCK // len(left))
+    return np.concatenate(
+        [
+            (np.abs(rows[:, left] - rows[:, right]) / spread).max(axis=1)
+            for rows in (errors[start : start + block] for start in range(0, len(errors), block))
+        ]
     )
 
 

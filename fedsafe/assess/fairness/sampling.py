@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsafe.assess.fairness.cells import Counts, Rate, rate_counts
+from fedsafe.assess.fairness.mean_gaps import largest_studentised
 
 Array = NDArray[np.float64]
 
@@ -24,6 +25,7 @@ class GroupSample:
         self.cells = cells
         self._rng, self._resamples = rng, resamples
         self._fair: dict[Rate, Array] = {}
+        self._largest: dict[tuple[Rate, bool], Array] = {}
 
     @cached_property
     def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -50,10 +52,10 @@ class GroupSample:
         return np.asarray(part / np.maximum(whole, 1) - centre)
 
     def studentised(self, rate: Rate, *, log: bool = False) -> Array:
-        """``(resamples, pairs)`` absolute errors of differences, each over its own standard deviation."""
-        errors, (left, right) = self.errors(rate, log=log), self.pairs
-        differences = errors[:, left] - errors[:, right]
-        return np.asarray(np.abs(differences) / np.maximum(differences.std(axis=0), 1e-12))
+        """``(resamples,)`` the largest of the pairs' absolute errors, each over its own standard deviation."""
+        if (rate, log) not in self._largest:
+            self._largest[rate, log] = largest_studentised(self.errors(rate, log=log), *self.pairs)
+        return self._largest[rate, log]
 
     def fair(self, rate: Rate) -> Array:
         """``(resamples, groups)`` the rate where the records that it divides by are dealt to the groups at random."""
