@@ -82,6 +82,16 @@ class Stream:
         self._drawn = 0
         self._cipher: CipherContext | None = None
 
+    def branch(self, purpose: str) -> "Stream":
+        """Another stream for the same client, round and inputs, which shares no draw with this one.
+
+        It is the same wherever this one has got to.
+        """
+        own = Stream.__new__(Stream)
+        own._subkey = _hmac_sha256(self._subkey, b"branch " + purpose.encode())
+        own._drawn, own._cipher = 0, None
+        return own
+
     def words(self, count: int) -> NDArray[np.uint64]:
         """``(count,)`` uniform 64-bit words."""
         words = np.empty(count, dtype="<u8")

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsafe.audit.record_canaries import CanaryObjective, RecordCanaries, Sees, WithCells
+from fedsafe.audit.record_canaries import RecordCanaries, Sees, WithCells, canary_objective
 from fedsafe.audit.setting import Setting, build_audited_trainer
 from fedsafe.client import ClientJob, Trainer
+from fedsafe.client.batches import chosen
 from fedsafe.client.functional_trainer import FunctionalTrainer
 from fedsafe.client.one_by_one import OneByOneTrainer
 from fedsafe.params import Layout, Vector
@@ -44,7 +45,7 @@ class InputCanaries(RecordCanaries):
 
     def _trainer(self, setting: Setting, model: WithCells, data: tuple[Tensor, ...]) -> Trainer:
         x, y, counts, cell, pull = data
-        objective = CanaryObjective(setting.objective)
+        objective = canary_objective(setting.objective, setting.module)
         natural = counts.clone()
         natural[len(setting.y) :] = 0.0
         silent = replace(setting, training=replace(setting.training, noise=0.0))
@@ -67,7 +68,8 @@ class InputCanaries(RecordCanaries):
         mine = self._mine[job.client]
         own = self._gradients.layout.total
         directions = self._gradients.gradients(
-            torch.from_numpy(start[:own].copy()).to(self._gradients.device), torch.from_numpy(mine)
+            torch.from_numpy(start[:own].copy()).to(self._gradients.device),
+            chosen(self._gradients.data, torch.from_numpy(mine).to(self._gradients.device)),
         )[0]
         rows: NDArray[np.float64] = torch.nan_to_num(directions).double().cpu().numpy()
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

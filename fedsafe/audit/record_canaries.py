@@ -19,6 +19,7 @@ from fedsafe.audit.canaries import RAW, Canaries, coins
 from fedsafe.audit.setting import Setting, build_audited_trainer
 from fedsafe.client import ClientJob, Objective, Trainer
 from fedsafe.client.batches import Batch
+from fedsafe.client.objectives import Differentiable, Law, Moment, Perturbing, bound_to
 from fedsafe.federation import RoundOutcome
 from fedsafe.params import Layout, Vector
 from fedsafe.rng import public_generator
@@ -59,12 +60,57 @@ class CanaryObjective:
     natural: Objective
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """``(examples,)`` losses of ``(x, y, counts, cell, pull)``: natural where it counts, and the pull at a cell."""
-        x, y, counts, cell, pull = batch
+        """``(examples,)`` losses of ``(x, y, counts, cell, pull)``: natural where it counts, and the pull at a cell.
+
+        In the place of x and y there may be more, where the audited objective perturbs records.
+        """
+        *record, counts, cell, pull = batch
         # By name, since trainers put modules of their own in the place of these.
         audited, cells = (model.get_submodule(name) for name in ("audited", "cells"))
         pulled: Tensor = pull * cells(cell)[:, 0]
-        return torch.where(counts > 0, self.natural(audited, (x, y)), 0.0) - pulled
+        return torch.where(counts > 0, self.natural(audited, tuple(record)), 0.0) - pulled
+
+
+@dataclass(frozen=True)
+class PerturbingCanaryObjective(CanaryObjective):
+    """The same for an audited objective that perturbs records: canaries are perturbed as all others are.
+
+    Args:
+        natural: The audited objective.
+    """
+
+    natural: Perturbing
+
+    @property
+    def law(self) -> Law:
+        """See :class:`~fedsafe.client.objectives.Perturbing`."""
+        return self.natural.law
+
+    def width(self, batch: Batch) -> int:
+        """See :class:`~fedsafe.client.objectives.Perturbing`."""
+        return self.natural.width(tuple(batch[:2]))
+
+    def perturbed(self, batch: Batch, moment: Moment, model: Differentiable) -> Batch:
+        """See :class:`~fedsafe.client.objectives.Perturbing`."""
+        # What the whole model gives is what the audited part gives.
+        x, y, *rest = batch
+        return *self.natural.perturbed((x, y), moment, model), *rest
+
+    def stand_in(self, batch: Batch) -> Batch:
+        """See :class:`~fedsafe.client.objectives.Perturbing`."""
+        x, y, *rest = batch
+        return *self.natural.stand_in((x, y)), *rest
+
+
+def canary_objective(audited: Objective, module: nn.Module) -> CanaryObjective:
+    """The losses of a batch with canaries.
+
+    Args:
+        audited: The audited objective.
+        module: The audited model.
+    """
+    audited = bound_to(audited, module)
+    return PerturbingCanaryObjective(audited) if isinstance(audited, Perturbing) else CanaryObjective(audited)
 
 
 class ObservedTrainer:
@@ -139,7 +185,9 @@ class RecordCanaries(Canaries):
 
     def _trainer(self, setting: Setting, model: WithCells, data: tuple[Tensor, ...]) -> Trainer:
         """What trains the model on ``(x, y, counts, cell, pull)``, and shows what is uploaded."""
-        inner = build_audited_trainer(setting, model, CanaryObjective(setting.objective), data)
+        inner = build_audited_trainer(
+            setting, model, canary_objective(setting.objective, setting.module), data
+        )
         return ObservedTrainer(inner, self._sees)
 
     def _sees(self, start: Vector, job: ClientJob, trained: Vector) -> None:

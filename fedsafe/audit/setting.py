@@ -54,8 +54,11 @@ class Setting:
     precision: torch.dtype | None = None
 
     def with_features(self) -> tuple[nn.Module, Tensor]:
-        """The module and the inputs that are trained on: past the fixed part of a model that has one."""
-        return precompute(self.module, self.x)
+        """The module and the inputs that are trained on: past the fixed part of a model that has one.
+
+        The whole model, where the objective perturbs its inputs.
+        """
+        return precompute(self.module, self.x, self.objective)
 
 
 def build_audited_trainer(setting: Setting, module: nn.Module, objective: Objective, data: Batch) -> Trainer:

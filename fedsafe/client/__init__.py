@@ -6,7 +6,7 @@ from torch import nn
 from fedsafe.client.features import precompute
 from fedsafe.client.functional_trainer import FunctionalTrainer
 from fedsafe.client.local import LocalParameters
-from fedsafe.client.objectives import Objective, build_objective
+from fedsafe.client.objectives import Objective, bound_to, build_objective, tried_on
 from fedsafe.client.optimizers import SGD, Adam, Schedule
 from fedsafe.client.probe import (
     PROBE_BATCH,
@@ -60,23 +60,24 @@ def choose_trainer(module: nn.Module, objective: Objective, signature: Signature
     refuse_other_parameters(module)
     refuse_other_outputs(module, signature)
     refuse_mixing(module, objective, signature)
+    objective = bound_to(objective, module)
     # What is trained is the head alone: what comes before it stays as it is, whatever rules its layers have.
     x, y = probe_data(signature, PROBE_CLIENTS * PROBE_BATCH)
-    module, x = precompute(module, x)
+    module, x = precompute(module, x, objective)
     if stacks_faithfully(module, objective, (x, y)):
         return "stacked"
-    x, y = x[:6], y[:6]
+    few = tried_on(objective, (x[:6], y[:6]))
     probing = LocalTraining(learning_rate=1.0, steps=1, rate=1.0, clip=PROBE_CLIP, noise=0.0)
-    functional = FunctionalTrainer(module, objective, (x, y), probing, strict=True)
+    functional = FunctionalTrainer(module, objective, few, probing, strict=True)
     try:
-        refuse_wrong_gradients(module, objective, (x, y), functional.clipped_sum)
+        refuse_wrong_gradients(module, objective, few, functional.clipped_sum)
         return "vmap"
     except ModelError:
         # Opacus knows layers that vmap cannot enter, such as recurrent ones.
         from fedsafe.client.opacus_trainer import OpacusTrainer
 
-        trainer = OpacusTrainer(module, objective, (x, y), probing)
-        refuse_wrong_gradients(module, objective, (x, y), trainer.clipped_sum)
+        trainer = OpacusTrainer(module, objective, few, probing)
+        refuse_wrong_gradients(module, objective, few, trainer.clipped_sum)
         return "opacus"
 
 
@@ -108,7 +109,8 @@ def build_trainer(
     Raises:
         ModelError: The module cannot be differentiated per example.
     """
-    module, x = precompute(module, x)
+    objective = bound_to(objective, module)
+    module, x = precompute(module, x, objective)
     if name == "stacked":
         return StackedTrainer(
             module, objective, (x, y), training, device=device, precision=precision, stack=stack

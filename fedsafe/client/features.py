@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedsafe.client.objectives import Objective, Perturbing
 from fedsafe.errors import ModelError
 from fedsafe.models import FixedFeatures
 
@@ -14,7 +15,7 @@ _BATCH = 512
 
 
 @torch.no_grad()
-def precompute(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+def precompute(module: nn.Module, x: Tensor, objective: Objective | None = None) -> tuple[nn.Module, Tensor]:
     """A module to train in place of one, and the inputs for it.
 
     The features of a record depend on it alone and on nothing that is trained, so that training on them is training
@@ -24,6 +25,7 @@ def precompute(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
         module: Any model; one that is not a :class:`fedsafe.models.FixedFeatures`, or whose features are computed
             already, comes back as it is.
         x: ``(records, ...)`` its inputs.
+        objective: Of the training. One that perturbs inputs needs the fixed part too: then both come back as they are.
 
     Returns:
         A module whose trainable parameters have the names, shapes and values of those of ``module``, and
@@ -41,6 +43,8 @@ def precompute(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
             f"the fixed part of the model trains {trained[0]!r}: call requires_grad_(False) on it, or leave it out of "
             "FixedFeatures"
         )
+    if isinstance(objective, Perturbing):
+        return module, x
     fixed = copy.deepcopy(module.fixed).eval()
     parts = [_features(fixed, x[first : first + _BATCH]) for first in range(0, len(x), _BATCH)]
     if any(not isinstance(part, Tensor) or part.ndim < 2 for part in parts) or sum(map(len, parts)) != len(x):

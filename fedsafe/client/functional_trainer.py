@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.batches import Batch, chosen, mapped
+from fedsafe.client.batches import Batch, mapped
 from fedsafe.client.objectives import Objective
 from fedsafe.client.one_by_one import OneByOneTrainer
 from fedsafe.client.trainer import LocalTraining
@@ -43,7 +43,7 @@ class FunctionalTrainer(OneByOneTrainer):
             if not tensor.requires_grad
         }
 
-    def gradients(self, vector: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, vector: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :class:`~fedsafe.client.one_by_one.OneByOneTrainer`."""
         parts = vector.split(self.layout.sizes)  # type: ignore[no-untyped-call]
         shaped = zip(self.layout.names, self.layout.shapes, parts, strict=True)
@@ -57,7 +57,7 @@ class FunctionalTrainer(OneByOneTrainer):
         each = torch.func.vmap(torch.func.grad(loss, has_aux=True), in_dims=(None, 0), randomness="different")
         with warnings.catch_warnings():
             warnings.filterwarnings(self._on_drop, message="There is a performance drop")
-            gradients, losses = each(named, chosen(self.data, rows))
+            gradients, losses = each(named, batch)
         flat = [gradients[f"module.{name}"].flatten(1) for name in self.layout.names]
         return torch.cat(flat, 1).detach(), losses.detach()
 

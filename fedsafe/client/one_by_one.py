@@ -4,17 +4,18 @@ Sampling, clipping, noise and steps come from the same streams as in the stacked
 to rounding.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedsafe.client.batches import Batch, moved
-from fedsafe.client.objectives import Objective
+from fedsafe.client.batches import Batch, chosen, moved
+from fedsafe.client.objectives import Moment, Objective, Perturbing, PlainModel, draw, perturbations
 from fedsafe.client.optimizers import Rows
 from fedsafe.client.record_noise import grids_of, noised_on_grid, require_exact, to_record_grid
 from fedsafe.client.stacked.model import layout_of
@@ -57,14 +58,16 @@ class OneByOneTrainer(ABC):
         self.data = moved(data, self.device)
         self._training = training
         self._dtype = next(p.dtype for p in module.parameters() if p.requires_grad)
+        # What a perturbing objective looks at: nothing here remembers its passes.
+        self._plain = PlainModel(copy.deepcopy(module).to(self.device).train())
 
     @abstractmethod
-    def gradients(self, vector: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, vector: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Each example's gradient and loss.
 
         Args:
             vector: ``(parameters,)`` of the model.
-            rows: ``(examples,)`` records, at least one.
+            batch: At least one example.
 
         Returns:
             ``(examples, parameters)`` gradients and ``(examples,)`` losses.
@@ -89,8 +92,12 @@ class OneByOneTrainer(ABC):
         divisor = training.divisor(len(job.records))
         if training.on_grid:
             require_exact(training, len(job.records), self.layout.total)
-        for step, batch in enumerate(job.sample(training)):
-            change = self._noised_sum(vector, torch.from_numpy(batch), training, job.noise)
+        branch = perturbations(job.batches)
+        for step, rows in enumerate(job.sample(training)):
+            batches = self._batches(
+                vector, torch.from_numpy(rows), branch, training.progress(job.round, step)
+            )
+            change = self._noised_sum(vector, batches, training, job.noise)
             rate = training.learning_rate_at(job.round, step)
             scale = 1.0 if optimizer is not None else rate
             change = change.mul_(scale / divisor).to(self._dtype)
@@ -112,21 +119,47 @@ class OneByOneTrainer(ABC):
             clip: Bound on one example's gradient; the trainer's own if left out.
         """
         clip = self._training.clip if clip is None else clip
-        if not len(rows):
+        return self._clipped(vector, [chosen(self.data, part) for part in self._parts(rows)], clip)
+
+    def _clipped(self, vector: Tensor, batches: Iterable[Batch], clip: float) -> Tensor:
+        parts = [self._part(vector, batch, clip).sum(0) for batch in batches]
+        if not parts:
             return torch.zeros_like(vector)
-        parts = [self._part(vector, part, clip).sum(0) for part in self._parts(rows)]
         return parts[0] if len(parts) == 1 else torch.stack([part.double() for part in parts]).sum(0)
 
-    def _noised_sum(self, vector: Tensor, rows: Tensor, training: LocalTraining, stream: Stream) -> Tensor:
+    def _batches(self, vector: Tensor, rows: Tensor, branch: Stream, done: float) -> Iterator[Batch]:
+        """The batches whose gradients are taken: of records as they are, or as a perturbing objective makes them.
+
+        Args:
+            vector: ``(parameters,)`` of the model.
+            rows: ``(examples,)`` records of a step.
+            branch: Of the client's perturbations.
+            done: Which part of all local steps is behind this one.
+        """
+        objective = self.objective
+        for part in self._parts(rows):
+            batch = chosen(self.data, part)
+            if isinstance(objective, Perturbing):
+                trained = [p for p in self._plain.module.parameters() if p.requires_grad]
+                nn.utils.vector_to_parameters(vector, trained)
+                draws = torch.from_numpy(draw(branch, objective.law, len(part), objective.width(batch)))
+                progress = torch.full((len(part),), done, dtype=torch.float64, device=self.device)
+                moment = Moment(draws=draws.to(self.device), progress=progress)
+                batch = objective.perturbed(batch, moment, self._plain)
+            yield batch
+
+    def _noised_sum(
+        self, vector: Tensor, batches: Iterable[Batch], training: LocalTraining, stream: Stream
+    ) -> Tensor:
         """``(parameters,)`` clipped sum with its noise, in the arithmetic that the client's training asks for."""
         if training.on_grid:
             exact = torch.zeros(1, len(vector), dtype=torch.float64, device=self.device)
-            for part in self._parts(rows):
-                for some in self._part(vector, part, training.clip).split(_EXACT_ROWS):  # type: ignore[no-untyped-call]
+            for batch in batches:
+                for some in self._part(vector, batch, training.clip).split(_EXACT_ROWS):  # type: ignore[no-untyped-call]
                     # Each example is rounded by itself, and can only get shorter; whole numbers add up exactly.
                     exact += to_record_grid(some, grids_of([training])).sum(0)
             return noised_on_grid(exact, [training], [stream])[0]
-        change = self.clipped_sum(vector, rows, training.clip)
+        change = self._clipped(vector, batches, training.clip)
         if training.noise > 0.0:
             noise = torch.from_numpy(normal_rows([stream], self.layout.total)[0]).to(self.device)
             change = change.add_(noise, alpha=training.noise * training.clip)
@@ -138,8 +171,8 @@ class OneByOneTrainer(ABC):
         parts: tuple[Tensor, ...] = rows.to(self.device).split(most)  # type: ignore[no-untyped-call]
         return [part for part in parts if len(part)]
 
-    def _part(self, vector: Tensor, rows: Tensor, clip: float) -> Tensor:
-        gradients, losses = self.gradients(vector, rows)
+    def _part(self, vector: Tensor, batch: Batch, clip: float) -> Tensor:
+        gradients, losses = self.gradients(vector, batch)
         norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64)
         keep = torch.isfinite(norms) & torch.isfinite(losses)
         factors = (clip * MARGIN / norms).clamp(max=1.0) if math.isfinite(clip) else torch.ones_like(norms)

@@ -8,7 +8,7 @@ from opacus.grad_sample import GradSampleModule
 from opacus.layers import DPLSTM
 from torch import Tensor, nn
 
-from fedsafe.client.batches import Batch, chosen
+from fedsafe.client.batches import Batch, examples
 from fedsafe.client.objectives import Objective
 from fedsafe.client.one_by_one import OneByOneTrainer
 from fedsafe.client.trainer import LocalTraining
@@ -46,25 +46,26 @@ class OpacusTrainer(OneByOneTrainer):
         named = dict(model.named_parameters())
         self._trainable = [named[name] for name in self.layout.names]
 
-    def gradients(self, vector: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, vector: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :class:`~fedsafe.client.one_by_one.OneByOneTrainer`."""
         nn.utils.vector_to_parameters(vector, self._trainable)
         self._model.zero_grad(set_to_none=True)
-        losses = self.objective(self._model, chosen(self.data, rows))
+        count = examples(batch)
+        losses = self.objective(self._model, batch)
         with warnings.catch_warnings():
             # Inputs need no gradient, and Opacus's hooks do without one.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             losses.sum().backward()  # type: ignore[no-untyped-call]
         samples = [p.grad_sample if hasattr(p, "grad_sample") else None for p in self._trainable]
-        wrong = [tuple(g.shape) for g in samples if g is not None and g.shape[0] != len(rows)]
+        wrong = [tuple(g.shape) for g in samples if g is not None and g.shape[0] != count]
         if wrong:
             raise ModelError(
-                f"a layer saw {wrong[0][0]} examples in a batch of {len(rows)}, so the gradient of one record is not "
+                f"a layer saw {wrong[0][0]} examples in a batch of {count}, so the gradient of one record is not "
                 "known: keep the first dimension of every input as it is"
             )
         gradients = torch.cat(
             [
-                vector.new_zeros(len(rows), p.numel()) if g is None else g.flatten(1)
+                vector.new_zeros(count, p.numel()) if g is None else g.flatten(1)
                 for p, g in zip(self._trainable, samples, strict=True)
             ],
             dim=1,

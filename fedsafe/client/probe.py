@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from fedsafe.client.batches import Batch, chosen, examples
 from fedsafe.client.features import precompute
-from fedsafe.client.objectives import Objective
+from fedsafe.client.objectives import Objective, bound_to, tried_on
 from fedsafe.client.stacked.engine import clipped_sum
 from fedsafe.client.stacked.model import measure
 from fedsafe.data import Signature
@@ -209,6 +209,7 @@ def _stacks(module: nn.Module, objective: Objective, data: Batch, clients: int) 
     mask = torch.ones(clients, batch, dtype=torch.bool)
     try:
         model = measure(module, objective, data).stack(module, parameters.clone())
+        data = tried_on(objective, data)
         sums, _ = clipped_sum(model, objective, data, mask, PROBE_CLIP)
     except (Exception, SystemExit):  # whatever the model's own code raises
         return False
@@ -234,12 +235,13 @@ def refuse_precision(
         ModelError: With what the model's code said.
     """
     x, y = probe_data(signature, PROBE_BATCH)
-    module, x = precompute(module, x)
+    objective = bound_to(objective, module)
+    module, x = precompute(module, x, objective)
     parameters = next(_parameter_vectors(module)).unsqueeze(0)
     mask = torch.ones(1, PROBE_BATCH, dtype=torch.bool)
     try:
         model = measure(module, objective, (x, y)).stack(module, parameters, precision=precision)
-        clipped_sum(model, objective, (x, y), mask, PROBE_CLIP)
+        clipped_sum(model, objective, tried_on(objective, (x, y)), mask, PROBE_CLIP)
     except (Exception, SystemExit) as error:  # whatever the model's own code raises
         raise ModelError(
             f"the model cannot train in {str(precision).removeprefix('torch.')}: {_named(error)}; leave "

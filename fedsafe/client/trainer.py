@@ -63,9 +63,18 @@ class LocalTraining:
             round: From 1.
             step: From 0, within the round.
         """
-        in_all = self.rounds * self.steps
-        done = (round - 1) * self.steps + step
-        return self.learning_rate * self.schedule.factor(done / in_all, 1.0 / in_all)
+        return self.learning_rate * self.schedule.factor(
+            self.progress(round, step), 1.0 / (self.rounds * self.steps)
+        )
+
+    def progress(self, round: int, step: int) -> float:
+        """Which part of all local steps of the run is behind a step, in [0, 1).
+
+        Args:
+            round: From 1.
+            step: From 0, within the round.
+        """
+        return ((round - 1) * self.steps + step) / (self.rounds * self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,8 @@ import torch
 
 from fedsafe.aggregation import build_aggregator
 from fedsafe.audit import Setting
-from fedsafe.client import build_objective
 from fedsafe.privacy.plan import PrivacyPlan
-from fedsafe.runs.client_config import local_training
+from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.compose import Parts, server_optimizer_of
 
 
@@ -29,7 +28,7 @@ def setting_of(parts: Parts, plan: PrivacyPlan) -> Setting:
         optimizer=server_optimizer_of(parts),
         module=copy.deepcopy(parts.module),  # the run's own stays its own
         trainer=parts.trainer,
-        objective=build_objective(config.client.objective, parts.task.kind),
+        objective=objective_of(config.client, parts.task),
         x=torch.from_numpy(train.x),
         y=torch.from_numpy(train.y),
         classes=len(parts.task.classes),

@@ -3,12 +3,14 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from fedsafe.client import SGD, Adam, LocalTraining, Schedule
+from fedsafe.client import SGD, Adam, LocalTraining, Objective, Schedule, build_objective
+from fedsafe.client.objectives import ROBUST
+from fedsafe.data import Task
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.levels import RecordPlan
-from fedsafe.runs.sections import Count, Decay, NotNegative, Positive, Rate, Section, own_keys
+from fedsafe.runs.sections import Count, Decay, NotNegative, Positive, Rate, Section, Share, own_keys
 
 # Each optimiser has keys of its own; those that are left out have the defaults of ``client/optimizers.py``.
 _OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -72,6 +74,34 @@ class ClientOptimizerConfig(Section):
         return Adam(**options) if self.name == "adam" else SGD(**options)
 
 
+class ObjectiveConfig(Section):
+    """What each step lowers, and how the records' inputs are perturbed for it.
+
+    ``adversarial``: the loss where ``steps`` of gradient ascent end, of ``step_size`` each, within a ``radius`` in a
+    ``norm``; it has a ``weight`` beside the record's own loss. ``trades``: the own loss, and ``beta`` times the change
+    that such an ascent finds. ``gaussian``: the loss at noise of deviation ``sigma``. ``ibp``: the worst loss that
+    intervals allow, its ``radius`` and ``kappa`` (weight of the own loss) reached after ``warmup`` and ``ramp``, parts
+    of the run's steps.
+    """
+
+    name: str
+    radius: Positive | None = None
+    norm: Literal["linf", "l2"] | None = None
+    steps: Count | None = None
+    step_size: Positive | None = None
+    weight: Rate | None = None
+    beta: NotNegative | None = None
+    sigma: Positive | None = None
+    kappa: Share | None = None
+    warmup: Decay | None = None
+    ramp: Share | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_the_named(cls, values: Any) -> Any:
+        return own_keys("client.objective", {name: dict(keys) for name, keys in ROBUST.items()}, "", values)
+
+
 class ClientConfig(Section):
     """Local training: ``steps`` Poisson batches of rate ``rate``; ``proximal`` is FedProx's mu.
 
@@ -81,7 +111,7 @@ class ClientConfig(Section):
     single precision.
     """
 
-    objective: str | None = None
+    objective: str | ObjectiveConfig | None = None
     optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
     steps: Count = 2
     rate: Rate = 0.5
@@ -89,12 +119,29 @@ class ClientConfig(Section):
     proximal: NotNegative = 0.0
     precision: Literal["bfloat16"] | None = None
 
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _objective_alone(cls, value: Any) -> Any:
+        # As a table, so that its settings are in the resolved configuration.
+        return {"name": value} if isinstance(value, str) and value in ROBUST else value
+
     @property
     def plain_rate(self) -> float | None:
         """The learning rate of plain steps by the gradient, all alike; None where steps are something else."""
         schedule = self.optimizer.schedule
         alike = schedule is None or (schedule.name == "constant" and not schedule.warmup)
         return self.optimizer.lr if alike and self.optimizer.made.plain and not self.proximal else None
+
+
+def objective_of(config: ClientConfig, task: Task) -> Objective:
+    """What clients lower, on records of a task.
+
+    Raises:
+        ConfigError: The objective is unknown, or not defined for this task.
+    """
+    named = config.objective
+    spec = named.model_dump(exclude_none=True) if isinstance(named, ObjectiveConfig) else named
+    return build_objective(spec, task.kind, task.schema)
 
 
 def local_training(config: ClientConfig, level: RecordPlan, rounds: int) -> LocalTraining:

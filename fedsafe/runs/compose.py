@@ -25,7 +25,6 @@ from fedsafe.aggregation import (
 from fedsafe.client import (
     ClientJob,
     Trainer,
-    build_objective,
     build_trainer,
     choose_trainer,
     layout_of,
@@ -47,7 +46,7 @@ from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, new_key
 from fedsafe.runs.adaptive import check_adaptive
 from fedsafe.runs.availability import build_availability
-from fedsafe.runs.client_config import local_training
+from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.config import Config
 
 
@@ -122,7 +121,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
     )
     check_adaptive(config)
     task = load_task(config.task) if data is None else data
-    objective = build_objective(config.client.objective, task.kind)
+    objective = objective_of(config.client, task)
     federation = config.federation
     federated = federate(
         task,
@@ -308,9 +307,9 @@ def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime
     """What trains clients, with its first use behind it."""
     config = parts.config
     training = local_training(config.client, plan.record, config.rounds)
-    module, x = precompute(parts.module, _shared(parts.task.train.x))
+    objective = objective_of(config.client, parts.task)
+    module, x = precompute(parts.module, _shared(parts.task.train.x), objective)
     y = _shared(parts.task.train.y)
-    objective = build_objective(config.client.objective, parts.task.kind)
     trainer = build_trainer(
         parts.trainer,
         module,

@@ -30,13 +30,12 @@ from fedsafe.assess import (
     run_assessors,
 )
 from fedsafe.assess.base import Share
-from fedsafe.client import build_objective
 from fedsafe.data import Federated
 from fedsafe.errors import ConfigError
 from fedsafe.findings import Evidence, Finding, confidence_of_look, due_rounds
 from fedsafe.params import Vector
 from fedsafe.privacy.plan import PrivacyPlan
-from fedsafe.runs.client_config import local_training
+from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.compose import Parts
 from fedsafe.runs.config import AssessConfig
 from fedsafe.runs.metrics import RoundMetrics
@@ -82,7 +81,7 @@ class Judge:
         self._assessors, self._requirements = read_assessment(parts.config.assess)
         rounds = parts.config.rounds if plan is None else plan.rounds
         self._due = due_rounds(rounds, parts.config.assess.every)
-        objective = build_objective(parts.config.client.objective, parts.task.kind)
+        objective = objective_of(parts.config.client, parts.task)
         self._metrics = RoundMetrics(parts.module, parts.task, objective)
         self._model = copy.deepcopy(parts.module).eval()
         self._trainable = [p for p in self._model.parameters() if p.requires_grad]
@@ -202,7 +201,7 @@ class Judge:
         return Federation(
             training=local_training(config.client, level, config.rounds),
             trainer=parts.trainer,
-            objective=build_objective(config.client.objective, parts.task.kind),
+            objective=objective_of(config.client, parts.task),
             initial=parts.initial,
             participations=max(1, min(level.max_participations, expected)),
             delta=level.delta if level.private else None,

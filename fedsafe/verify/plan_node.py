@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from fedsafe.aggregation import Fold, Updates
 from fedsafe.aggregation.base import Rule
-from fedsafe.client import SGD, LocalTraining, Schedule, build_objective, build_trainer, precompute
+from fedsafe.client import SGD, LocalTraining, Schedule, build_trainer, precompute
 from fedsafe.engine.grid import SERVER_NODE, new_context
 from fedsafe.federation import ClientRuntime
 from fedsafe.federation.messages import TRAIN, instruction_content, pack_parameters, read_reply
 from fedsafe.params import Vector
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, new_key
-from fedsafe.runs.client_config import local_training
+from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.compose import Parts
 from fedsafe.verify.loading import caught
 from fedsafe.verify.messages import NodesOnly, numbers_in
@@ -70,10 +70,10 @@ class PlanNode:
         self.layout, self.initial = parts.layout, parts.initial
         few = torch.from_numpy(parts.task.train.x[:2].copy())
         # Fixed features are a public function: what is trained on is chosen behind them.
-        self._module, x = precompute(parts.module, few)
+        self._objective = objective_of(parts.config.client, parts.task)
+        self._module, x = precompute(parts.module, few, self._objective)
         self.inputs: tuple[int, ...] = tuple(x.shape[1:])
         self._targets = parts.task.train.y.dtype
-        self._objective = build_objective(parts.config.client.objective, parts.task.kind)
         self._grid = NodesOnly(clients=1)
 
     @property

@@ -69,11 +69,11 @@ def losses_example_by_example(
     exposed: Sequence[ExposedParameter],
     copies: Sequence[Tensor],
 ) -> Tensor:
-    """``(examples,)`` losses, as if the objective were called for each example with its own parameters.
+    """``(examples, ...)`` losses, as if the objective were called for each example with its own parameters.
 
     Args:
         module: With its stacked layers inside of :class:`Inside`.
-        objective: Gives one loss per example.
+        objective: Gives one loss per example, or one row of outputs.
         batch: Of ``clients * batch`` examples.
         exposed: The parameters that the module's own code reads.
         copies: Of each, one for each example.
@@ -85,7 +85,7 @@ def losses_example_by_example(
                 parameter.place(value)
             Inside.marker = values[0]
             losses = objective(module, mapped(lambda part: part.unsqueeze(0), example))
-            if losses.shape != (1,):
+            if losses.shape[:1] != (1,):
                 raise ValueError(f"the objective gave losses of shape {tuple(losses.shape)} for one example")
             return losses[0]
         finally:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedsafe.client.batches import Batch, chosen, examples, floating, mapped
-from fedsafe.client.objectives import Objective
+from fedsafe.client.batches import Batch, chosen, examples, mapped
+from fedsafe.client.objectives import Objective, input_gradients, tried_on
 from fedsafe.client.stacked.alignment import aligned_rows
 from fedsafe.client.stacked.exposed import ExposedParameter, losses_example_by_example
 from fedsafe.client.stacked.layers import Call, Tap, Tapped, Taps, UnreadableParameter
@@ -77,19 +77,13 @@ class StackedModel:
         Returns:
             One for each floating tensor of the batch, in the order of the tree, with its shape.
         """
-        copies = mapped(
-            lambda part: part.detach().clone().requires_grad_() if part.is_floating_point() else part, batch
-        )
-        with self._without_taps(), torch.enable_grad():
-            total = self._losses(objective, copies)[0].sum()
-            wanted = floating(copies)
-            if not wanted:
-                return []
-            found = torch.autograd.grad(total, wanted, allow_unused=True)
-        return [
-            torch.zeros_like(part) if gradient is None else gradient
-            for part, gradient in zip(wanted, found, strict=True)
-        ]
+        with self._without_taps():
+            return input_gradients(lambda own: self._losses(objective, own)[0], batch)
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """``(clients * batch, ...)`` outputs in the precision of the parameters, without gradients."""
+        with torch.no_grad(), self._without_taps():
+            return self._rows(lambda model, own: model(own), inputs)[0].to(self.parameters.dtype)
 
     def differentiate(
         self, objective: Objective, batch: Batch, mask: Tensor | None = None
@@ -123,17 +117,23 @@ class StackedModel:
         self, objective: Objective, batch: Batch
     ) -> tuple[Tensor, list[tuple[ExposedParameter, Tensor]]]:
         count = examples(batch)
+        losses, copies = self._rows(objective, batch)
+        if losses.shape != (count,):
+            raise ValueError(f"the objective gave losses of shape {tuple(losses.shape)}, not {(count,)}")
+        return losses, copies
+
+    def _rows(
+        self, objective: Objective, batch: Batch
+    ) -> tuple[Tensor, list[tuple[ExposedParameter, Tensor]]]:
+        """What an objective gives, with one row per example, and the copies of exposed parameters that it read."""
         if self._read is not self.parameters:
             self._read.copy_(self.parameters)
             batch = mapped(
                 lambda part: part.to(self._read.dtype) if part.is_floating_point() else part, batch
             )
         if not self._exposed:
-            losses = objective(self.module, batch)
-            if losses.shape != (count,):
-                raise ValueError(f"the objective gave losses of shape {tuple(losses.shape)}, not {(count,)}")
-            return losses, []
-        copies = [parameter.copies(count // self.clients) for parameter in self._exposed]
+            return objective(self.module, batch), []
+        copies = [parameter.copies(examples(batch) // self.clients) for parameter in self._exposed]
         losses = losses_example_by_example(self.module, objective, batch, self._exposed, copies)
         return losses, list(zip(self._exposed, copies, strict=True))
 
@@ -200,7 +200,9 @@ def measure(module: nn.Module, objective: Objective, batch: Batch) -> StackShape
     trained = [p for p in module.parameters() if p.requires_grad]
     parameters = aligned_rows(2, layout_of(module).total, trained[0].dtype, trained[0].device)
     parameters[:] = torch.cat([p.detach().flatten() for p in trained])
-    zeros = mapped(lambda part: part.new_zeros(2, *part.shape[1:]), chosen(batch, slice(2)))
+    # What a perturbing objective makes of records has more parts, and more passes.
+    records = tried_on(objective, chosen(batch, slice(2)))
+    zeros = mapped(lambda part: part.new_zeros(2, *part.shape[1:]), records)
     exposed: tuple[str, ...] = ()
     channels_last = True
     while True:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsafe.client.batches import Batch, chosen, moved
-from fedsafe.client.objectives import Objective
+from fedsafe.client.objectives import Moment, Objective, Perturbing, draw_stacked, perturbations
 from fedsafe.client.optimizers import Rows
 from fedsafe.client.record_noise import grids_of, noised_on_grid, require_exact, to_record_grid
 from fedsafe.client.stacked.alignment import aligned_rows, keep_freed_memory
@@ -123,13 +123,15 @@ class StackedTrainer:
         clip = self._clip_of(ways)
         corrections = self._corrections(jobs[:own])
         divisors = [way.divisor(len(job.records)) for way, job in zip(ways, jobs, strict=True)]
+        branches = [perturbations(job.batches) for job in jobs[:own]]
         for step, parts in enumerate(packed.steps):
-            change = self._sum(model, parts[0], clip)
+            done = [way.progress(job.round, step) for way, job in zip(ways, jobs, strict=True)]
+            change = self._sum(model, parts[0], clip, branches, done)
             if len(parts) > 1:
                 # In double precision: what is rounded is the noised sum.
                 change = change.double()
             for part in parts[1:]:
-                change.add_(self._sum(model, part, clip))
+                change.add_(self._sum(model, part, clip, branches, done))
             if ways[0].noise:
                 self._add_noise(change[:own], ways[:own], [job.noise for job in jobs[:own]])
             # What follows is no function of the records but through what is private already.
@@ -148,12 +150,38 @@ class StackedTrainer:
                 change = optimizer.change(model.parameters, change, steps)
             model.parameters.sub_(change)
 
-    def _sum(self, model: StackedModel, part: Part, clip: float | Tensor) -> Tensor:
+    def _sum(
+        self,
+        model: StackedModel,
+        part: Part,
+        clip: float | Tensor,
+        branches: Sequence[Stream],
+        done: Sequence[float],
+    ) -> Tensor:
         rows, mask = (torch.from_numpy(array).to(self._device) for array in part)
         batch = chosen(self._data, rows.flatten())
+        if isinstance(self._objective, Perturbing):
+            batch = self._perturbed(self._objective, model, batch, part[1], branches, done)
         if not isinstance(clip, Tensor) and clip == math.inf:
             return plain_sum(model, self._objective, batch, mask)
         return clipped_sum(model, self._objective, batch, mask, clip)[0]
+
+    def _perturbed(
+        self,
+        objective: Perturbing,
+        model: StackedModel,
+        batch: Batch,
+        mask: NDArray[np.bool_],
+        branches: Sequence[Stream],
+        done: Sequence[float],
+    ) -> Batch:
+        """The batch whose gradient is taken; what becomes of padding is dropped like all of it."""
+        rows, counts = mask.shape[1], mask.sum(1).tolist()
+        width = objective.width(batch)
+        draws = torch.from_numpy(draw_stacked(branches, objective.law, counts, rows, width))
+        progress = torch.tensor(done, dtype=torch.float64).repeat_interleave(rows)
+        moment = Moment(draws=draws.to(self._device), progress=progress.to(self._device))
+        return objective.perturbed(batch, moment, model)
 
     def _add_noise(self, sums: Tensor, ways: Sequence[LocalTraining], streams: Sequence[Stream]) -> None:
         if ways[0].on_grid:

@@ -18,6 +18,7 @@ from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, Stacke
 from fedsafe.client.stacked.layers.contributions import instantiates, joined, matrix_product
 from fedsafe.client.stacked.layers.conv_alone import Convolution, Library
 from fedsafe.client.stacked.layers.conv_window import Patches, innermost, padded, window_of
+from fedsafe.client.stacked.layers.intervals import absolute, signed
 from fedsafe.client.stacked.layers.linear import product
 
 # What the layers call their way of padding, and what the library calls it.
@@ -100,6 +101,14 @@ class StackedConv(StackedLayer):
 
     def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
+        return signed(self._contribution(calls, batch, norms), self)
+
+    def magnitude(self, x: Tensor) -> Tensor:
+        """``|W| x``, shaped as in :meth:`forward`."""
+        outputs: Tensor = absolute(self, "_kernel", "_bias")(x)
+        return outputs
+
+    def _contribution(self, calls: Sequence[Call], batch: int, norms: bool) -> Contribution:
         bias = self._bias is not None
         if self.slots.clients == 1:
             if not norms:

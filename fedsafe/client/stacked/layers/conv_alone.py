@@ -114,13 +114,15 @@ class Library(torch.autograd.Function):
         return innermost(torch.convolution(images, kernel, bias, *ctx.settings))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, None]:
-        """By the images, if anything needs that, and by the handle."""
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, None]:
+        """By the images, if anything needs that, and by the handle, if there is one."""
         images, kernel = ctx.saved_tensors
         gradient, by_images = innermost(gradient), None
         if ctx.needs_input_grad[0]:
             by_images, _, _ = torch.ops.aten.convolution_backward(
                 gradient, images, kernel, None, *ctx.settings, (True, False, False)
             )
-        rows = gradient.movedim(1, -1).reshape(1, -1, gradient.shape[1])
+        rows = None
+        if ctx.needs_input_grad[3]:
+            rows = gradient.movedim(1, -1).reshape(1, -1, gradient.shape[1])
         return by_images, None, None, rows, None

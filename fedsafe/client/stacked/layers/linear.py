@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fedsafe.client.stacked.layers.base import Call, Contribution, Slots, StackedLayer
 from fedsafe.client.stacked.layers.contributions import joined, matrix_product
+from fedsafe.client.stacked.layers.intervals import absolute, differences, signed
 
 
 class StackedLinear(StackedLayer):
@@ -33,7 +34,16 @@ class StackedLinear(StackedLayer):
     def contribution(self, calls: Sequence[Call], batch: int, *, norms: bool = True) -> Contribution:
         """See :class:`~fedsafe.client.stacked.layers.base.Tapped`."""
         biases = 0 if self._bias is None else 1
-        return matrix_product(*joined(calls, batch), batch, biases=biases, norms=norms)
+        return signed(matrix_product(*joined(calls, batch), batch, biases=biases, norms=norms), self)
+
+    def magnitude(self, x: Tensor) -> Tensor:
+        """``|W| x``, shaped as in :meth:`forward`."""
+        outputs: Tensor = absolute(self, "_weight", "_bias")(x)
+        return outputs
+
+    def differences(self, centre: Tensor, reach: Tensor, y: Tensor) -> Tensor:
+        """See :func:`~fedsafe.client.stacked.layers.intervals.differences`."""
+        return differences(self, self._weight, self._bias, centre, reach, y)
 
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
