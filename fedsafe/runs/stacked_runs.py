@@ -34,6 +34,7 @@ from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import key_from_seed, new_key
 from fedsafe.runs.adaptive import check_adaptive
+from fedsafe.runs.adversaries import with_poisoned_records
 from fedsafe.runs.availability import presence, with_availability
 from fedsafe.runs.client_config import local_training
 from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_runtime, compose, server_optimizer_of
@@ -87,7 +88,9 @@ def prepare_runs(configs: Sequence[Config], *, data: Task | None = None) -> list
             raise ConfigError(
                 "engine.name = 'flower' trains on nodes, one run at a time: use 'ray' or 'inline'"
             )
-        key = _dumped(config.model_dump(exclude=_NOT_COMPOSED))
+        # Who is an adversary decides the records only where these are poisoned.
+        poisons = config.byzantine is not None and config.byzantine.poison is not None
+        key = _dumped(config.model_dump(exclude=_NOT_COMPOSED | (set() if poisons else {"byzantine"})))
         parts = alike.get(key)
         if parts is None:
             named = _dumped(config.task)
@@ -96,6 +99,10 @@ def prepare_runs(configs: Sequence[Config], *, data: Task | None = None) -> list
             parts = alike[key] = compose(config, data=tasks[named] if data is None else data)
         else:
             check_adaptive(config)
+            if not poisons:
+                with_poisoned_records(
+                    config, parts.federated
+                )  # which checks the section, and changes nothing
             parts = replace(parts, config=config)
         secret = key_from_seed(config.seed) if config.privacy.noise_key == "seed" else new_key()
         plan = calibrate(parts)
@@ -104,11 +111,24 @@ def prepare_runs(configs: Sequence[Config], *, data: Task | None = None) -> list
     return prepared
 
 
-def stacked_runs(runs: Sequence[PreparedRun]) -> Iterator[tuple[int, RoundOutcome]]:
+def trainers_of(runs: Sequence[PreparedRun]) -> list[Trainer]:
+    """A trainer for each run: the same one for those that share data and architecture."""
+    made: dict[str, Trainer] = {}
+    keys = [_trainer_key(run) for run in runs]
+    for key, run in zip(keys, runs, strict=True):
+        if key not in made:
+            made[key] = client_runtime(run.parts, run.plan, run.key).trainer
+    return [made[key] for key in keys]
+
+
+def stacked_runs(
+    runs: Sequence[PreparedRun], trainers: Sequence[Trainer] | None = None
+) -> Iterator[tuple[int, RoundOutcome]]:
     """Train runs together, round by round.
 
     Args:
-        runs: Of any tasks, models and plans; those that share data and architecture train in one stack.
+        runs: Of any tasks, models and plans.
+        trainers: As :func:`trainers_of` makes them, which is the default.
 
     Yields:
         Which run, and what a round of it left behind; rounds of one run in their order.
@@ -120,12 +140,9 @@ def stacked_runs(runs: Sequence[PreparedRun]) -> Iterator[tuple[int, RoundOutcom
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedsafe-runs-")))
         meeting = _Meeting(len(runs))
-        trainers: dict[str, Trainer] = {}
         threads = []
-        for number, run in enumerate(runs):
-            trainer = trainers.get(key := _trainer_key(run))
-            if trainer is None:
-                trainer = trainers[key] = client_runtime(run.parts, run.plan, run.key).trainer
+        shared = trainers_of(runs) if trainers is None else trainers
+        for number, (run, trainer) in enumerate(zip(runs, shared, strict=True)):
             joined = _JoinedTrainer(trainer, run.training, meeting)
             threads.append(
                 threading.Thread(target=_in_thread, args=(number, run, joined, meeting, folder), daemon=True)
