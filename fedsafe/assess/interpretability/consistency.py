@@ -51,7 +51,7 @@ class Consistency:
     ``between = "seeds"``, in the full tier: the same examples explained twice, by an explainer that draws at random.
 
     Attributes:
-        explainer: Name, import path or entry point, see `fedsafe.assess.interpretability.explainers.Explainer`.
+        explainer: Name, import path or entry point, see `fedsafe.assess.interpretability.protocol.Explainer`.
         samples: Disjoint samples.
 
     Raises:

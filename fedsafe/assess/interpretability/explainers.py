@@ -151,7 +151,7 @@ def attribute(
             "the model's outputs have no gradient; name an explainer that needs none, such as kernel_shap"
         )
     options: dict[str, Any] = {}
-    if "columns" in inspect.signature(function).parameters:
+    if _asks_for_columns(function):
         options["columns"] = column_of_features(subject.task.schema)
     found: object = function(
         subject.forward,
@@ -167,6 +167,13 @@ def attribute(
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise TypeError(f"it returned {shape} for examples of shape {tuple(x.shape)}")
     return found.detach().to(x.dtype)
+
+
+def _asks_for_columns(function: Any) -> bool:
+    try:
+        return "columns" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some compiled callables do not say
+        return False
 
 
 def explained_output(logits: Array) -> NDArray[np.int64]:
