@@ -48,5 +48,6 @@ class Period:
         """
         self._folder.append(ASSESSMENTS, {"round": round, "seconds": dict(seconds), "elapsed": elapsed})
         self._spent += sum(seconds.values())
-        if not self._fixed and self._spent > max(NOTICEABLE, self._share * elapsed):
+        stays = self._fixed or round == self._rounds
+        if not stays and self._spent > max(NOTICEABLE, self._share * elapsed):
             self.every *= 2

@@ -55,7 +55,7 @@ def test_a_reproducible_run_keeps_its_period(folder):
 def test_the_record_says_when_the_period_grew(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "NOTICEABLE", 0.0)
     done = run(config(**SETTINGS), out=tmp_path / "run")
-    assert every(done.path) == [2, 4, 4, 8, 8, 8, 8, 16]
+    assert every(done.path) == [2, 4, 4, 8, 8, 8, 8, 8]
     assert assessed(done.path) == [1, 2, 4, 8]
     assert done.end.accepted == 8
     from fedsafe.report.acceptance import widened
