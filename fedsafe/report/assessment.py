@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from fedsafe.findings import Bracket, brackets
 from fedsafe.report import formats
+from fedsafe.report.areas import areas
 from fedsafe.report.cells import finding_cell, is_of_group, scorecard
+from fedsafe.report.page import page
 from fedsafe.report.tables import group_tables
 
 
@@ -83,23 +84,14 @@ def render_assessment(
         findings: Lines of ``findings.jsonl``.
         verdicts: Lines of ``requirements.jsonl``.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    templates = resources.files("fedsafe.report") / "templates"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(words=formats.status, svg=Markup)
-    template = environment.from_string((templates / "assessment.html.j2").read_text(encoding="utf-8"))
-    css = (templates / "report.css").read_text(encoding="utf-8")
     lines = [dict(finding) for finding in findings]
-    return template.render(
-        css=Markup(css),  # noqa: S704 - our own style sheet
+    return page(
+        "assessment.html.j2",
         title=title,
         about=about,
         marks=formats.MARKS,
         brackets=bracket_rows(lines),
+        areas=areas(lines),
         scorecard=scorecard(lines),
         groups=group_tables(lines),
         verdicts=[{**verdict, "shown_where": formats.where(verdict.get("where"))} for verdict in verdicts],

@@ -7,8 +7,6 @@ from fedsafe.records import Json
 from fedsafe.report import formats, plots
 from fedsafe.report.reading import Reading
 
-_MOST_BARS = 20
-
 
 def learning(reading: Reading) -> list[str]:
     """Headline metric and loss against rounds, as two plots; none where no round is complete."""
@@ -59,61 +57,6 @@ def spend(reading: Reading, unit: str) -> dict[str, Any]:
         target=target,
     )
     return {"unit": unit, "plot": plot, "last": formats.epsilon(values[-1]), "target": target}
-
-
-def attributions(findings: Sequence[Json]) -> dict[str, Any] | None:
-    """The strongest columns, from the first finding with a table of mean absolute attributions."""
-    for finding in findings:
-        table = (finding.get("detail") or {}).get("table")
-        if isinstance(table, list) and table and "mean_abs" in table[0]:
-            rows = sorted(
-                (row for row in table if row.get("mean_abs") is not None), key=lambda row: -row["mean_abs"]
-            )
-            shown = rows[:_MOST_BARS]
-            plot = plots.bars_plot(
-                [str(row["column"]) for row in shown],
-                [float(row["mean_abs"]) for row in shown],
-                intervals=[(row.get("low"), row.get("high")) for row in shown],
-                label="mean absolute attribution",
-            )
-            place = formats.where(finding.get("where"))
-            return {
-                "plot": plot,
-                "shown": len(shown),
-                "all": len(rows),
-                "n": finding.get("n"),
-                "where": place,
-            }
-    return None
-
-
-def robustness(findings: Sequence[Json]) -> str:
-    """Accuracy against the radius of an attack or the scale of a noise; "" where there is none.
-
-    A curve starts at the clean accuracy of the same examples, where the finding has it as the anchor "clean".
-    """
-    series: dict[str, dict[float, tuple[float, plots.Ends | None]]] = {}
-    for finding in findings:
-        place = dict(finding.get("where") or {})
-        size = place.pop("radius", place.pop("scale", None))
-        value = finding.get("value")
-        if (
-            not finding["metric"].startswith("robustness.")
-            or not isinstance(size, int | float)
-            or value is None
-        ):
-            continue
-        name = formats.where(place) or formats.title(finding["metric"])
-        points = series.setdefault(name, {})
-        clean = (finding.get("anchors") or {}).get("clean")
-        if clean is not None:
-            points.setdefault(0.0, (clean, None))
-        ends = finding.get("interval")
-        points[float(size)] = (value, (ends[0], ends[1]) if ends else None)
-    drawn = {
-        name: [(size, *points[size]) for size in sorted(points)] for name, points in sorted(series.items())
-    }
-    return plots.robustness_plot(drawn) if drawn else ""
 
 
 def shards(findings: Sequence[Json]) -> dict[str, Any] | None:

@@ -1,15 +1,16 @@
 """One self-contained page that shows a run, made from its shareable record alone."""
 
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fedsafe.report import facts, figures, formats
 from fedsafe.report.acceptance import release, widened
+from fedsafe.report.areas import areas
 from fedsafe.report.audits import AUDIT, audit_alarms, audit_rows
 from fedsafe.report.card import render_card
 from fedsafe.report.cells import latest_findings, scorecard
+from fedsafe.report.page import page
 from fedsafe.report.reading import Reading, read_run
 from fedsafe.report.tables import group_tables, headline, requirement_rows
 from fedsafe.store import RunFolder
@@ -21,7 +22,9 @@ _SECTIONS = (
     ("requirements", "Requirements"),
     ("scorecard", "Scorecard"),
     ("groups", "Groups"),
-    ("behaviour", "Attributions and robustness"),
+)
+# What the areas, which depend on the findings, come between.
+_LAST_SECTIONS = (
     ("federation", "Federation"),
     ("configuration", "Configuration"),
     ("versions", "Versions"),
@@ -52,28 +55,12 @@ def render(reading: Reading) -> str:
     Args:
         reading: The run.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    templates = resources.files("fedsafe.report") / "templates"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        number=formats.number,
-        share=formats.share,
-        epsilon=formats.epsilon,
-        words=formats.status,
-        moment=formats.moment,
-        svg=Markup,
-    )
-    template = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8"))
-    css = (templates / "report.css").read_text(encoding="utf-8")
-    return template.render(css=Markup(css), **_view(reading))  # noqa: S704 - our own style sheet
+    return page("report.html.j2", **_view(reading))
 
 
 def _view(reading: Reading) -> dict[str, Any]:
     start, latest = reading.start, latest_findings(reading)
+    shown = areas(latest)
     plan = start.plan if start else {}
     return {
         "name": reading.name,
@@ -85,7 +72,7 @@ def _view(reading: Reading) -> dict[str, Any]:
         "status_key": reading.status,
         "release": release(reading),
         "widened": widened(reading),
-        "sections": _SECTIONS,
+        "sections": (*_SECTIONS, *((area.id, area.title) for area in shown), *_LAST_SECTIONS),
         "marks": formats.MARKS,
         "config": reading.config,
         "headline": headline(reading),
@@ -102,8 +89,7 @@ def _view(reading: Reading) -> dict[str, Any]:
         "scorecard": scorecard(latest),
         "requirements": requirement_rows(reading),
         "groups": group_tables(latest),
-        "attributions": figures.attributions(latest),
-        "robustness": figures.robustness(latest),
+        "areas": shown,
         "shards": figures.shards(latest),
         "federation": facts.federation(start) if start else [],
         "provenance": facts.provenance(start) if start else [],

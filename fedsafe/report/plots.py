@@ -1,34 +1,25 @@
 """The plots of a report, as SVG that takes its colours from the page.
 
 Each function returns one ``<svg>`` element. The colours are variables of the page's style sheet, so that a
-plot follows the light, dark and print themes; text stays text. Nothing here touches pyplot, or global state
-beyond the block that saves a figure.
+plot follows the light, dark and print themes.
 """
 
-import io
-import re
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
-
-# Stand-ins that matplotlib accepts, each replaced by a variable of the style sheet in the finished SVG.
-_INK, _MUTED, _GRID, _MAIN, _SECOND, _TARGET = (f"#0a0b{code:02x}" for code in range(6))
-_VARIABLES = {
-    _INK: "--ink",
-    _MUTED: "--muted",
-    _GRID: "--rule",
-    _MAIN: "--main",
-    _SECOND: "--second",
-    _TARGET: "--target",
-}
-_LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": _MUTED}
-
-Ends = tuple[float | None, float | None]
+from fedsafe.report.drawing import (
+    INK,
+    LEGEND,
+    MAIN,
+    SECOND,
+    TARGET,
+    Ends,
+    as_svg,
+    gaps,
+    new_figure,
+    note,
+    short,
+    whole,
+)
 
 
 def learning_plot(
@@ -50,20 +41,18 @@ def learning_plot(
         intervals: Confidence intervals at the rounds that were assessed.
         anchors: Reference values drawn as dashed lines, by name.
     """
-    figure, axes = _figure(label)
+    figure, axes = new_figure(label)
     scale = 100.0 if percent else 1.0
-    axes.plot(
-        rounds, _gaps(values, scale), color=_MAIN, lw=1.6, marker="o" if len(rounds) < 3 else None, ms=4
-    )
+    axes.plot(rounds, gaps(values, scale), color=MAIN, lw=1.6, marker="o" if len(rounds) < 3 else None, ms=4)
     for round_, (low, high) in (intervals or {}).items():
-        axes.plot([round_, round_], [low * scale, high * scale], color=_MAIN, lw=4, alpha=0.35)
+        axes.plot([round_, round_], [low * scale, high * scale], color=MAIN, lw=4, alpha=0.35)
     for name, value in (anchors or {}).items():
-        axes.axhline(value * scale, color=_TARGET, lw=1.1, ls=(0, (4, 3)))
-        _note(axes, value * scale, name)
+        axes.axhline(value * scale, color=TARGET, lw=1.1, ls=(0, (4, 3)))
+        note(axes, value * scale, name)
     axes.set_xlabel("round")
     axes.margins(y=0.12)
-    _whole(axes.xaxis)
-    return _svg(figure, f"learning-{label}")
+    whole(axes.xaxis)
+    return as_svg(figure, f"learning-{label}")
 
 
 def spend_plot(
@@ -83,17 +72,17 @@ def spend_plot(
         planned_rounds: Most rounds of the plan, the end of the horizontal axis.
         target: Epsilon of the plan, or None.
     """
-    figure, axes = _figure(label)
-    axes.plot([0, *rounds], [0.0, *_gaps(values, 1.0)], color=_MAIN, lw=1.6)
-    axes.fill_between([0, *rounds], [0.0, *_gaps(values, 1.0)], color=_MAIN, alpha=0.12, lw=0)
+    figure, axes = new_figure(label)
+    axes.plot([0, *rounds], [0.0, *gaps(values, 1.0)], color=MAIN, lw=1.6)
+    axes.fill_between([0, *rounds], [0.0, *gaps(values, 1.0)], color=MAIN, alpha=0.12, lw=0)
     if target is not None:
-        axes.axhline(target, color=_TARGET, lw=1.1, ls=(0, (4, 3)))
-        _note(axes, target, f"target {target:.4g}")
+        axes.axhline(target, color=TARGET, lw=1.1, ls=(0, (4, 3)))
+        note(axes, target, f"target {target:.4g}")
     axes.set_xlim(0, max([1, planned_rounds or 1, *rounds]))
     axes.set_ylim(0, 1.18 * max([target or 0.0, *(value for value in values if value is not None)]) or 1.0)
     axes.set_xlabel("round of the plan")
-    _whole(axes.xaxis)
-    return _svg(figure, f"spend-{label}")
+    whole(axes.xaxis)
+    return as_svg(figure, f"spend-{label}")
 
 
 def bars_plot(
@@ -107,17 +96,17 @@ def bars_plot(
         intervals: Confidence interval of each; one with an open end is not drawn.
         label: What the bars show.
     """
-    figure, axes = _figure(label, height=0.55 + 0.2 * len(labels), grid="x")
+    figure, axes = new_figure(label, height=0.55 + 0.2 * len(labels), grid="x")
     places = range(len(labels))
-    axes.barh(places, values, height=0.62, color=_MAIN, alpha=0.85)
-    axes.set_yticks(places, [_short(text) for text in labels], parse_math=False)
-    axes.tick_params(axis="y", labelcolor=_INK)
+    axes.barh(places, values, height=0.62, color=MAIN, alpha=0.85)
+    axes.set_yticks(places, [short(text) for text in labels], parse_math=False)
+    axes.tick_params(axis="y", labelcolor=INK)
     axes.invert_yaxis()
     for place, (low, high) in zip(places, intervals, strict=True):
         if low is not None and high is not None:
-            axes.plot([low, high], [place, place], color=_INK, lw=1.1, marker="|", ms=4)
+            axes.plot([low, high], [place, place], color=INK, lw=1.1, marker="|", ms=4)
     axes.margins(y=0.02)
-    return _svg(figure, f"bars-{label}")
+    return as_svg(figure, f"bars-{label}")
 
 
 def robustness_plot(series: Mapping[str, Sequence[tuple[float, float, Ends | None]]]) -> str:
@@ -126,12 +115,12 @@ def robustness_plot(series: Mapping[str, Sequence[tuple[float, float, Ends | Non
     Args:
         series: Name to points (size, accuracy in [0, 1], its interval or None), in the order of the size.
     """
-    figure, axes = _figure("accuracy, %")
-    styles = ((_MAIN, "-", "o"), (_SECOND, "--", "s"), (_INK, ":", "^"), (_TARGET, "-.", "D"))
+    figure, axes = new_figure("accuracy, %")
+    styles = ((MAIN, "-", "o"), (SECOND, "--", "s"), (INK, ":", "^"), (TARGET, "-.", "D"))
     for (name, points), (colour, dash, marker) in zip(series.items(), styles * len(series), strict=False):
         radii = [radius for radius, _, _ in points]
         shares = [100 * value for _, value, _ in points]
-        label = _short(name, 40)
+        label = short(name, 40)
         axes.plot(radii, shares, color=colour, ls=dash, marker=marker, ms=3.5, lw=1.4, label=label)
         bands = [(radius, ends) for radius, _, ends in points if ends and None not in ends]
         axes.fill_between(
@@ -145,9 +134,9 @@ def robustness_plot(series: Mapping[str, Sequence[tuple[float, float, Ends | Non
     axes.set_xlabel("size of the change, in units of the encoded features")
     axes.locator_params(axis="x", nbins=6)
     axes.set_ylim(0, 100)
-    for text in axes.legend(**_LEGEND).get_texts():
+    for text in axes.legend(**LEGEND).get_texts():
         text.set_parse_math(False)
-    return _svg(figure, "robustness")
+    return as_svg(figure, "robustness")
 
 
 def quantiles_plot(quantiles: Sequence[float], *, label: str) -> str:
@@ -158,25 +147,25 @@ def quantiles_plot(quantiles: Sequence[float], *, label: str) -> str:
         label: What the box shows.
     """
     least, tenth, lower, median, upper, ninetieth, most = (100 * value for value in quantiles)
-    figure, axes = _figure(label, height=1.3, grid="x")
+    figure, axes = new_figure(label, height=1.3, grid="x")
     axes.spines["left"].set_visible(False)
-    axes.plot([least, most], [0, 0], color=_MAIN, lw=1.1)
-    axes.plot([tenth, ninetieth], [0, 0], color=_MAIN, lw=7, alpha=0.35, solid_capstyle="butt")
-    axes.plot([lower, upper], [0, 0], color=_MAIN, lw=15, alpha=0.75, solid_capstyle="butt")
-    axes.plot([median, median], [-0.55, 0.55], color=_INK, lw=2)
-    axes.plot([least, most], [0, 0], color=_MAIN, ls="none", marker="|", ms=11, mew=1.3)
+    axes.plot([least, most], [0, 0], color=MAIN, lw=1.1)
+    axes.plot([tenth, ninetieth], [0, 0], color=MAIN, lw=7, alpha=0.35, solid_capstyle="butt")
+    axes.plot([lower, upper], [0, 0], color=MAIN, lw=15, alpha=0.75, solid_capstyle="butt")
+    axes.plot([median, median], [-0.55, 0.55], color=INK, lw=2)
+    axes.plot([least, most], [0, 0], color=MAIN, ls="none", marker="|", ms=11, mew=1.3)
     axes.annotate(
         f"median {median:.1f}",
         (median, 0.6),
         ha="center",
         va="bottom",
-        color=_INK,
+        color=INK,
         size=8.5,
         parse_math=False,
     )
     axes.set_ylim(-1, 1.5)
     axes.set_yticks([])
-    return _svg(figure, f"quantiles-{label}")
+    return as_svg(figure, f"quantiles-{label}")
 
 
 def whisker(
@@ -220,76 +209,3 @@ def whisker(
             ]
         parts.append(f'<circle class="dot" cx="{at(value):.1f}" cy="8" r="2.3"/>')
     return f'<svg class="whisker" viewBox="0 0 190 16" aria-hidden="true">{"".join(parts)}</svg>'
-
-
-def _figure(title: str, *, height: float = 2.5, grid: str = "y") -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, height), layout="constrained")
-    axes = figure.subplots()
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == ("bottom" if grid == "y" else "left"))
-        spine.set_color(_MUTED)
-    axes.tick_params(colors=_MUTED, labelsize=8.5, length=0)
-    axes.grid(axis="x" if grid == "x" else "y", color=_GRID, lw=0.7)
-    axes.set_axisbelow(True)
-    axes.xaxis.label.set(color=_MUTED, size=8.5)
-    axes.set_title(title, loc="left", color=_INK, size=9.5, parse_math=False)
-    return figure, axes
-
-
-def _svg(figure: "Figure", name: str) -> str:
-    """Renders a figure, the same bytes each time, with identifiers of its own and the page's colours."""
-    import matplotlib
-
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    text = io.StringIO()
-    with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": slug}),
-        warnings.catch_warnings(),
-    ):
-        # the browser draws the text, with fonts of its own
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(
-        r'(<svg [^>]*?) width="[^"]*" height="[^"]*"', r'\1 aria-hidden="true" class="plot"', svg, count=1
-    )
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{slug}-\1"', svg)
-    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{slug}-", svg)
-    svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return svg.strip()
-
-
-def _gaps(values: Sequence[float | None], scale: float) -> list[float]:
-    return [float("nan") if value is None else value * scale for value in values]
-
-
-def _note(axes: "Axes", height: float, text: str) -> None:
-    axes.annotate(
-        text,
-        xy=(1.0, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        color=_TARGET,
-        size=8,
-        parse_math=False,
-    )
-
-
-def _whole(axis: "Axis") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
-
-
-def _short(text: str, limit: int = 28) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

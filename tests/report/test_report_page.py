@@ -109,7 +109,6 @@ def test_every_section_is_present(pages, kind):
         "requirements",
         "scorecard",
         "groups",
-        "behaviour",
         "federation",
         "configuration",
         "versions",
@@ -120,7 +119,8 @@ def test_every_section_is_present(pages, kind):
 def test_the_page_loads_nothing_from_outside(pages):
     text = pages["full"].source
     assert all(target.startswith("#") for target in pages["full"].targets)
-    assert not {"script", "link", "img", "iframe", "object", "embed"} & pages["full"].names
+    assert not {"script", "link", "iframe", "object", "embed"} & pages["full"].names
+    assert all(source.startswith("data:image/png") for source in re.findall(r' src="([^"]*)"', text))
     assert "@import" not in text
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
     urls = set(re.findall(r"https?://[^\"' <]+", text))
@@ -267,13 +267,12 @@ def test_plots_name_their_axes_references_and_features(pages):
     assert "majority class" in page.text("learning")
     assert "target 3" in page.text("spend")
     assert "target 8" in page.text("spend")
-    behaviour = page.text("behaviour")
-    for part in (
-        "capital_gain",
-        "The 12 strongest of 12 columns, over 256 examples",
-        "attack pgd, norm linf",
-    ):
-        assert part in behaviour, part
+    relies = page.text("explanations")
+    assert "capital_gain" in relies
+    assert "The 12 strongest of 12 columns, over 256 examples" in relies
+    assert "worst attack (upper bound)" in page.text("robustness")
+    assert "withstood every attack" in page.text("robustness")
+    assert "lowest for" in page.text("groups-shown")
 
 
 def test_figures_over_clients_are_said_to_come_from_the_public_evaluation_set(pages):
@@ -322,14 +321,14 @@ def test_hostile_text_is_shown_and_not_run(tmp_path):
     lines = [{**first, **hostile}, {**first, "where": {"attribute": HOSTILE, "group": HOSTILE}}]
     run.append("findings.jsonl", {**first, "anchors": {HOSTILE: 0.5}})
     run.append("findings.jsonl", *lines)
-    attack = {"attack": HOSTILE, "radius": 0.1}
-    run.append("findings.jsonl", {**first, "metric": "robustness.attacked_accuracy", "where": attack})
+    proof = {"method": HOSTILE, "norm": "linf", "radius": 0.1}
+    run.append("findings.jsonl", {**first, "metric": "certified.accuracy", "where": proof})
     verdict = {**run.read("requirements.jsonl")[0], "reason": HOSTILE, "metric": HOSTILE, "verdict": HOSTILE}
     run.append("requirements.jsonl", verdict)
     page = Page(write_report(path).read_text())
     assert "script" not in page.names
     assert page.handlers == []
-    for section in ("headline", "scorecard", "groups", "requirements", "configuration", "behaviour"):
+    for section in ("headline", "scorecard", "groups", "requirements", "configuration", "robustness"):
         assert "alert(" in page.text(section), section
 
 
