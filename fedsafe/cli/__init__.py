@@ -9,6 +9,7 @@ import typer
 from fedsafe.cli.assess import assess_command
 from fedsafe.cli.audit import audit_command
 from fedsafe.cli.budget import budget_command
+from fedsafe.cli.byzantine import byzantine_command
 from fedsafe.cli.data import data_app
 from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.new import new_command
@@ -34,6 +35,7 @@ app.command("verify")(verify_command)
 app.command("budget")(budget_command)
 app.command("audit")(audit_command)
 app.command("assess")(assess_command)
+app.command("byzantine")(byzantine_command)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 
