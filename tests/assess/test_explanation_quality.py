@@ -168,6 +168,22 @@ def test_randomisation_finds_an_explanation_that_ignores_the_model(judged_explai
     assert "occlusion" in own.anchors
 
 
+def once(forward, x, baseline, target, **options):
+    if not torch.equal(x[:1], once.first):
+        raise RuntimeError("not these")
+    return torch.ones_like(x)
+
+
+def test_a_users_explainer_that_fails_on_variants_fails_in_those_findings_alone():
+    subject = subject_of(n=40)
+    once.first = torch.tensor(subject.evaluation.x[:1])
+    name = f"{__name__}:once"
+    found = run(subject, explainers=(name,), full=())
+    failed = {key[0] for key, f in found.items() if f.status == "failed"}
+    assert failed == {"sensitivity_max"}  # randomisation explains the same examples
+    assert "not these" in found["sensitivity_max", name, "zero"].reason
+
+
 def test_randomised_parameters_are_new_and_the_model_keeps_its_own():
     model = nn.Sequential(nn.Linear(3, 3), nn.PReLU(), nn.Linear(3, 1)).eval()
     kept = {name: value.clone() for name, value in model.state_dict().items()}
@@ -215,7 +231,8 @@ def test_the_full_plan_covers_what_is_spent(monkeypatch, kind):
     subject, spent = subject_of(kind, 64), []
     forward = Subject.forward
     monkeypatch.setattr(Subject, "forward", lambda self, x: spent.append(len(x)) or forward(self, x))
-    assessor = Interpretability(full=("gradient_shap", "kernel_shap", "occlusion"))
+    slow = () if kind == "multiclass" else ("kernel_shap",)  # of 49 patches, one example after the other
+    assessor = Interpretability(full=("gradient_shap", *slow, "occlusion"))
     planned = assessor.plan(subject, "full")
     assert not spent
     found = assessor(subject, rng=np.random.default_rng(0), tier="full")

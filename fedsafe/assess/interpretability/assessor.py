@@ -16,7 +16,6 @@ from fedsafe.assess.interpretability.explainers import (
     Explained,
     check_explainer,
     explain,
-    explained_output,
     public_baselines,
     unexplainable,
 )
@@ -167,12 +166,10 @@ class Interpretability:
     ) -> list[Finding]:
         """The findings, of which the first about sparseness from this baseline carries the maps."""
         x = subject.evaluation.x[subject.shared_rows(effort.few)]
-        logits = subject.logits(x)
-        classes = subject.task.classes
-        answers = [
-            str(classes[int(code)] if logits.shape[1] > 1 else f"{value[0]:.3g}")
-            for code, value in zip(explained_output(logits), logits, strict=True)
-        ]
+        if subject.task.kind == "regression":
+            answers = [f"{value:.3g}" for value in subject.values(x)]
+        else:
+            answers = [subject.task.classes[code] for code in subject.predict(x)]
         pictures = attribution_pictures(subject, x, maps, answers, rng)
         for index, finding in enumerate(findings):
             about = finding.metric == "interpretability.sparseness" and finding.where["baseline"] == baseline

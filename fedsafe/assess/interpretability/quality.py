@@ -10,11 +10,18 @@ from fedsafe.assess.base import Subject
 from fedsafe.assess.interpretability import deletion, faithfulness, infidelity
 from fedsafe.assess.interpretability import randomisation as randomising
 from fedsafe.assess.interpretability import sensitivity as moving
-from fedsafe.assess.interpretability.explainers import INCOMPLETE, ONE_BY_ONE, Explained, passes
+from fedsafe.assess.interpretability.explainers import (
+    EXPLAINERS,
+    INCOMPLETE,
+    ONE_BY_ONE,
+    Explained,
+    passes,
+)
 from fedsafe.assess.interpretability.features import by_group, feature_groups, removal_units
 from fedsafe.assess.interpretability.means import gini, mean_of, ratio_of_means
 from fedsafe.assess.interpretability.removal import ENUMERATED
 from fedsafe.data import InputSchema
+from fedsafe.extensions import one_line
 from fedsafe.findings import Finding, Scope, not_measured, t_interval
 
 Array = NDArray[np.float64]
@@ -161,29 +168,43 @@ class Bench:
             change=explained.change[:few],
             gap=explained.gap[:few],
         )
-        moved = moving.sensitivity(
-            self._subject,
-            part.x,
-            part.target,
-            baseline,
-            steps,
-            explainer=explainer,
-            draws=_DRAWS,
-            radius=radius,
-            rng=rng,
-            context=context,
-        )
-        redrawn = randomising.randomisation(
-            self._subject,
-            part,
-            baseline,
-            steps,
-            explainer=explainer,
-            models=_MODELS,
-            rng=rng,
-            context=context,
-        )
-        return [moved, redrawn]
+
+        def moved() -> Finding:
+            return moving.sensitivity(
+                self._subject,
+                part.x,
+                part.target,
+                baseline,
+                steps,
+                explainer=explainer,
+                draws=_DRAWS,
+                radius=radius,
+                rng=rng,
+                context=context,
+            )
+
+        def redrawn() -> Finding:
+            return randomising.randomisation(
+                self._subject,
+                part,
+                baseline,
+                steps,
+                explainer=explainer,
+                models=_MODELS,
+                rng=rng,
+                context=context,
+            )
+
+        found = []
+        for metric, test in ((moving.METRIC, moved), (randomising.METRIC, redrawn)):
+            try:
+                found.append(test())
+            except Exception as error:
+                if explainer in EXPLAINERS:
+                    raise  # ours: the model is at fault, and the whole assessor reports it
+                reason = f"explainer {explainer!r} failed: {one_line(error)}"
+                found.append(not_measured(metric, reason, n=len(part.x), unit="examples", **context))
+        return found
 
 
 def planned(subject: Subject, explainer: str, n: int, effort: Effort) -> tuple[int, int]:
