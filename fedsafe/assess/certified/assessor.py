@@ -35,6 +35,8 @@ _REACH, _ROUNDING = 1e-6, 1e-5
 _CHUNK = 64
 # A share of fewer examples is not worth its cost.
 _FEWEST = 25
+# Examples that are smoothed, from and to, where nothing is said.
+_VOTERS = (20, 100)
 _SMOOTHING = Smoothing()
 
 
@@ -113,7 +115,7 @@ class Certified:
         forward = n
         smooth = ""
         if effort.smoothing:
-            count = min(how.examples, len(subject.evaluation))
+            count = self._voters(subject, effort)
             forward, n = forward + count * (1 + how.selection + how.draws), max(n, count)
             smooth = f"; {how.draws} noisy copies of {count} examples"
         said = ", ".join(f"{name} on {size}" for name, size in sizes.items())
@@ -140,7 +142,7 @@ class Certified:
                 if radii:
                     findings += self._curve(subject, method, norm, sorted(radii), size, clean, effort)
         if effort.smoothing:
-            findings += self._smoothed(subject, rng)
+            findings += self._smoothed(subject, effort, rng)
         return findings
 
     @property
@@ -170,6 +172,17 @@ class Certified:
             size = int(min(most, effort.multiplications // one))
             sizes[method] = size if size >= min(_FEWEST, most) else 0
         return sizes
+
+    def _voters(self, subject: Subject, effort: Effort) -> int:
+        """Examples that the smoothed classifier is certified on."""
+        how, most = self._smoothing, len(subject.evaluation)
+        if how.examples is not None:
+            return min(how.examples, most)
+        try:
+            one = how.draws * trace(subject.model, subject.task.schema.shape).multiplications
+        except ModelError:
+            return min(_VOTERS[0], most)
+        return min(most, max(_VOTERS[0], min(_VOTERS[1], int(effort.multiplications // one))))
 
     def _curve(
         self,
@@ -232,9 +245,9 @@ class Certified:
             findings.append(_mean_radius(subject, where, reached, curve, float(right.mean())))
         return findings
 
-    def _smoothed(self, subject: Subject, rng: np.random.Generator) -> list[Finding]:
+    def _smoothed(self, subject: Subject, effort: Effort, rng: np.random.Generator) -> list[Finding]:
         how = self._smoothing
-        rows = subject.shared_rows(how.examples)
+        rows = subject.shared_rows(self._voters(subject, effort))
         examples = subject.evaluation.take(rows)
         found, abstained = smoothing.radii(subject, examples, how, rng)
         base = float(np.mean(subject.predict(examples.x) == examples.y))

@@ -22,7 +22,7 @@ class Smoothing:
         selection: Noisy copies that choose the class of an example.
         draws: Further copies that bound the probability of that class.
         alpha: Probability that a certificate of one example is wrong.
-        examples: Examples to certify, at most.
+        examples: Examples to certify, at most; where None, from 20 to 100, by what the model costs.
 
     Raises:
         ConfigError: A number is out of range.
@@ -32,7 +32,7 @@ class Smoothing:
     selection: int = 100
     draws: int = 10_000
     alpha: float = 0.001
-    examples: int = 20
+    examples: int | None = None
 
     def __post_init__(self) -> None:
         if not (0 < self.scale < np.inf and 0 < self.alpha < 0.5):
@@ -40,7 +40,7 @@ class Smoothing:
                 f"smoothing has scale = {self.scale!r} and alpha = {self.alpha!r}: give a positive scale, and an alpha "
                 f"between 0 and 0.5"
             )
-        if min(self.selection, self.draws, self.examples) < 1:
+        if min(self.selection, self.draws, self.examples or 1) < 1 or self.examples == 0:
             raise ConfigError(
                 f"smoothing has selection = {self.selection!r}, draws = {self.draws!r} and examples = "
                 f"{self.examples!r}: give whole numbers from 1"
