@@ -45,6 +45,7 @@ from fedsafe.privacy.levels import Mechanics
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream, StreamId, new_key
 from fedsafe.runs.adaptive import check_adaptive
+from fedsafe.runs.adversaries import under_attack, with_poisoned_records
 from fedsafe.runs.availability import build_availability
 from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.config import Config
@@ -134,6 +135,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         seed=config.seed,
     )
     _check_evaluation(config)
+    federated = with_poisoned_records(config, federated)
     task = federated.task
     module = build_model(config.model if model is None else model, signature=task.signature, seed=config.seed)
     trainer = choose_trainer(module, objective, task.signature)
@@ -264,7 +266,7 @@ def _budgets(config: Config, clients: int) -> dict[int, float]:
 def program_digest(parts: Parts) -> str:
     """Digest of what decides a client's release besides the plan's numbers and its records."""
     settings = parts.config.model_dump(
-        include={"task", "model", "seed", "data", "federation", "client", "server"}, exclude_none=True
+        include={"task", "model", "seed", "data", "federation", "client", "server", "byzantine"}, exclude_none=True
     )
     described = [settings, parts.trainer, repr(parts.module), fingerprint(parts.initial)]
     if parts.availability is not None and isinstance(parts.availability.schedule, Trace):
@@ -275,7 +277,8 @@ def program_digest(parts: Parts) -> str:
 def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
     """The aggregator, the same at workers and server."""
     config = parts.config
-    return build_aggregator(config.server.aggregator, plan, learning_rate=config.client.plain_rate)
+    rule = build_aggregator(config.server.aggregator, plan, learning_rate=config.client.plain_rate)
+    return under_attack(config, rule, len(parts.records))
 
 
 def server_optimizer_of(parts: Parts) -> ServerOptimizer:
