@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.client.triggers import Trigger, class_of, require_classes
+from fedsafe.client.triggers import Corner, Trigger, class_of, require_classes
 from fedsafe.data import Examples, Task
 from fedsafe.errors import ConfigError, DataError, FedSafeError
 from fedsafe.extensions import one_line, resolve, unknown_option
@@ -101,14 +101,27 @@ class Backdoor:
     name: ClassVar[str] = "backdoor"
 
     @classmethod
-    def for_task(cls, task: Task, *, target: str | int, share: float = 0.5, **trigger: Any) -> Self:
+    def for_task(
+        cls,
+        task: Task,
+        *,
+        target: str | int,
+        share: float = 0.5,
+        patch: int | None = None,
+        value: float | None = None,
+        corner: Corner = "bottom_right",
+        columns: Mapping[str, Any] | None = None,
+    ) -> Self:
         """The backdoor that options describe.
 
         Args:
             task: What is learned.
             target: A class, by name or number.
             share: Of each adversary's records.
-            trigger: Options of :meth:`Trigger.for_task`.
+            patch: For images: see :meth:`Trigger.for_task`, as of the next two.
+            value: What its pixels become.
+            corner: Where it is.
+            columns: For tables.
 
         Raises:
             ConfigError: The task has no classes or no such class, there is no trigger, or it does not fit the inputs.
@@ -117,7 +130,8 @@ class Backdoor:
         number = isinstance(share, int | float) and not isinstance(share, bool)
         if not number or not 0.0 < share <= 1.0:
             raise ConfigError(f"byzantine.poison (backdoor): share = {share!r}; it is above 0 and at most 1")
-        return cls(trigger=Trigger.for_task(task, **trigger), target=class_of(task, target), share=share)
+        trigger = Trigger.for_task(task, patch=patch, value=value, corner=corner, columns=columns)
+        return cls(trigger=trigger, target=class_of(task, target), share=share)
 
     def __call__(
         self, x: NDArray[Any], y: NDArray[Any], rng: np.random.Generator

@@ -13,7 +13,7 @@ class ByzantineConfig(Section):
 
     ``attack`` is what they send in place of their updates, for rules over rows; see ``fedsafe.aggregation.attacks``.
     ``poison`` is what they do to their records before they train, for any rule; see ``fedsafe.client.poisoning``. A
-    share of 0 is the same run without adversaries.
+    share of 0 leaves none: the clean run of a comparison.
     """
 
     attack: str | dict[str, Any] | None = None

@@ -30,7 +30,7 @@ sys.modules.setdefault("byzfl", package)
 from byzfl.aggregators import aggregators, preaggregators  # noqa: E402
 from byzfl.attacks import attacks  # noqa: E402
 
-SIZES = [(n, f) for n in (8, 11, 20, 21) for f in (1, 2, 3)]
+SIZES = [(n, f) for n in (9, 10, 20, 21) for f in (1, 2, 3)]
 STREAM = Stream(bytes(32), StreamId(purpose="client noise", client=-1, round=1, digest=b""))
 
 

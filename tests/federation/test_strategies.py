@@ -39,6 +39,12 @@ STRATEGIES = {
         "server__aggregator": {"name": "trimmed_mean", "share": 0.2},
         "server__optimizer": PLAIN,
     },
+    "Mean of rows": {"server__aggregator": "mean", "server__optimizer": PLAIN},
+    "Geometric median": {"server__aggregator": "geometric_median", "server__optimizer": PLAIN},
+    "Krum": {"server__aggregator": {"name": "krum", "share": 0.3}, "server__optimizer": PLAIN},
+    "Multi-Krum": {"server__aggregator": {"name": "multi_krum", "share": 0.3}, "server__optimizer": PLAIN},
+    "Centred clipping": {"server__aggregator": "centred_clipping", "server__optimizer": PLAIN},
+    "Norm bound": {"server__aggregator": "norm_bound", "server__optimizer": PLAIN},
     "q-FedAvg": {"server__aggregator": {"name": "q_fedavg", "q": 1.0}, "server__optimizer": PLAIN},
     "Agnostic FL (AFL)": {
         "server__aggregator": {"name": "agnostic", "ascent": 0.01},
