@@ -90,7 +90,11 @@ def test_regression_is_measured_in_the_targets_unit():
     assert single[0].anchors["clean"] == pytest.approx(clean)
     assert not [f for f in findings if f.metric == "corruptions.mean_error"]
     (relative,) = [f for f in findings if f.metric == "corruptions.relative_error"]
-    assert relative.status == "insufficient"  # 480 records leave nothing for the baseline
+    assert relative.detail["baseline"] == "ridge on one half of the evaluation records for the other"
+    assert relative.value > 0.9  # the model is not trained
+    few = replace(subject, evaluation=subject.evaluation.take(np.arange(40)), shards=None)
+    (relative,) = [f for f in run(few) if f.metric == "corruptions.relative_error"]
+    assert (relative.status, "too few" in relative.reason) == ("insufficient", True)
 
 
 def test_a_second_domain_is_measured_beside_the_first(monkeypatch):

@@ -17,6 +17,7 @@ Predict = Callable[[NDArray[Any]], NDArray[np.float64]]
 """``(n, *inputs)`` to ``(n, outputs)``."""
 
 _FEWEST, _MOST = 200, 4000
+_FEWEST_TO_HALVE = 50
 _RIDGE = 0.1
 
 
@@ -27,8 +28,9 @@ def find_baseline(
 
     Args:
         subject: Whose records and task it is for.
-        name: "ridge", linear least squares on the evaluation records that are not measured on; "previous", the model of
-            the last assessment; or the import path of a function without arguments that returns a module for the task.
+        name: "ridge", linear least squares on the evaluation records that are not measured on, or, where these are few,
+            on half of them for the other half; "previous", the model of the last assessment; or the import path of a
+            function without arguments that returns a module for the task.
         rows: Evaluation examples that are measured on.
 
     Returns:
@@ -41,9 +43,7 @@ def find_baseline(
     if name == "ridge":
         rest = np.setdiff1d(np.arange(len(subject.evaluation)), rows)[:_MOST]
         if len(rest) < _FEWEST:
-            return (
-                f"{len(rest)} evaluation records are left to fit a linear baseline on, and it needs {_FEWEST}"
-            )
+            return _cross_fitted(subject, rows)
         fitted = fit_ridge(subject, subject.evaluation.take(rest))
         return f"ridge on {len(rest)} other evaluation records", lambda examples: fitted(examples.x)
     if name == "previous":
@@ -56,6 +56,23 @@ def find_baseline(
         raise ModelError(f"the baseline {name!r} returned {type(module).__name__}, not a torch.nn.Module")
     user = replace(subject, model=module.eval())
     return name, lambda examples: user.logits(examples.x)
+
+
+def _cross_fitted(
+    subject: Subject, rows: NDArray[np.int64]
+) -> tuple[str, Callable[[Examples], NDArray[np.float64]]] | str:
+    """Where few records are left: each half of those that are measured on, by what was fitted on the other half."""
+    if len(rows) < _FEWEST_TO_HALVE:
+        return f"{len(rows)} evaluation records are too few to fit a linear baseline on: it needs {_FEWEST_TO_HALVE}"
+    halves = [fit_ridge(subject, subject.evaluation.take(rows[start::2])) for start in (1, 0)]
+
+    def outputs(examples: Examples) -> NDArray[np.float64]:
+        parts = [half(examples.x[start::2]) for start, half in enumerate(halves)]
+        found = np.empty((len(examples), parts[0].shape[1]))
+        found[0::2], found[1::2] = parts
+        return found
+
+    return "ridge on one half of the evaluation records for the other", outputs
 
 
 def fit_ridge(subject: Subject, examples: Examples) -> Predict:
