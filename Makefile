@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy clean
+.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ accept-engine: $(READY) ## Run the benchmarks and the full lines of the engine; 
 
 accept-privacy: $(READY) ## Run the full lines of privacy; writes benchmarks/results/privacy.json
 	$(BIN)/python benchmarks/accept_privacy.py
+
+accept-assess: $(READY) ## Run the full lines of the assessors; writes benchmarks/results/assess.json
+	$(BIN)/python benchmarks/accept_assess.py
 
 bench: $(READY) ## Time FedSafe beside Opacus, Flower and pfl; writes benchmarks/results/bench.json
 	$(BIN)/python benchmarks/bench.py
