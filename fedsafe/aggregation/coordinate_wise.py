@@ -6,6 +6,7 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsafe.aggregation.distances import median_row
 from fedsafe.aggregation.robust import RobustRule
 
 
@@ -37,8 +38,7 @@ class Median(RobustRule):
 
     def estimate(self, rows: NDArray[np.float64], adversaries: int) -> NDArray[np.float64]:
         """The median."""
-        median: NDArray[np.float64] = np.median(rows, axis=0)
-        return median
+        return median_row(rows)
 
 
 @final

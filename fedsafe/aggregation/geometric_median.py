@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsafe.aggregation.distances import shortened
+from fedsafe.aggregation.distances import median_row, shortened
 from fedsafe.aggregation.robust import RobustRule
 
 # Of the median distance: below the first, distances are taken as that; steps below the second end the iteration.
@@ -38,7 +38,7 @@ def geometric_median(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         rows: ``(n, parameters)``, n at least 1.
     """
     rows = shortened(rows)
-    start = np.median(rows, axis=0)
+    start = median_row(rows)
     apart = rows - start
     # Distances are all that the iteration looks at, and n rows have them in n dimensions already. A triangular factor
     # is accurate to each row's own size: a huge row costs the others no digits.

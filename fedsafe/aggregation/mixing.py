@@ -68,7 +68,8 @@ class Bucketing:
         size: s, rows in a bucket, at least 1. The authors use 2.
 
     Guarantees:
-        f adversaries reach at most f of the ``ceil(n / s)`` buckets.
+        f adversaries reach at most f of the ``ceil(n / s)`` buckets: a rule that withstands a minority withstands fewer
+        than ``n / (2 s)`` adversaries.
     """
 
     size: int = 2
