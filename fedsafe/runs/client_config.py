@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from fedsafe.client import SGD, Adam, LocalTraining, Objective, Schedule, build_objective
 from fedsafe.client.objectives import ROBUST
@@ -99,6 +99,7 @@ class ObjectiveConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _keys_of_the_named(cls, values: Any) -> Any:
+        values = {"name": values} if isinstance(values, str) else values
         return own_keys("client.objective", {name: dict(keys) for name, keys in ROBUST.items()}, "", values)
 
 
@@ -111,19 +112,13 @@ class ClientConfig(Section):
     single precision.
     """
 
-    objective: str | ObjectiveConfig | None = None
+    objective: ObjectiveConfig | None = None
     optimizer: ClientOptimizerConfig = ClientOptimizerConfig()
     steps: Count = 2
     rate: Rate = 0.5
     batch_size: Count | None = None
     proximal: NotNegative = 0.0
     precision: Literal["bfloat16"] | None = None
-
-    @field_validator("objective", mode="before")
-    @classmethod
-    def _objective_alone(cls, value: Any) -> Any:
-        # As a table, so that its settings are in the resolved configuration.
-        return {"name": value} if isinstance(value, str) and value in ROBUST else value
 
     @property
     def plain_rate(self) -> float | None:
@@ -140,7 +135,7 @@ def objective_of(config: ClientConfig, task: Task) -> Objective:
         ConfigError: The objective is unknown, or not defined for this task.
     """
     named = config.objective
-    spec = named.model_dump(exclude_none=True) if isinstance(named, ObjectiveConfig) else named
+    spec = None if named is None else named.model_dump(exclude_none=True)
     return build_objective(spec, task.kind, task.schema)
 
 

@@ -134,3 +134,26 @@ def test_draws_are_the_clients_own_and_the_steps():
     np.testing.assert_array_equal(one, again)
     assert (one != two).any()
     assert (one != later).any()
+
+
+@pytest.mark.parametrize("spec", ["mixed l2", "trades", "ibp"])
+def test_a_client_that_fills_the_cache_alone_trains_as_in_a_loop(spec):
+    """It takes the library's convolutions, by the inputs too."""
+    build, training, parts, start = make_robust(
+        "images", spec, sizes=(900,), steps=1, rate=0.5, noise=0.0, double=True, rounds=3
+    )
+    trainers = [build(name, training=training) for name in ("stacked", "vmap")]
+    found, expected = (trainer.train(start, make_jobs(parts, [0], round=2))[0] for trainer in trainers)
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-7)
+    assert np.abs(found - start).max() > 1e-3
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_half_precision_trains_near_single(spec):
+    build, training, parts, start = make_robust("classes", spec, sizes=(50,), noise=0.0, steps=1)
+    single = build("stacked", training=training).train(start, make_jobs(parts, [0]))[0]
+    half = build("stacked", training=training, precision=torch.bfloat16).train(start, make_jobs(parts, [0]))[
+        0
+    ]
+    moved = float(np.linalg.norm(single - start))
+    assert 0.0 < float(np.linalg.norm(half - single)) < 0.3 * moved
