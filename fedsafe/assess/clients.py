@@ -62,6 +62,8 @@ class Federation:
         delta: Of the record-level claim; None where there is none.
         own: What each client judges models on: records of its own that it does not train on. The clients are in
             the order of the subject's training records. None where there are none.
+        broadcast: ``(parameters,)`` each, models that were broadcast after the first round's and before the judged one,
+            oldest first; empty where they are not at hand.
 
     Raises:
         DataError: A client takes part in no round.
@@ -74,6 +76,7 @@ class Federation:
     participations: int
     delta: float | None = None
     own: ClientRecords | None = None
+    broadcast: tuple[Vector, ...] = ()
 
     def __post_init__(self) -> None:
         if self.participations < 1:

@@ -58,8 +58,8 @@ def test_what_a_complete_subject_lacks_is_listed():
             {"attack": "categorical", "norm": "columns", "radius": 1},
         ),
         ("generalisation.worst_clients_score", "insufficient", {"clients": "unseen", "share": 0.1}),
-        (*few, {"false_positive_rate": 0.01}),
-        (*few, {"false_positive_rate": 0.001}),
+        (*few, {"attack": "loss threshold", "false_positive_rate": 0.01}),
+        (*few, {"attack": "loss threshold", "false_positive_rate": 0.001}),
         ("privacy.epsilon", "not_applicable", {"unit": "client"}),
     ]
 

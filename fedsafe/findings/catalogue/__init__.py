@@ -7,6 +7,7 @@ from fedsafe.findings.catalogue.comparison import COMPARISON
 from fedsafe.findings.catalogue.conduct import PRINCIPLES
 from fedsafe.findings.catalogue.explanations import CONSISTENCY, INTERPRETABILITY, SURROGATE
 from fedsafe.findings.catalogue.fairness import FAIRNESS
+from fedsafe.findings.catalogue.leaks import CLIENT_MEMBERSHIP, INVERSION
 from fedsafe.findings.catalogue.performance import PERFORMANCE
 from fedsafe.findings.catalogue.privacy_audit import AUDIT
 from fedsafe.findings.metric import Metric
@@ -31,6 +32,8 @@ BUILT_IN: tuple[Metric, ...] = (
     *CERTIFIED,
     *CORRUPTIONS,
     *MEMBERSHIP,
+    *CLIENT_MEMBERSHIP,
+    *INVERSION,
     *PRIVACY,
     *AUDIT,
     *INTERPRETABILITY,

@@ -60,13 +60,13 @@ MEMBERSHIP = (
     share(
         "membership.auc",
         "lower",
-        "Probability that a training record has a smaller loss than another record; 0.5 is chance.",
+        "Probability that an attack scores a training record above another record; 0.5 is chance.",
         "Yeom et al. 2018; DeLong, DeLong and Clarke-Pearson 1988",
     ),
     share(
         "membership.true_positive_rate",
         "lower",
-        "Share of the training records found by their loss, at this false positive rate.",
+        "Share of the training records that an attack finds, at this false positive rate.",
         "Carlini et al. 2022",
     ),
     Metric(
