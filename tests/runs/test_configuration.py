@@ -37,6 +37,7 @@ def test_what_is_written_has_every_default_and_reads_back_as_the_same():
         "federation.evaluation",
         "federation.availability",
         "audit",
+        "byzantine",
         *(f"server.optimizer.{key}" for key in ("beta1", "beta2", "tau")),
     }
     known = set(leaves(config.model_dump()))
