@@ -88,7 +88,7 @@ def intervals_plot(
         reference: What that is.
         line: A value to compare all with, drawn as a dashed line.
     """
-    figure, axes = new_figure(label, height=0.75 + 0.2 * len(labels), grid="x")
+    figure, axes = new_figure(label, height=(1.05 if any(references) else 0.75) + 0.2 * len(labels), grid="x")
     places = list(range(len(labels)))
     for place, ends in zip(places, intervals, strict=True):
         if ends is not None and None not in ends:
@@ -112,7 +112,9 @@ def intervals_plot(
             [value for value, _ in known], [place for _, place in known],
             color=INK, ls="none", marker="s", mfc="none", ms=5, label=short(reference, 40),
         )  # fmt: skip
-        _legend(axes)
+        # Below the plot: inside, it would hide the few lines of a short one.
+        for text in figure.legend(loc="outside lower center", ncols=2, **LEGEND).get_texts():
+            text.set_parse_math(False)
     if line is not None:
         axes.axvline(100 * line, color=TARGET, lw=1.1, ls=(0, (4, 3)))
     axes.set_yticks(places, [short(text) for text in labels], parse_math=False)

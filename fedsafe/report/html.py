@@ -20,11 +20,11 @@ _SECTIONS = (
     ("learning", "Learning curve"),
     ("spend", "Planned spend"),
     ("requirements", "Requirements"),
-    ("scorecard", "Scorecard"),
-    ("groups", "Groups"),
 )
 # What the areas, which depend on the findings, come between.
 _LAST_SECTIONS = (
+    ("scorecard", "Scorecard"),
+    ("groups", "Groups"),
     ("federation", "Federation"),
     ("configuration", "Configuration"),
     ("versions", "Versions"),
