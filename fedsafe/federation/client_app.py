@@ -63,6 +63,7 @@ class ClientRuntime:
         validation: Rows of the data that each client evaluates on; None where there is no federated evaluation.
         evaluation: How scores are released, of the plan; None where there is no federated evaluation.
         between: Called after each part of a chunk, to let go of what it read.
+        paired: As of `fedsafe.federation.NoisyAverage`: one stream for a client and round, whatever it meets.
 
     Raises:
         ConfigError: The aggregator needs losses, and nothing measures them.
@@ -77,6 +78,7 @@ class ClientRuntime:
     validation: RowsOfClients | None = None
     evaluation: EvaluationPlan | None = None
     between: Callable[[], None] | None = None
+    paired: bool = False
     _met: dict[tuple[str, int], bytes] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -264,7 +266,8 @@ class ClientRuntime:
             )
 
     def _stream(self, purpose: str, client: int, round: int, digest: bytes) -> Stream:
-        return Stream(self.key, StreamId(purpose=purpose, client=client, round=round, digest=digest))
+        met = b"" if self.paired else digest
+        return Stream(self.key, StreamId(purpose=purpose, client=client, round=round, digest=met))
 
 
 def make_client_app(runtime: Callable[[Context], ClientRuntime]) -> ClientApp:

@@ -78,6 +78,8 @@ class NoisyAverage(Strategy):
         optimizer_state: State of the server's optimiser, when a run is resumed.
         present: The share of clients asked to evaluate after a round that is expected to answer, a public number. Given
             where clients may be absent; then a round that nobody answers is no failure.
+        paired: Streams follow from the key and the round alone, whatever the plan and the model: a simulation that is
+            compared with another under one key. No guarantee holds then.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class NoisyAverage(Strategy):
         key: bytes,
         optimizer_state: OptimizerState | None = None,
         present: Callable[[int], float] | None = None,
+        paired: bool = False,
     ) -> None:
         self.plan = plan
         self.aggregator = aggregator
@@ -101,6 +104,7 @@ class NoisyAverage(Strategy):
         self._key = key
         self._plan_hash = plan.hash
         self._present = present
+        self._paired = paired
         self._parameters = np.zeros(layout.total, np.float32)
         self._digest = b""
         self._head = ledger.head
@@ -323,8 +327,8 @@ class NoisyAverage(Strategy):
         return None
 
     def _stream(self, purpose: str, server_round: int) -> Stream:
-        identity = StreamId(purpose=purpose, client=_SERVER, round=server_round, digest=self._digest)
-        return Stream(self._key, identity)
+        digest = b"" if self._paired else self._digest
+        return Stream(self._key, StreamId(purpose=purpose, client=_SERVER, round=server_round, digest=digest))
 
 
 def server_noise(key: bytes, ledger: Ledger) -> Callable[[int], Stream]:

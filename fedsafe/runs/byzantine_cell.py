@@ -67,7 +67,7 @@ def _kept(run: PreparedRun, trainer: Trainer, parameters: Vector) -> Result:
         "clients": len(parts.records),
         "adversaries": len(adversaries_of(config, len(parts.records))),
         "parameters": parts.layout.total,
-        "release": _release(level.mechanism()) if level.private else None,
+        "release": plain_release(level.mechanism()) if level.private else None,
         "delta": level.delta,
         "noise_multiplier": level.noise,
     }
@@ -82,7 +82,8 @@ def _kept(run: PreparedRun, trainer: Trainer, parameters: Vector) -> Result:
     return found
 
 
-def _release(mechanism: Release) -> dict[str, Any]:
+def plain_release(mechanism: Release) -> dict[str, Any]:
+    """A release as plain values, for `read_release`."""
     kind = "sampled" if isinstance(mechanism, SampledGaussian) else "fixed_size"
     return {"kind": kind, **asdict(mechanism)}
 

@@ -224,7 +224,7 @@ def read_config(source: Path | str | None, overrides: Sequence[str] = ()) -> Con
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
         search([path.parent])
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     return make_config(values)
 
 
@@ -252,7 +252,12 @@ def make_config(values: Mapping[str, Any]) -> Config:
         raise ConfigError(_explain(error)) from None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one value of a configuration's plain values, in place, as ``a.b=c`` says.
+
+    Raises:
+        ConfigError: It is not of that form, or a section is a value.
+    """
     path, equals, text = override.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):

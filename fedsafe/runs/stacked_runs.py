@@ -122,20 +122,28 @@ def trainers_of(runs: Sequence[PreparedRun]) -> list[Trainer]:
 
 
 def stacked_runs(
-    runs: Sequence[PreparedRun], trainers: Sequence[Trainer] | None = None
+    runs: Sequence[PreparedRun], trainers: Sequence[Trainer] | None = None, *, paired: bool = False
 ) -> Iterator[tuple[int, RoundOutcome]]:
     """Train runs together, round by round.
 
     Args:
         runs: Of any tasks, models and plans.
         trainers: As :func:`trainers_of` makes them, which is the default.
+        paired: Runs of one seed share cohorts, batches and noise, at the scale of each. Two releases with one noise at
+            two scales give the updates away: for keys that follow from the seed alone.
 
     Yields:
         Which run, and what a round of it left behind; rounds of one run in their order.
 
     Raises:
+        ConfigError: Runs are paired whose noise is a secret.
         FedSafeError: A run failed; the others end with it.
     """
+    if paired and any(run.key != key_from_seed(run.parts.config.seed) for run in runs):
+        raise ConfigError(
+            "paired runs share their noise, which would give their updates away: set privacy.noise_key = 'seed' "
+            "(--reproducible), so that no guarantee is claimed"
+        )
     torch.set_num_threads(1)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedsafe-runs-")))
@@ -145,7 +153,9 @@ def stacked_runs(
         for number, (run, trainer) in enumerate(zip(runs, shared, strict=True)):
             joined = _JoinedTrainer(trainer, run.training, meeting)
             threads.append(
-                threading.Thread(target=_in_thread, args=(number, run, joined, meeting, folder), daemon=True)
+                threading.Thread(
+                    target=_in_thread, args=(number, run, joined, meeting, folder, paired), daemon=True
+                )
             )
         stack.callback(_end, threads, meeting)
         for thread in threads:
@@ -154,10 +164,15 @@ def stacked_runs(
 
 
 def _in_thread(
-    number: int, run: PreparedRun, trainer: "_JoinedTrainer", meeting: "_Meeting", folder: Path
+    number: int,
+    run: PreparedRun,
+    trainer: "_JoinedTrainer",
+    meeting: "_Meeting",
+    folder: Path,
+    paired: bool,
 ) -> None:
     try:
-        _execute(number, run, trainer, meeting, folder / f"{number}.sqlite")
+        _execute(number, run, trainer, meeting, folder / f"{number}.sqlite", paired)
     except BaseException as error:
         meeting.leave(error)
     else:
@@ -165,13 +180,18 @@ def _in_thread(
 
 
 def _execute(
-    number: int, run: PreparedRun, trainer: "_JoinedTrainer", meeting: "_Meeting", ledger_path: Path
+    number: int,
+    run: PreparedRun,
+    trainer: "_JoinedTrainer",
+    meeting: "_Meeting",
+    ledger_path: Path,
+    paired: bool,
 ) -> None:
     """All rounds of a run, as `fedsafe.runs.run.execute` has them, but for what is written."""
     parts, plan = run.parts, run.plan
     ledger = Ledger.create(ledger_path, plan, key_fingerprint="not a release")
     try:
-        runtime = client_runtime(parts, plan, run.key, trainer=trainer)
+        runtime = replace(client_runtime(parts, plan, run.key, trainer=trainer), paired=paired)
         grid = InlineGrid(
             clients=plan.clients, apps=ClientApps(one=runtime.answer, batch=runtime.answer_chunk)
         )
@@ -187,6 +207,7 @@ def _execute(
             ledger=ledger,
             key=run.key,
             present=present,
+            paired=paired,
         )
         app = make_server_app(
             strategy,
