@@ -56,7 +56,7 @@ PRIVATE: dict[str, Any] = BASE | {
 PRIVATE_CLIENT = {"optimizer": {"name": "sgd", "lr": 4.0}, "steps": 6, "rate": 0.08}
 CERTIFIED: dict[str, Any] = BASE | {
     "model": {"name": "mlp", "hidden": [64]},
-    "rounds": 15,
+    "rounds": 25,
     "federation": FEDERATION,
 }
 CERTIFIED_CLIENT = {"optimizer": {"name": "adam", "lr": 0.003}, "steps": 10, "rate": 0.05}

@@ -95,7 +95,8 @@ class Ascent:
         return point
 
     def _project(self, point: Tensor, x: Tensor) -> Tensor:
-        below, above = self.bounds.box(x, self.radius)
+        # In the Euclidean norm the public bounds alone are a box: sides of the radius would bend a long step.
+        below, above = self.bounds.box(x, self.radius if self.norm == "linf" else torch.inf)
         point = torch.minimum(torch.maximum(point, below), above)
         if self.norm == "linf":
             return point
