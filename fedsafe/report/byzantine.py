@@ -22,7 +22,7 @@ class HeatCell:
         value: As text.
         interval: As text.
         shade: From 0, nothing lost, to 5.
-        lost: Against the reference, as text; "" for the reference itself or where there is none.
+        lost: Against the reference, as text; "" where there is none, or as much is left.
         worst: Whether no attack leaves the rule less.
         note: What else there is to say: how often a backdoor works.
     """
@@ -190,7 +190,7 @@ def _heat_cell(line: Mapping[str, Any], unit: str, worst: bool) -> HeatCell:
         value="diverged" if line["value"] is None else _plain(line["value"], unit),
         interval=formats.interval(ends, unit),
         shade=shade,
-        lost="" if lost is None else f"{100 * lost:+.1f}" if unit == "share" else f"{lost:+.3g}",
+        lost="" if lost is None else _lost(lost, unit),
         worst=worst,
         note="" if success is None else f"backdoor {formats.share(success)}",
     )
@@ -234,6 +234,14 @@ def _plain(value: float, unit: str) -> str:
 
 def _difference(value: float, unit: str) -> str:
     return f"{100 * value:.1f} points" if unit == "share" else f"{value:.3f}"
+
+
+def _lost(lost: float, unit: str) -> str:
+    """``0.6 lost``; "" where nothing would be seen of it."""
+    shown = f"{100 * abs(lost):.1f}" if unit == "share" else f"{abs(lost):.3f}"
+    if float(shown) == 0.0:
+        return ""
+    return f"{shown} {'lost' if lost > 0 else 'more'}"
 
 
 def _less(lost: float, unit: str) -> str:

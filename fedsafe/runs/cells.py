@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ Work = Callable[[Sequence[Config]], Iterator[tuple[int, Result]]]
 
 # Nothing in these changes what a run finds.
 _NOT_RESULTS = ("apps", "cli", "report", "verify")
-_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class CellStore:
@@ -159,12 +158,14 @@ def _in_processes(
     """Keys of batches as they are done."""
     # Not forked: threads of torch and Ray do not survive that.
     context = multiprocessing.get_context("spawn")
-    stopped = context.Event()
+    # A worker ends where the other end is closed, as it is when this process is killed. No lock is shared, which a
+    # worker that dies could hold.
+    heard, alive = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(batches)),
         mp_context=context,
         initializer=_begin,
-        initargs=(searched(), stopped, os.getpid()),
+        initargs=(searched(), heard),
     )
     try:
         waiting = {
@@ -177,7 +178,7 @@ def _in_processes(
                 yield waiting.pop(future)
     except BaseException as error:
         # Nobody waits for cells in flight: Ctrl-C ends at once.
-        stopped.set()
+        alive.close()
         if not isinstance(error, BrokenProcessPool):
             raise
         raise EngineError(
@@ -186,9 +187,11 @@ def _in_processes(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        alive.close()
+        heard.close()
 
 
-def _begin(folders: Sequence[str], stopped: Event, parent: int) -> None:
+def _begin(folders: Sequence[str], heard: Connection) -> None:
     """In a worker: find the user's modules, and end with whoever asked."""
     # The parent hears Ctrl-C, and says so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -196,8 +199,7 @@ def _begin(folders: Sequence[str], stopped: Event, parent: int) -> None:
     search(folders)
 
     def watch() -> None:
-        while not stopped.wait(_SECONDS_BETWEEN_LOOKS) and os.getppid() == parent:
-            pass
+        heard.poll(None)  # nothing is ever sent: it is the end
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
