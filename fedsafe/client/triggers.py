@@ -59,9 +59,7 @@ class Trigger:
             return cls(**_patch(task, patch, value, corner))
         image = len(task.schema.shape) == 3
         hint = (
-            "patch = 3, the side of a square of pixels"
-            if image
-            else 'columns = { "age" = 90 }, such as it is'
+            "patch = 3, the side of a square of pixels" if image else f"columns = {{ {_first(task)} = ... }}"
         )
         many = "both patch and columns; leave one out" if patch is not None else f"no trigger: set {hint}"
         raise ConfigError(f"{_WHERE} on the task {task.name!r} has {many}")
@@ -97,6 +95,12 @@ def _patch(task: Task, patch: int, value: float | None, corner: Corner) -> dict[
         "features": features,
         "values": np.full(len(features), high if value is None else value, np.float32),
     }
+
+
+def _first(task: Task) -> str:
+    """A column, or else a feature, that a trigger may set."""
+    schema = task.schema
+    return repr(schema.columns[0].name if isinstance(schema, Schema) else schema.feature_names[0])
 
 
 def _columns(task: Task, columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
-from test_contract import noise
+from test_contract import noise, plan_of
 
-from fedsafe.aggregation import CentredClipping, FedAvg, Mean, Median, NoisyMean, QFedAvg, Updates
+from fedsafe.aggregation import (
+    CentredClipping,
+    FedAvg,
+    Mean,
+    Median,
+    NoisyMean,
+    QFedAvg,
+    Updates,
+    build_aggregator,
+)
 from fedsafe.aggregation.attacks import (
     ATTACKS,
     Alie,
@@ -251,6 +260,13 @@ class TestAttacked:
         rule = self.rule(Mean(), "test_attacks:Infinite")
         expected = np.delete(self.ROWS, self.BAD, axis=0).sum(axis=0) / 9
         np.testing.assert_allclose(rule.finish(self.fold(rule), noise()), expected, atol=1e-12)
+
+    def test_a_rule_over_rows_of_ones_own_is_attacked_like_those_that_ship(self):
+        inner = build_aggregator("test_choosing:Kinder", plan_of(math.inf), learning_rate=1.0)
+        rule, plain = self.rule(inner), self.rule(Mean())
+        np.testing.assert_allclose(
+            rule.finish(self.fold(rule), noise()), plain.finish(self.fold(plain), noise()), atol=1e-12
+        )
 
     @pytest.mark.parametrize("inner", [FedAvg(), NoisyMean(clip=1.0, noise=1.0, bits=20, divisor=3.0)])
     def test_a_rule_that_adds_updates_up_has_no_rows_to_attack(self, inner):

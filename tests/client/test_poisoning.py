@@ -158,7 +158,7 @@ TOKENS = images(
         ({"name": "label_flip", "share": 0.5}, PICTURES, "'share' is not known"),
         ("backdoor", PICTURES, "needs the class that the trigger shall bring about: set target"),
         ({"name": "backdoor", "target": "cat"}, PICTURES, "has no trigger: set patch = 3"),
-        ({"name": "backdoor", "target": 1}, TABLE, "'tiny' has no trigger: set columns"),
+        ({"name": "backdoor", "target": 1}, TABLE, "'tiny' has no trigger: set columns = { 'a0' = ... }"),
         ({"name": "backdoor", "target": 1, "patch": 3}, TABLE, r"is for images.*shape \(5,\): set columns"),
         ({"name": "backdoor", "target": 1, "patch": 3, "columns": {"sex": "Male"}}, TABLE, "leave one out"),
         ({"name": "backdoor", "target": 1, "columns": {"sax": "Male"}}, TABLE, "did you mean 'sex'"),
