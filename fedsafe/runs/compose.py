@@ -306,26 +306,29 @@ def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
     return ClientApps(one=runtime.answer, batch=runtime.answer_chunk)
 
 
-def client_runtime(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientRuntime:
-    """What trains clients, with its first use behind it."""
+def client_runtime(
+    parts: Parts, plan: PrivacyPlan, key: bytes, *, trainer: Trainer | None = None
+) -> ClientRuntime:
+    """What trains clients, with its first use behind it; a trainer that is given is not built again."""
     config = parts.config
     training = local_training(config.client, plan.record, config.rounds)
     objective = objective_of(config.client, parts.task)
     module, x = precompute(parts.module, _shared(parts.task.train.x), objective)
     y = _shared(parts.task.train.y)
-    trainer = build_trainer(
-        parts.trainer,
-        module,
-        objective,
-        x,
-        y,
-        training,
-        # Here, in the worker: a machine of a cluster may have a GPU where another has none.
-        device=require_device(config.engine.device),
-        precision=torch.bfloat16 if config.client.precision == "bfloat16" else None,
-        stack=config.engine.stack,
-    )
-    _warm_up(trainer, parts)
+    if trainer is None:
+        trainer = build_trainer(
+            parts.trainer,
+            module,
+            objective,
+            x,
+            y,
+            training,
+            # Here, in the worker: a machine of a cluster may have a GPU where another has none.
+            device=require_device(config.engine.device),
+            precision=torch.bfloat16 if config.client.precision == "bfloat16" else None,
+            stack=config.engine.stack,
+        )
+        _warm_up(trainer, parts)
     aggregator, evaluation = aggregator_of(parts, plan), plan.evaluation
     measures = aggregator.needs_losses or evaluation is not None
     return ClientRuntime(
