@@ -45,22 +45,30 @@ def show_command(run: _Run) -> None:
 
 @ledger_app.command("verify")
 def verify_command(run: _Run) -> None:
-    """Check the chain, the record, and that the events stay inside the plan; a fault ends with an error."""
+    """Check the chain, the record, and that the events stay inside the plan; a fault ends with an error.
+
+    Every epsilon that the record says is found again from the plan and the events.
+    """
     from fedsafe.records import Round
+    from fedsafe.runs.keys import read_key
+    from fedsafe.runs.record_check import check_record
     from fedsafe.store import RunFolder
 
     ledger = _open(run)
     folder = RunFolder.open(run)
-    rounds = [line for line in folder.record() if isinstance(line, Round)]
+    lines = folder.record()
+    rounds = [line for line in lines if isinstance(line, Round)]
     for line in rounds:
         ledger.require_at_least(line.ledger["sequence"], line.ledger["head"])
     for number in folder.checkpoints():
         _, metadata = folder.read_checkpoint(number)
         ledger.require_at_least(int(metadata["sequence"]), metadata["head"])
     ledger.verify_events()
+    check_record(lines, ledger, read_key(folder.private))
     typer.echo(
         f"the ledger holds: {len(ledger.events)} events, chain unbroken, {len(rounds)} record lines and "
-        f"{len(folder.checkpoints())} checkpoints agree, every round inside plan {ledger.plan.hash[:12]}"
+        f"{len(folder.checkpoints())} checkpoints agree, every round inside plan {ledger.plan.hash[:12]}, every "
+        "recorded epsilon found again"
     )
     _echo_spend(ledger)
     ledger.close()
