@@ -109,6 +109,7 @@ def federation(start: Start) -> Facts:
         ("Records in a client", ", ".join(f"{key} {words(sizes[key])}" for key in sizes)),
         ("Trainer", start.trainer),
         *_availability(about.get("availability") or {}),
+        *_adversaries(about.get("byzantine") or {}),
     ]
     rows += [(label, words(value)) for label, value in _plan_numbers(start.plan)]
     return [(label, value) for label, value in rows if value]
@@ -131,6 +132,20 @@ def _availability(about: Mapping[str, Any]) -> Facts:
         ("Virtual clock", words(about.get("clock"))),
         ("Longest round", f"{formats.number(about.get('longest_round_seconds'))} virtual seconds"),
         ("All rounds", "" if planned is None else f"{formats.number(planned)} virtual seconds"),
+    ]
+
+
+def _adversaries(about: Mapping[str, Any]) -> Facts:
+    """Who is simulated to attack, and how."""
+    if not about:
+        return []
+    return [
+        (
+            "Simulated adversaries",
+            f"{words(about.get('adversaries'))} of {words(about.get('clients'))} clients",
+        ),
+        ("What they send", words(about.get("attack"))),
+        ("What they do to their records", words(about.get("poison"))),
     ]
 
 

@@ -4,11 +4,10 @@ import copy
 
 import torch
 
-from fedsafe.aggregation import build_aggregator
 from fedsafe.audit import Setting
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.client_config import local_training, objective_of
-from fedsafe.runs.compose import Parts, server_optimizer_of
+from fedsafe.runs.compose import Parts, aggregator_of, server_optimizer_of
 
 
 def setting_of(parts: Parts, plan: PrivacyPlan) -> Setting:
@@ -22,9 +21,7 @@ def setting_of(parts: Parts, plan: PrivacyPlan) -> Setting:
     return Setting(
         plan=plan,
         training=local_training(config.client, plan.record, config.rounds),
-        aggregator=lambda plan: build_aggregator(
-            config.server.aggregator, plan, learning_rate=config.client.plain_rate
-        ),
+        aggregator=lambda plan: aggregator_of(parts, plan),
         optimizer=server_optimizer_of(parts),
         module=copy.deepcopy(parts.module),  # the run's own stays its own
         trainer=parts.trainer,
