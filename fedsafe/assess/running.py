@@ -34,6 +34,7 @@ ASSESSORS: Mapping[str, str] = MappingProxyType(
         "generalisation": "fedsafe.assess.generalisation.assessor:Generalisation",
         "personalisation": "fedsafe.assess.generalisation.personalisation:Personalisation",
         "membership": "fedsafe.assess.privacy.membership:Membership",
+        "client_membership": "fedsafe.assess.privacy.client_attacks:ClientMembership",
         "inversion": "fedsafe.assess.privacy.inversion:Inversion",
         "privacy": "fedsafe.assess.privacy.assessor:Privacy",
     }
@@ -57,7 +58,9 @@ DEFAULT: tuple[str, ...] = (
 Those of `READS_CLIENTS` run in a simulation when they are named.
 """
 
-READS_CLIENTS: frozenset[str] = frozenset({"generalisation", "inversion", "membership", "personalisation"})
+READS_CLIENTS: frozenset[str] = frozenset(
+    {"client_membership", "generalisation", "inversion", "membership", "personalisation"}
+)
 """Built-in assessors whose findings are functions of the clients' own records: a simulation's, not for release."""
 
 _LOG = logging.getLogger(__name__)

@@ -12,7 +12,16 @@ from fedsafe.assess.privacy.likeness import identified, mean_squares, psnr, ssim
 from fedsafe.assess.privacy.threat import CAVEAT, Threat, against_chance
 from fedsafe.client import LocalTraining
 from fedsafe.data import Examples
-from fedsafe.findings import Finding, Scope, estimate, not_measured, proportion, t_interval, wilson
+from fedsafe.findings import (
+    Finding,
+    Scope,
+    estimate,
+    find_metric,
+    not_measured,
+    proportion,
+    t_interval,
+    wilson,
+)
 
 Array = NDArray[np.float64]
 
@@ -206,10 +215,13 @@ def _placed(context: Scope, setting: Setting) -> Scope:
 
 def _mean(metric: str, values: Array, anchors: dict[str, float], detail: Any, place: Scope) -> Finding:
     low, high = t_interval(values)
+    about = find_metric(metric)
+    low = low if about.low is None else max(low, about.low)
+    high = high if about.high is None else min(high, about.high)
     return estimate(
         metric,
         float(values.mean()),
-        interval=(max(0.0, low) if metric == _ROW else low, high),
+        interval=(low, high),
         method="student t over records",
         n=len(values),
         unit="records",

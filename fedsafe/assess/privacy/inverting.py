@@ -126,8 +126,8 @@ def match(
     rng: np.random.Generator,
     *,
     iterations: int,
-    rate: float = 0.05,
-    variation: float = 1e-4,
+    rate: float = 0.2,
+    variation: float = 0.1,
 ) -> Array | None:
     """``(records, *inputs)``: records whose gradient points where the update does (Geiping et al. 2020).
 
@@ -142,7 +142,7 @@ def match(
         rng: Where to begin.
         iterations: Steps.
         rate: Length of a step, in parts of a feature's range; it falls threefold.
-        variation: Weight of the total variation, of images in units of their range.
+        variation: Weight of the total variation, of images in units of their range, at first; it falls to nothing.
 
     Returns:
         None where the update or the gradient is zero, or not finite.
@@ -159,7 +159,7 @@ def match(
         optimizer, [int(iterations * part) for part in (0.375, 0.625, 0.875)], 0.3
     )
     with torch.enable_grad():
-        for _ in range(iterations):
+        for step in range(iterations):
             losses = federation.objective(subject.model, (low + width * shares, y))
             parts = torch.autograd.grad(losses.mean(), trainable, create_graph=True, allow_unused=True)
             if all(part is None for part in parts):
@@ -172,7 +172,7 @@ def match(
             )
             distance = 1.0 - (flat @ wanted) / flat.norm().clamp(min=1e-30)
             if low.ndim >= 2:
-                distance = distance + variation * _total_variation(shares)
+                distance = distance + variation * (1.0 - step / iterations) * _total_variation(shares)
             (slope,) = torch.autograd.grad(distance, [shares], allow_unused=True)
             if slope is None or not torch.isfinite(slope).all():
                 return None

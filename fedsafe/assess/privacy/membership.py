@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedsafe.assess.base import Cost, Subject, Tier
@@ -19,9 +18,9 @@ from fedsafe.assess.privacy.roc import Guarantee, at, figures, guarantee_of
 from fedsafe.assess.privacy.shadows import Recipe, losses_of, recipe_of, train_shadows
 from fedsafe.assess.privacy.threat import Threat, against_chance
 from fedsafe.assess.privacy.trajectory import trajectory_scores
+from fedsafe.assess.privacy.visible import visible_models
 from fedsafe.data import Examples
 from fedsafe.findings import Finding, Scope, difference, newcombe, not_measured
-from fedsafe.params import Vector
 
 Array = NDArray[np.float64]
 
@@ -98,7 +97,7 @@ class Membership:
         losses = f"losses of {members} training and {n} other records"
         forward, backward = repeats * (members + n), 0
         if tier == "full" and subject.federation is not None:
-            forward += (len(_broadcast(subject)) - 1) * (members + n)
+            forward += (len(visible_models(subject)) - 1) * (members + n)
             pool = 2 * min(self.attacked, members, n)
             forward += (self.shadows + 1) * pool
             if self.shadows:
@@ -169,7 +168,7 @@ class Membership:
         guarantee: Guarantee | None,
         context: Scope,
     ) -> list[Finding]:
-        models = _broadcast(subject)
+        models = visible_models(subject)
         members, others = (
             np.stack([model.per_record(part)[0] for model in models], axis=1) for part in (inside, outside)
         )
@@ -256,16 +255,6 @@ class Membership:
 
 def _joined(first: Examples, second: Examples) -> Examples:
     return Examples(x=np.concatenate([first.x, second.x]), y=np.concatenate([first.y, second.y]))
-
-
-def _broadcast(subject: Subject) -> list[Subject]:
-    """The models that took part and were seen, oldest first, the judged one last."""
-    federation = subject.federation
-    earlier: list[Vector] = [] if federation is None else [federation.initial, *federation.broadcast]
-    if subject.previous is not None and federation is not None and not federation.broadcast:
-        trainable = [p for p in subject.previous.parameters() if p.requires_grad]
-        earlier.append(torch.nn.utils.parameters_to_vector(trainable).detach().float().cpu().numpy())
-    return [*(subject.with_parameters(parameters) for parameters in earlier), subject]
 
 
 def _advantage(members: Array, others: Array, guarantee: Guarantee | None, context: Scope) -> Finding:

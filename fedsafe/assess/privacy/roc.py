@@ -100,10 +100,8 @@ def at_rate(
     """
     place, n = at(context, threat, rate), len(wrong)
     if n * rate < PER_RATE:
-        reason = (
-            f"{n} {units[2]} resolve a false positive rate of {PER_RATE / n:.2g}, not of {rate:g}: "
-            f"{math.ceil(PER_RATE / rate)} are needed"
-        )
+        resolved = f"a false positive rate of {PER_RATE / n:.2g}, not of {rate:g}" if n > PER_RATE else "none"
+        reason = f"{n} {units[2]} resolve {resolved}: {math.ceil(PER_RATE / rate)} are needed"
         detail = threat.detail(f"Nothing is said at this rate: {reason}.", **detail)
         return not_measured(metric, reason, status="insufficient", n=n, unit=units[2], detail=detail, **place)
     allowed = math.floor(rate * n + 1e-9)

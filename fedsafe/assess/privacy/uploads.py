@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fedsafe.assess.base import Subject
 from fedsafe.assess.clients import Federation
@@ -49,7 +50,7 @@ def updates(
         training: How each trains.
         rng: Gives a key of its own to batches and noise, never the run's.
     """
-    key, start = rng.bytes(KEY_BYTES), parameters_of(subject)
+    key, start = rng.bytes(KEY_BYTES), parameters_of(subject.model)
     x, y = torch.tensor(examples.x), torch.tensor(examples.y)
     module = subject.with_parameters(start).model.train()
     trainer = build_trainer(federation.trainer, module, federation.objective, x, y, training)
@@ -66,9 +67,9 @@ def updates(
     return np.asarray(start.astype(np.float64) - trainer.train(start, jobs).astype(np.float64))
 
 
-def parameters_of(subject: Subject) -> Vector:
+def parameters_of(model: nn.Module) -> Vector:
     """``(parameters,)`` those that are trained, in the trainers' order."""
-    trainable = [p for p in subject.model.parameters() if p.requires_grad]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     vector: Vector = torch.nn.utils.parameters_to_vector(trainable).detach().float().cpu().numpy()
     return vector
 
