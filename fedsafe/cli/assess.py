@@ -157,6 +157,8 @@ def _body(opened: "Opened", judged: "Judged", tier: TierName) -> dict[str, Any]:
         for name, group in judged.findings.items()
         for finding in group
     ]
+    # An assessor may read more than the evaluation records.
+    released = sorted({str(finding["released"]) for finding in findings if finding["released"]})
     body: dict[str, Any] = to_plain(
         {
             "target": opened.name,
@@ -164,7 +166,7 @@ def _body(opened: "Opened", judged: "Judged", tier: TierName) -> dict[str, Any]:
             "tier": tier.value,
             "task": opened.subject.task.name,
             "evaluation": opened.subject.evaluation_name,
-            "released": opened.subject.released,
+            "released": "; ".join(released) or None,
             "passed": judged.passed,
             "requirements": [verdict.to_json(number) for verdict in judged.verdicts],
             "brackets": [bracket.to_json() for bracket in brackets(findings)],
@@ -224,6 +226,8 @@ def _show(body: dict[str, Any]) -> None:
         )
         last = assessor
     console.print(table)
+    if body["released"]:
+        console.print(f"let out of private data, and in no claim: {body['released']}", soft_wrap=True)
     for verdict in body["requirements"]:
         console.print(
             Text.assemble(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fedsafe.report import formats
+from fedsafe.report.audits import audit_alarms
 from fedsafe.report.reading import Reading
 
 
@@ -14,7 +15,7 @@ class Release:
         value: "round 40", or "none".
         sentence: Why, without a full stop.
         status: A key of `formats.MARKS`: "pass", "undecided" where a later model was refused, "fail" where none is
-            accepted.
+            accepted, or where the audit raised an alarm.
     """
 
     value: str
@@ -27,6 +28,14 @@ def release(reading: Reading) -> Release | None:
     assessed = sorted({int(line["round"]) for line in reading.requirements if "blocks" in line})
     refused = sorted({int(line["round"]) for line in reading.requirements if line.get("blocks")})
     accepted = reading.accepted
+    if audit_alarms(reading):
+        # Whatever the requirements say: what was run is not what the claims are about.
+        met = (
+            ""
+            if accepted is None
+            else f", though the model of round {accepted} is accepted by the requirements"
+        )
+        return Release(value="none", sentence=f"the audit raised an alarm{met}", status="fail")
     if accepted is None:
         if not refused:
             return None

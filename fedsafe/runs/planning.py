@@ -73,9 +73,14 @@ def uncovered(parts: Parts) -> tuple[str, ...]:
                 f"findings of the assessor {named} beside its reference {spec['reference']!r}, and what requirements "
                 "on them decide: they tell of that model, too"
             )
+        elif not isinstance(spec, str) and spec.get("shift"):
+            phrases.append(
+                f"findings of the assessor {named} on its second domain, unless these records are public, and what "
+                "requirements on them decide"
+            )
     if parts.config.audit is not None:
         phrases.append(
-            "findings of the audit, and where they end the run: they come from a second training on the same records, "
-            "with canaries: the simulator's view, not for release"
+            "findings of the audit, where they end the run, and what requirements on them decide: they come from a "
+            "second training on the same records, with canaries: the simulator's view, not for release"
         )
     return (*phrases, *released_by(parts.config.server.aggregator))

@@ -71,6 +71,20 @@ def test_rules_are_in_the_columns_own_names_and_units():
     assert "not" not in man
 
 
+def test_thresholds_of_private_records_are_not_shown():
+    """Each is half-way between two records' values, which a reader of the findings could tell to six digits."""
+    public = make_subject("binary", Rules(), make_task("binary", 400))
+    private = replace(public, task=replace(public.task, evaluation_public=False))
+    assert not private.shows_records
+    for tier in ("cheap", "full"):
+        findings = Surrogate()(private, rng=np.random.default_rng(0), tier=tier)
+        (rules,) = [finding for finding in findings if finding.metric == "surrogate.rules"]
+        assert rules.value > 1.0
+        assert "rules" not in rules.detail
+        assert "private" in rules.detail["rules_left_out"]
+        assert not [finding for finding in findings if "bounds" in str(finding.detail)]
+
+
 def test_a_rule_reads_one_hot_groups_and_decodes_logarithms():
     schema = Schema(
         label=Label(column="y", classes=("no", "yes")),

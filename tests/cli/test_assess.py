@@ -110,6 +110,15 @@ def test_the_model_of_a_run_is_judged_beside_its_rounds(fedsafe, finished, rules
     assert ((finished / "findings.jsonl").read_bytes(), (finished / "record.jsonl").read_bytes()) == before
 
 
+def test_what_an_assessor_read_of_the_clients_records_is_said_though_evaluation_is_public(fedsafe, finished):
+    command = fedsafe("assess", "run", "--only", "performance", "--tier", "cheap", "--json")
+    assert json.loads(command.out)["released"] is None
+    command = fedsafe("assess", "run", "--only", "membership", "--tier", "cheap", "--json")
+    assert "the simulator's view" in json.loads(command.out)["released"]
+    command = fedsafe("assess", "run", "--only", "membership", "--tier", "cheap")
+    assert "let out of private data, and in no claim: " in command.out
+
+
 def test_a_shared_copy_is_enough_and_any_round_may_be_named(fedsafe, finished, tmp_path):
     shutil.rmtree(finished / "private")
     command = fedsafe("assess", "run", "--round", 2, "--tier", "cheap", "--out", "found", "--json")

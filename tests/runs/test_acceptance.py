@@ -202,6 +202,9 @@ def test_a_gate_on_private_records_is_a_release_that_the_claims_do_not_cover():
     private = compose(make_config(config(data__evaluation="validation")))
     (phrase,) = uncovered(private)
     assert "which round's model is accepted or ends the run" in phrase
+    elsewhere = {"name": "corruptions", "shift": "elsewhere:records"}
+    (phrase,) = uncovered(compose(make_config(config(assess__assessors=[elsewhere]))))
+    assert "on its second domain, unless these records are public" in phrase
 
 
 def test_how_models_are_judged_is_known_before_the_first_round(whole):

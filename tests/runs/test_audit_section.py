@@ -12,6 +12,8 @@ import fedsafe.runs.audit_setting as settings
 import fedsafe.runs.compose as composing
 from fedsafe.errors import ConfigError
 from fedsafe.report import closing_table, write_report
+from fedsafe.report.acceptance import release
+from fedsafe.report.reading import read_run
 from fedsafe.runs import make_config, resume, run
 from fedsafe.runs.audit import RunAudit, check_audit
 
@@ -79,7 +81,9 @@ def test_a_clean_run_has_a_bracket_after_every_look_and_no_alarm(clean):
     assert [line["value"] for line in of_audit(clean.path) if line["metric"] == ALARM] == [0.0] * 4
     assert clean.end.status == "completed"
     for claim in clean.claims:
-        assert any("findings of the audit" in phrase for phrase in claim["not_covered"])
+        (phrase,) = (phrase for phrase in claim["not_covered"] if "findings of the audit" in phrase)
+        assert "what requirements on them decide" in phrase
+    assert release(read_run(clean.path)).status == "pass"
 
 
 def test_the_upper_end_is_what_the_plan_spends_at_the_same_delta(clean):
@@ -128,6 +132,10 @@ def test_a_run_without_noise_raises_an_alarm_and_goes_on(no_noise, tmp_path, cap
     warned = [record for record in caplog.records if record.name == "fedsafe.runs.audit"]
     assert [record.levelname for record in warned] == ["WARNING"] * 2
     assert "after round 2 the canaries prove epsilon > " in result.alarms[0]
+    # Accepted by the requirements, of which there are none; and still nothing to release.
+    shown = release(read_run(result.path))
+    assert (result.accepted, shown.value, shown.status) == (4, "none", "fail")
+    assert "the audit raised an alarm, though the model of round 4 is accepted" in shown.sentence
     last = [line for line in of_audit(result.path) if line["round"] == 4]
     assert last[0]["interval"] is None
     assert last[0]["value"] > last[0]["anchors"]["accounted"] == last[1]["value"]

@@ -34,6 +34,7 @@ Array = NDArray[np.float64]
 
 _FIDELITY, _KAPPA, _GAIN = "surrogate.fidelity", "surrogate.kappa", "surrogate.gain_over_majority"
 _RULES, _ACCURACY = "surrogate.rules", "surrogate.accuracy"
+_THRESHOLDS_TELL = "thresholds are values between two records, and these records are private"
 _NEARBY, _NEARBY_R2 = "surrogate.fidelity_perturbed", "surrogate.r2_perturbed"
 _FEWEST = 100  # examples, half of them to fit the tree
 _RESAMPLES = 1000
@@ -347,12 +348,16 @@ class Surrogate:
         self, subject: Subject, tree: Any, outcome: Any, judged: Callable[[list[Rule]], list[Rule]]
     ) -> Finding:
         rules = judged(read_rules(tree, subject.task.schema, outcome))
+        # A threshold lies half-way between the values of two records: of private ones none is shown.
+        shown: dict[str, Any] = (
+            {"rules": rules} if subject.shows_records else {"rules_left_out": _THRESHOLDS_TELL}
+        )
         return estimate(
             _RULES,
             float(len(rules)),
             bound="exact",
             detail={
-                "rules": rules,
+                **shown,
                 "depth": int(tree.get_depth()),
                 "mean_conditions": float(sum(rule["conditions"] * rule["share"] for rule in rules)),
                 "mean_length": float(np.mean([rule["conditions"] for rule in rules])),
