@@ -43,7 +43,11 @@ def byzantine_command(
     workers: Annotated[int | None, typer.Option(help="Processes; one for each processor by default.")] = None,
     stack: Annotated[int, typer.Option(help="Runs that a process trains as one stack.")] = 12,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Cells and page; byzantine/CONFIG if left out.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Cells and page; byzantine/CONFIG if left out. A run's report links to RUN/byzantine.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
@@ -101,6 +105,10 @@ def _run(grid: Any, folder: Path, workers: int, stack: int, kept: "_Kept") -> di
     body = run_grid(grid, folder, workers=workers, stack=stack, on_done=kept)
     command = shlex.join(["fedsafe", *sys.argv[1:]])
     (folder / "byzantine.html").write_text(render_byzantine(body, command), encoding="utf-8")
+    if folder.resolve().name == "byzantine" and (folder.resolve().parent / "record.jsonl").is_file():
+        from fedsafe.report import write_report
+
+        write_report(folder.resolve().parent)  # which now links to it
     return body
 
 

@@ -72,6 +72,7 @@ def _view(reading: Reading) -> dict[str, Any]:
         "status_key": reading.status,
         "release": release(reading),
         "widened": widened(reading),
+        "under_attack": reading.under_attack,
         "sections": (*_SECTIONS, *((area.id, area.title) for area in shown), *_LAST_SECTIONS),
         "marks": formats.MARKS,
         "config": reading.config,

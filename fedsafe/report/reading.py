@@ -7,6 +7,9 @@ from fedsafe.errors import RecordError
 from fedsafe.records import End, Json, Round, Start, headline_metric
 from fedsafe.store import RunFolder
 
+# Of `fedsafe byzantine RUN/config.toml --out RUN/byzantine`.
+_UNDER_ATTACK = "byzantine/byzantine.html"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -20,6 +23,7 @@ class Reading:
         end: The end line, or None while the run is unfinished.
         findings: Lines of ``findings.jsonl`` that belong to complete rounds.
         requirements: Lines of ``requirements.jsonl`` that belong to complete rounds.
+        under_attack: Where the page of a grid under attack is, inside the folder; None where there is none.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Reading:
     end: End | None
     findings: tuple[Json, ...]
     requirements: tuple[Json, ...]
+    under_attack: str | None = None
 
     @property
     def last_round(self) -> int:
@@ -97,6 +102,7 @@ def read_run(path: str | os.PathLike[str]) -> Reading:
         end=end,
         findings=tuple(line for line in folder.read("findings.jsonl") if _round_of(line) <= last),
         requirements=tuple(line for line in folder.read("requirements.jsonl") if _round_of(line) <= last),
+        under_attack=_UNDER_ATTACK if (folder.path / _UNDER_ATTACK).is_file() else None,
     )
 
 

@@ -58,3 +58,14 @@ def test_the_folder_is_no_file(fedsafe, tiny_toml, tmp_path):
     command = fedsafe("byzantine", tiny_toml(federation=WHOLE), *SMALL, "--out", "taken")
     assert command.code == 1
     assert "is a file" in command.err
+
+
+def test_the_report_of_a_run_links_to_its_grid(fedsafe, tiny_toml, tmp_path):
+    ran = fedsafe("run", tiny_toml(federation=WHOLE), "--out", "run", "--json")
+    assert ran.code == 0, ran.err
+    link = 'href="byzantine/byzantine.html"'
+    assert link not in (tmp_path / "run" / "report.html").read_text()
+    command = fedsafe("byzantine", "run/config.toml", *SMALL, "--out", "run/byzantine", "--json")
+    assert command.code == 0, command.err
+    assert link in (tmp_path / "run" / "report.html").read_text()
+    assert (tmp_path / "run" / "byzantine" / "byzantine.html").is_file()
