@@ -77,7 +77,7 @@ def byzantine_command(
         folder = out if out is not None else Path("byzantine") / (config.stem if config else "default")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"--out {folder} is a file: name a folder")
-        kept = _Kept(_silent if as_json else _say)
+        kept = Kept(silent if as_json else say)
         try:
             body = _run(grid, folder, os.cpu_count() or 1 if workers is None else workers, stack, kept)
         except KeyboardInterrupt:
@@ -85,8 +85,7 @@ def byzantine_command(
             sys.stderr.write(
                 f"interrupted: {kept.done} of {kept.of} runs are kept in {folder}; the same command goes on\n"
             )
-            sys.stderr.flush()
-            os._exit(_INTERRUPTED)
+            raise typer.Exit(_INTERRUPTED) from None
         kept.end()
     page = folder / "byzantine.html"
     if as_json:
@@ -98,7 +97,7 @@ def byzantine_command(
         _show(body, page, time.perf_counter() - began)
 
 
-def _run(grid: Any, folder: Path, workers: int, stack: int, kept: "_Kept") -> dict[str, Any]:
+def _run(grid: Any, folder: Path, workers: int, stack: int, kept: "Kept") -> dict[str, Any]:
     from fedsafe.report.byzantine import render_byzantine
     from fedsafe.runs.byzantine_grid import run_grid
 
@@ -112,7 +111,7 @@ def _run(grid: Any, folder: Path, workers: int, stack: int, kept: "_Kept") -> di
     return body
 
 
-class _Kept:
+class Kept:
     """Counts runs that are done, and says so on one line.
 
     Args:
@@ -120,27 +119,27 @@ class _Kept:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self.say = say
         self.done, self.of = 0, 0
 
     def __call__(self, done: int, of: int) -> None:
         """So many are done, of so many."""
         self.done, self.of = done, of
-        self._say(f"\r{done} of {of} runs")
+        self.say(f"\r{done} of {of} runs")
 
     def end(self) -> None:
         """No more."""
         if self.of:
-            self._say("\n")
+            self.say("\n")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
-def _silent(text: str) -> None:
+def silent(text: str) -> None:
     """Nothing."""
 
 
