@@ -10,6 +10,7 @@ from fedsafe.cli.assess import assess_command
 from fedsafe.cli.audit import audit_command
 from fedsafe.cli.budget import budget_command
 from fedsafe.cli.byzantine import byzantine_command
+from fedsafe.cli.compare import compare_command
 from fedsafe.cli.data import data_app
 from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.new import new_command
@@ -36,6 +37,7 @@ app.command("budget")(budget_command)
 app.command("audit")(audit_command)
 app.command("assess")(assess_command)
 app.command("byzantine")(byzantine_command)
+app.command("compare")(compare_command)
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 

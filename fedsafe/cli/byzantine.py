@@ -119,21 +119,22 @@ class Kept:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+        self._say = say
         self.done, self.of = 0, 0
 
     def __call__(self, done: int, of: int) -> None:
         """So many are done, of so many."""
         self.done, self.of = done, of
-        self.say(f"\r{done} of {of} runs")
+        self._say(f"\r{done} of {of} runs")
 
     def end(self) -> None:
         """No more."""
         if self.of:
-            self.say("\n")
+            self._say("\n")
 
 
 def say(text: str) -> None:
+    """To a terminal, if there is one."""
     if sys.stderr.isatty():
         sys.stderr.write(text)
         sys.stderr.flush()

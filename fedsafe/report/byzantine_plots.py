@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from fedsafe.report.drawing import INK, LEGEND, MAIN, SECOND, TARGET, Ends, as_svg, new_figure, short
 
 # Told apart by line and marker, so that a grey print reads as well.
-_STYLES = (
+STYLES = (
     (MAIN, "-", "o"),
     (SECOND, "--", "s"),
     (INK, ":", "^"),
@@ -32,7 +32,7 @@ def worst_plot(
     scale = 100.0 if percent else 1.0
     count = max(1, len(series))
     for place, ((rule, points), (colour, dash, marker)) in enumerate(
-        zip(series.items(), _STYLES * (1 + count // len(_STYLES)), strict=False)
+        zip(series.items(), STYLES * (1 + count // len(STYLES)), strict=False)
     ):
         # Side by side, so that intervals do not hide each other.
         shift = 0.25 * (place - (count - 1) / 2)

@@ -1,0 +1,231 @@
+"""``fedsafe compare``: what each privacy budget costs, in one command; or finished runs beside each other."""
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedsafe.cli.byzantine import Kept, say, silent
+from fedsafe.errors import ConfigError
+
+_INTERRUPTED = 130
+
+
+def compare_command(
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[CONFIG | RUN_A RUN_B ...]",
+            help="A TOML file, the default experiment if left out; or run folders.",
+        ),
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(
+            metavar="E,E", help="Budgets; inf is no privacy, clipped is no noise. 0.5,1,2,4,8,inf by default."
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each budget; 5 by default.")] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UNIT", help="record, client or both; by default the levels that have a target."
+        ),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A.B=C,D", help="A series of budgets for each value of an option."),
+    ] = None,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Share cohorts, batches and noise; needs --reproducible.")
+    ] = False,
+    reproducible: Annotated[
+        bool, typer.Option("--reproducible", help="Derive the noise from the seed: no guarantee is claimed.")
+    ] = False,
+    tier: Annotated[str | None, typer.Option(metavar="TIER", help="Of the assessors: cheap or full.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Of each run; the configuration's if left out.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one for each processor by default.")] = None,
+    stack: Annotated[int, typer.Option(help="Runs that a process trains as one stack.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Runs and page; comparisons/CONFIG if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Train every budget with several seeds, all as one stack, and show what privacy costs, and whom.
+
+    Finished runs are kept: the same command goes on after an interruption, and another budget adds its own runs alone.
+    """
+    for option, number in (("--workers", workers), ("--stack", stack), ("--rounds", rounds)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{option} {number}: give a whole number from 1")
+    given = sources or []
+    began = time.perf_counter()
+    if any(path.is_dir() for path in given) or len(given) > 1:
+        options = {
+            "--epsilon": epsilon,
+            "--seeds": seeds,
+            "--unit": unit,
+            "--grid": grid,
+            "--paired": paired,
+            "--reproducible": reproducible,
+            "--tier": tier,
+            "--rounds": rounds,
+            "--set": set_,
+            "--workers": workers,
+        }
+        _compare_runs(given, [option for option, value in options.items() if value], out, as_json=as_json)
+        return
+    config = given[0] if given else None
+    # What anything else prints is no part of the result.
+    with redirect_stdout(sys.stderr):
+        from fedsafe.runs.comparison import DEFAULT_EPSILONS, DEFAULT_SEEDS, Comparison, read_budget
+        from fedsafe.runs.config import read_config
+
+        overrides = [
+            *(set_ or []),
+            *([] if rounds is None else [f"rounds={rounds}"]),
+            *([] if tier is None else [f"assess.tier={tier}"]),
+            *(['privacy.noise_key="seed"'] if reproducible else []),
+        ]
+        comparison = Comparison(
+            base=read_config(config, overrides),
+            epsilons=DEFAULT_EPSILONS if epsilon is None else [read_budget(name) for name in _names(epsilon)],
+            seeds=DEFAULT_SEEDS if seeds is None else seeds,
+            unit=unit,  # type: ignore[arg-type]  # refused there
+            grid=_axes(grid or []),
+            paired=paired,
+        )
+        folder = out if out is not None else Path("comparisons") / (config.stem if config else "default")
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"--out {folder} is a file: name a folder")
+        kept = Kept(silent if as_json else say)
+        try:
+            body = _run(comparison, folder, os.cpu_count() or 1 if workers is None else workers, stack, kept)
+        except KeyboardInterrupt:
+            kept.end()
+            sys.stderr.write(
+                f"interrupted: {kept.done} of {kept.of} runs are kept in {folder}; the same command goes on\n"
+            )
+            sys.stderr.flush()
+            os._exit(_INTERRUPTED)
+        kept.end()
+    page = folder / "comparison.html"
+    if as_json:
+        seconds = time.perf_counter() - began
+        typer.echo(
+            json.dumps({**body, "seconds": seconds, "page": str(page), "exit_status": 0}, allow_nan=False)
+        )
+    else:
+        _show(body, page, time.perf_counter() - began)
+
+
+def _run(comparison: Any, folder: Path, workers: int, stack: int, kept: Kept) -> dict[str, Any]:
+    from fedsafe.report.comparison import render_comparison
+    from fedsafe.runs.compare import run_comparison
+
+    body = run_comparison(comparison, folder, workers=workers, stack=stack, on_done=kept)
+    command = shlex.join(["fedsafe", *sys.argv[1:]])
+    (folder / "comparison.html").write_text(render_comparison(body, command), encoding="utf-8")
+    return body
+
+
+def _compare_runs(paths: Sequence[Path], unfit: Sequence[str], out: Path | None, *, as_json: bool) -> None:
+    if unfit:
+        raise ConfigError(f"{unfit[0]} is about runs to make, and run folders are given: leave it out")
+    if len(paths) < 2:
+        raise ConfigError(f"{paths[0]} is one run folder: name another to compare it with, or a TOML file")
+    from fedsafe.report.comparison_runs import closing_lines, render_runs
+    from fedsafe.runs.comparison_runs import compare_runs
+
+    body = compare_runs(paths)
+    folder = out if out is not None else Path("comparisons") / "-".join(path.resolve().name for path in paths)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file: name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "comparison.html"
+    (folder / "comparison.json").write_text(json.dumps(body, indent=1, allow_nan=False), encoding="utf-8")
+    page.write_text(render_runs(body), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps({**body, "page": str(page), "exit_status": 0}, allow_nan=False))
+        return
+    for line in closing_lines(body):
+        typer.echo(line)
+    typer.echo(f"written  {page}")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"--epsilon {text!r} names nothing: give budgets with commas between them")
+    return names
+
+
+def _axes(given: Sequence[str]) -> dict[str, list[str]]:
+    """Keys to values; commas inside brackets and quotes are part of a value."""
+    axes: dict[str, list[str]] = {}
+    for text in given:
+        key, equals, values = text.partition("=")
+        if not equals or not key.strip() or not values.strip():
+            raise ConfigError(f"--grid {text!r} is not of the form a.b=c,d")
+        if key.strip() in axes:
+            raise ConfigError(f"--grid {key.strip()} is given twice: put all values into one")
+        axes[key.strip()] = _split(values)
+    return axes
+
+
+def _split(text: str) -> list[str]:
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        depth += (letter in "[{") - (letter in "]}") if not quote else 0
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _show(body: dict[str, Any], page: Path, seconds: float) -> None:
+    """Each budget with what it costs, where the time went, and where the page is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fedsafe.report.comparison import closing_rows, time_rows
+    from fedsafe.report.formats import epsilon
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    for heads, rows in (closing_rows(body), time_rows(body)):
+        table = Table(*heads, box=None)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for line in body["publishing"]:
+        if line["epsilon"] is not None:
+            console.print(
+                f"publishing the {line['private']} runs with a guarantee costs a {line['unit']} epsilon "
+                f"{epsilon(line['epsilon'])} in all, at delta {line['delta']:g}",
+                soft_wrap=True,
+            )
+        else:
+            console.print(
+                f"no {line['unit']}-level figure for publishing them all: {line['reason']}", soft_wrap=True
+            )
+    spent = body["time"]
+    console.print(
+        f"{body['runs']} runs ({spent['fresh']} computed now), {seconds:.0f} s, {spent['processors']:.0f} s of "
+        "processor time"
+    )
+    console.print(f"written  {page}", soft_wrap=True)
