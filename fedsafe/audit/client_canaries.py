@@ -48,7 +48,10 @@ class CanaryClients(Canaries):
         natural = len(setting.records)
         level = setting.plan.client
         bits = min(level.grid_bits, grid_bits(level.clip, natural + canaries, level.noise))
-        self.plan = replace(setting.plan, clients=natural + canaries, client=replace(level, grid_bits=bits))
+        # Everyone is as likely to be in a cohort as in the run, or the bound would be that of another plan.
+        size = level.cohort_size and -(-level.cohort_size * (natural + canaries) // natural)
+        audited = replace(level, grid_bits=bits, cohort_size=size)
+        self.plan = replace(setting.plan, clients=natural + canaries, client=audited)
         # As many records as the largest client says that it has, where a rule weighs by them.
         largest = max(len(rows) for rows in setting.records)
         pretended = np.full(largest, setting.records[0][0], np.int64)

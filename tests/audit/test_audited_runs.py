@@ -117,6 +117,18 @@ def test_canary_clients_see_that_the_server_adds_no_noise_or_does_not_clip():
     assert audited(rule(clip=1e3, noise=level.noise * level.clip / 1e3, bits=30), kind="client").crossed
 
 
+@pytest.mark.parametrize("size", [None, 1, 3])
+def test_canary_clients_are_sampled_as_the_runs_own_clients_are(size):
+    """Or the upper end of the bracket would be that of another plan: with cohorts of a fixed size, of a smaller rate."""
+    of = setting()
+    of = replace(of, plan=replace(of.plan, client=replace(of.plan.client, cohort_size=size, noise=30.0)))
+    rounds, audit = of.plan.rounds, CanaryClients(of, 60, KEY, 0).plan
+    assert audit.clients == of.plan.clients + 60
+    claimed, accounted = (p.client_epsilon(rounds, rounds) for p in (of.plan, audit))
+    assert claimed <= accounted <= 1.1 * claimed
+    assert audit.divisor / audit.clients == pytest.approx(of.plan.divisor / of.plan.clients)
+
+
 def test_coins_do_not_show_in_anything_public():
     of = setting()
     first, second = (RecordCanaries(of, CANARIES, key, 0) for key in (KEY, bytes(32)))
