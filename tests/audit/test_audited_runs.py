@@ -119,7 +119,7 @@ def test_canary_clients_see_that_the_server_adds_no_noise_or_does_not_clip():
 
 @pytest.mark.parametrize("size", [None, 1, 3])
 def test_canary_clients_are_sampled_as_the_runs_own_clients_are(size):
-    """Or the upper end of the bracket would be that of another plan: with cohorts of a fixed size, of a smaller rate."""
+    """Or the upper end of the bracket would be that of another plan: in cohorts of fixed size, of a smaller rate."""
     of = setting()
     of = replace(of, plan=replace(of.plan, client=replace(of.plan.client, cohort_size=size, noise=30.0)))
     rounds, audit = of.plan.rounds, CanaryClients(of, 60, KEY, 0).plan
