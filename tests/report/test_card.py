@@ -334,12 +334,12 @@ def test_numbers_and_plain_names_are_not_cluttered():
 
 
 def test_the_card_lies_beside_the_report_and_a_shared_copy_gives_the_same(runs, tmp_path):
-    write_report(runs["full"])
-    card = (runs["full"] / "card.md").read_text()
-    assert card == render_card(read_run(runs["full"]))
+    write_report(runs["bare"])
+    card = (runs["bare"] / "card.md").read_text()
+    assert card == render_card(read_run(runs["bare"]))
     assert SECRET not in card
-    assert str(runs["full"].parent) not in card
-    copy = tmp_path / "full"
-    shutil.copytree(runs["full"], copy, ignore=shutil.ignore_patterns("private", "card.md"))
+    assert str(runs["bare"].parent) not in card
+    copy = tmp_path / "bare"
+    shutil.copytree(runs["bare"], copy, ignore=shutil.ignore_patterns("private", "card.md"))
     write_report(copy)
     assert (copy / "card.md").read_text() == card

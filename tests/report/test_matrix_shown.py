@@ -13,7 +13,9 @@ from fedsafe.runs import run
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("shown") / "run"
-    return run(config(privacy__noise_key="seed"), out=out).path
+    path = run(config(privacy__noise_key="seed"), out=out).path
+    write_report(path)
+    return path
 
 
 def cells(path):
@@ -21,7 +23,6 @@ def cells(path):
 
 
 def test_the_page_shows_every_cell(finished):
-    write_report(finished)
     page = (finished / "report.html").read_text()
     table = re.search(r'<table class="matrix">.*?</table>', page, flags=re.DOTALL)[0]
     for cell in cells(finished):
@@ -32,7 +33,6 @@ def test_the_page_shows_every_cell(finished):
 
 
 def test_the_card_has_a_table_that_ends(finished):
-    write_report(finished)
     lines = (finished / "card.md").read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("| adversary |"))
     assert [line.split("|")[1].strip() for line in lines[first + 2 : first + 5]] == [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fixture_findings import EXAMPLES
 from fixture_run import FixtureRun
+from matplotlib.figure import Figure
 
 from fedsafe.findings import wilson
 from fedsafe.report import closing_table, formats, plots, read_run, render
@@ -220,7 +221,9 @@ def emptied(value, names, key=""):
         ("n",),
     ],
 )
-def test_report_card_and_closing_table_survive_numbers_that_are_none(full, names):
+def test_report_card_and_closing_table_survive_numbers_that_are_none(full, names, monkeypatch):
+    if names:  # one page is drawn; of the others, figures are made and not put on paper
+        monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: file.write("<svg></svg>"))
     reading = read_run(full)
     lines = [emptied(dict(line), names) for line in reading.findings]
     assert lines != list(reading.findings)
@@ -265,7 +268,7 @@ def test_an_error_in_the_targets_own_unit_names_that_unit(full):
 
 
 def test_the_loss_of_a_regression_is_in_encoded_units(full):
-    reading = read_run(full)
+    reading = replace(read_run(full), findings=())
     assert "encoded units (the target" not in render(reading)
     numbers = replace(
         reading, start=replace(reading.start, task={**reading.start.task, "kind": "regression"})

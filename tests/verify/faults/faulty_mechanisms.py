@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from faulty_averages import Average
+from faulty_averages import Average, values
 from flwr.app import Array, ArrayRecord
 
 
@@ -63,7 +63,7 @@ def upload(message, answer, noise=2.0, generator=None, clip=1.0):
         raise ValueError("one ArrayRecord, not more")
     generator = generator or np.random.default_rng()
     sent, got = message.content["arrays"], answer.content["arrays"]
-    delta = {key: got[key].numpy().astype(np.float64) - sent[key].numpy() for key in sent}
+    delta = {key: values(got[key]).astype(np.float64) - values(sent[key]) for key in sent}
     if not all(np.isfinite(part).all() for part in delta.values()):
         delta = {key: np.zeros_like(part) for key, part in delta.items()}
     length = np.sqrt(sum(float(np.sum(part**2)) for part in delta.values()))
@@ -71,7 +71,7 @@ def upload(message, answer, noise=2.0, generator=None, clip=1.0):
     answer.content["arrays"] = ArrayRecord(
         {
             key: Array(
-                (sent[key].numpy() + part * factor + noise * generator.standard_normal(part.shape)).astype(
+                (values(sent[key]) + part * factor + noise * generator.standard_normal(part.shape)).astype(
                     np.float32
                 )
             )
@@ -91,7 +91,7 @@ def noise_for_one_clip(message, context, following):
 
 
 def stream_of_the_round(message, context, following):
-    model = message.content["arrays"]["hidden.bias"].numpy().tobytes()
+    model = values(message.content["arrays"]["hidden.bias"]).tobytes()
     return upload(message, following(message, context), generator=np.random.default_rng(list(model)))
 
 
@@ -244,7 +244,7 @@ class Together(Few):
             if reply.has_error():
                 continue
             got = reply.content["arrays"]
-            delta = {key: got[key].numpy() - part for key, part in self.weights.items()}
+            delta = {key: values(got[key]) - part for key, part in self.weights.items()}
             if not self.accepts(delta):
                 delta = {key: np.zeros_like(part) for key, part in delta.items()}
             sums, survivors = sums + self.sent(reply.metadata.src_node_id, delta), survivors + 1
@@ -360,7 +360,7 @@ class ClipsEachArrayRecord(Few):
             if not reply.has_error():
                 records = [record for key, record in reply.content.array_records.items() if key != "arrays"]
                 self.more += [
-                    {key: record[key].numpy() - part for key, part in self.weights.items()}
+                    {key: values(record[key]) - part for key, part in self.weights.items()}
                     for record in records
                 ]
         return super().aggregate_train(server_round, replies)
