@@ -49,6 +49,8 @@ def verify_command(run: _Run) -> None:
 
     Every epsilon that the record says is found again from the plan and the events.
     """
+    from fedsafe.errors import LedgerError
+    from fedsafe.params import fingerprint
     from fedsafe.records import Round
     from fedsafe.runs.keys import read_key
     from fedsafe.runs.record_check import check_record
@@ -60,9 +62,14 @@ def verify_command(run: _Run) -> None:
     rounds = [line for line in lines if isinstance(line, Round)]
     for line in rounds:
         ledger.require_at_least(line.ledger["sequence"], line.ledger["head"])
+    recorded = {line.round: line.parameters_sha256 for line in rounds}
     for number in folder.checkpoints():
-        _, metadata = folder.read_checkpoint(number)
+        tensors, metadata = folder.read_checkpoint(number)
         ledger.require_at_least(int(metadata["sequence"]), metadata["head"])
+        if recorded.get(number, fingerprint(tensors["parameters"])) != fingerprint(tensors["parameters"]):
+            raise LedgerError(
+                f"the checkpoint of round {number} is not the one in the record: it was replaced; restore it"
+            )
     ledger.verify_events()
     check_record(lines, ledger, read_key(folder.private))
     typer.echo(

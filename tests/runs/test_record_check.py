@@ -13,6 +13,7 @@ from fedsafe import run
 from fedsafe.cli.ledger import verify_command
 from fedsafe.errors import LedgerError
 from fedsafe.privacy.claim import SEED_KEY
+from fedsafe.store import RunFolder
 
 ROUNDS = 3
 VALUES: dict[str, Any] = {
@@ -112,6 +113,15 @@ def test_a_ledger_cut_together_with_the_heads_of_the_record_is_found(folder):
 
     edited(folder, change)
     with pytest.raises(LedgerError, match="line of round 2"):
+        verify_command(folder)
+
+
+def test_a_checkpoint_that_is_not_the_recorded_one_is_found(folder):
+    """Whole, and with the right head of the ledger: but another model than the record's."""
+    run_folder = RunFolder.open(folder)
+    tensors, metadata = run_folder.read_checkpoint(2)
+    run_folder.write_checkpoint(2, {**tensors, "parameters": 2.0 * tensors["parameters"]}, metadata)
+    with pytest.raises(LedgerError, match="checkpoint of round 2 is not the one in the record"):
         verify_command(folder)
 
 
