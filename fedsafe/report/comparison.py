@@ -44,7 +44,7 @@ def render_comparison(body: Mapping[str, Any], command: str = "") -> str:
         body=body,
         command=command,
         axis=[{**claim, "delta": formats.delta(claim["delta"])} for claim in body["axis"]],
-        unit=_axis_unit(body),
+        short_claim=_short_claim(body),
         others=[_other(level) for level in body["settings"]["other"]],
         plots=[_curve_plot(body, curve) for curve in body["curves"]],
         group_plots=_group_plots(body),
@@ -74,8 +74,18 @@ def _point_name(point: Mapping[str, Any]) -> str:
 
 def _axis_unit(body: Mapping[str, Any]) -> str:
     """What a budget on an axis is, short enough to stand below it."""
-    parts = [f"{claim['unit']}, delta {formats.delta(claim['delta'])}" for claim in body["axis"]]
-    return f"epsilon per {' and per '.join(parts)}; lower protects more"
+    return f"epsilon per {' and per '.join(body['settings']['units'])}; lower protects more"
+
+
+def _short_claim(body: Mapping[str, Any]) -> str:
+    """What stands above every axis: unit, delta, adjacency and adversary of the budgets, and that they are simulated."""
+    claims = [
+        f"epsilon per {claim['unit']} at delta {formats.delta(claim['delta'])}, "
+        f"{claim['adjacency'].partition(' (')[0]} adjacency, against {claim['adversary']}"
+        for claim in body["axis"]
+    ]
+    simulated = "simulated, no guarantee: " if body["settings"]["reproducible"] else ""
+    return f"{simulated}{'; '.join(claims)}"
 
 
 def _other(level: Mapping[str, Any]) -> str:
@@ -92,17 +102,29 @@ def _by_series(body: Mapping[str, Any], curve: Mapping[str, Any]) -> dict[str, l
     order = _ordered(body["settings"]["epsilons"])
     return {
         series_name(series): sorted(
-            (point for point in curve["points"] if point["series"] == series),
+            (_inside(point, curve) for point in curve["points"] if point["series"] == series),
             key=lambda point: order.index(point["epsilon"]),
         )
         for series in body["settings"]["series"]
     }
 
 
+def _inside(point: Mapping[str, Any], curve: Mapping[str, Any]) -> dict[str, Any]:
+    """A point whose interval stays where the measure can be: t knows nothing of a share's ends."""
+
+    def within(end: float | None) -> float | None:
+        if end is None:
+            return None
+        end = end if curve["low"] is None else max(end, curve["low"])
+        return end if curve["high"] is None else min(end, curve["high"])
+
+    return {**point, "low": within(point["low"]), "high": within(point["high"])}
+
+
 def _label(curve: Mapping[str, Any], title: str | None = None) -> str:
     unit = "%" if curve["unit"] == "share" else curve["unit"]
-    shown = f", {unit}" if unit else ""
-    return f"{title or curve['title']}{shown} ({_BETTER[curve['direction']]})"
+    shown = ", ".join(text for text in (title, unit) if text)
+    return f"{shown}; {_BETTER[curve['direction']]}" if shown else _BETTER[curve["direction"]]
 
 
 def _curve_plot(body: Mapping[str, Any], curve: Mapping[str, Any]) -> Plot:
@@ -189,7 +211,7 @@ def _group_plots(body: Mapping[str, Any]) -> list[Plot]:
                     svg=budget_plot(
                         lines,
                         _ordered(body["settings"]["epsilons"]),
-                        label=_label(members[0], f"Accuracy by {attribute}"),
+                        label=_label(members[0], "accuracy"),
                         unit=_axis_unit(body),
                         percent=True,
                         name=f"group-{attribute}-{name}",
@@ -243,7 +265,7 @@ def _front_plots(body: Mapping[str, Any]) -> list[Plot]:
                 about="Filled: no other run is better in both.",
                 svg=front_plot(
                     points,
-                    labels=(_label(main), _label(other)),
+                    labels=(_label(main, main["title"]), _label(other, other["title"])),
                     percent=(main["unit"] == "share", other["unit"] == "share"),
                     name=f"{main['key']}-{other['key']}",
                 ),

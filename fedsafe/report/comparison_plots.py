@@ -36,7 +36,7 @@ def budget_plot(
         percent: Whether values are shares, shown in percent.
         name: Tells the plots of a page apart.
     """
-    figure, axes = new_figure(label, height=2.9)
+    figure, axes = new_figure(label, height=2.7 + (0.2 * (-(-len(series) // 3)) if len(series) > 1 else 0.0))
     scale = 100.0 if percent else 1.0
     numbered = [budget for budget in budgets if budget not in _APART]
     apart = [budget for budget in budgets if budget in _APART]
@@ -76,7 +76,8 @@ def budget_plot(
     axes.set_xlabel(unit, parse_math=False)
     axes.margins(y=0.12, x=0.06)
     if len(series) > 1:
-        for text in axes.legend(**{**LEGEND, "ncols": 2}).get_texts():
+        legend = figure.legend(loc="outside lower center", **{**LEGEND, "ncols": 3})
+        for text in legend.get_texts():
             text.set_parse_math(False)
     return as_svg(figure, f"budget-{name}")
 
