@@ -71,12 +71,16 @@ def verify_command(run: _Run) -> None:
                 f"the checkpoint of round {number} is not the one in the record: it was replaced; restore it"
             )
     ledger.verify_events()
-    check_record(lines, ledger, read_key(folder.private))
+    worded = check_record(lines, ledger, read_key(folder.private))
     typer.echo(
         f"the ledger holds: {len(ledger.events)} events, chain unbroken, {len(rounds)} record lines and "
         f"{len(folder.checkpoints())} checkpoints agree, every round inside plan {ledger.plan.hash[:12]}, every "
         "recorded epsilon found again"
     )
+    if not worded:
+        typer.echo(
+            "the wording of the claims was not compared: another version of fedsafe wrote the record; verify with it"
+        )
     _echo_spend(ledger)
     ledger.close()
 

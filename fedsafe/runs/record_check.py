@@ -23,7 +23,7 @@ _KINDS = ("delta", "regime", "cohort_secret")
 _WORDS = ("adjacency", "adversary", "sampler", "horizon", "arithmetic")
 
 
-def check_record(lines: Sequence[RecordLine], ledger: Ledger, key: bytes) -> None:
+def check_record(lines: Sequence[RecordLine], ledger: Ledger, key: bytes) -> bool:
     """Refuse a record whose claims, spend or rounds are not those of its plan and its ledger.
 
     Every epsilon is found again from the plan that the ledger was opened for. What a claim says besides (what it does
@@ -34,13 +34,17 @@ def check_record(lines: Sequence[RecordLine], ledger: Ledger, key: bytes) -> Non
         ledger: Of the run, its events checked.
         key: The run's noise key: whether it follows from the seed decides what a claim may say of randomness.
 
+    Returns:
+        Whether the wording of the claims was compared, too: another version words them in its own way.
+
     Raises:
         LedgerError: Naming the first line that differs.
     """
     start = lines[0] if lines else None
     if not isinstance(start, Start):
         raise LedgerError("the record has no start line: it was cut; restore it from a backup")
-    _check_claims(start, ledger.plan, from_seed=key == key_from_seed(start.seed))
+    worded = start.versions.get("fedsafe") == version("fedsafe")
+    _check_claims(start, ledger.plan, _WORDS if worded else (), from_seed=key == key_from_seed(start.seed))
     rounds = [line for line in lines if isinstance(line, Round)]
     spending = ledger.plan.spending()
     cancelled = {event.body["of"] for event in ledger.events if event.kind == CANCELLED}
@@ -67,11 +71,11 @@ def check_record(lines: Sequence[RecordLine], ledger: Ledger, key: bytes) -> Non
     end = lines[-1]
     if isinstance(end, End) and end.rounds != len(rounds):
         raise _edited("last line", f"it counts {end.rounds} rounds, and there are {len(rounds)}")
+    return worded
 
 
-def _check_claims(start: Start, plan: PrivacyPlan, *, from_seed: bool) -> None:
+def _check_claims(start: Start, plan: PrivacyPlan, words: Sequence[str], *, from_seed: bool) -> None:
     about = Circumstances(key_from_seed=from_seed)
-    words = _WORDS if start.versions.get("fedsafe") == version("fedsafe") else ()
     units = [claim.get("unit") for claim in start.claims]
     headlines = {claim.unit: claim.to_json() for claim in planned_claims(plan, about)}
     if sorted(map(str, units)) != sorted(headlines):

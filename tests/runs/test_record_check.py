@@ -56,6 +56,19 @@ def test_an_untouched_record_agrees(folder, capsys):
     assert "every recorded epsilon found again" in capsys.readouterr().out
 
 
+def test_of_another_versions_record_figures_alone_are_compared_and_that_is_said(folder, capsys):
+    def change(lines: Lines) -> None:
+        lines[0]["versions"]["fedsafe"] = "0.0.0"
+        lines[0]["claims"][1]["adversary"] = "as that version worded it"
+
+    edited(folder, change)
+    verify_command(folder)
+    assert "the wording of the claims was not compared" in capsys.readouterr().out
+    edited(folder, _claim(epsilon=0.5))
+    with pytest.raises(LedgerError, match=r"says epsilon 0\.5"):
+        verify_command(folder)
+
+
 def _claim(**changes: Any) -> Callable[[Lines], object]:
     return lambda lines: lines[0]["claims"][1].update(changes)
 
