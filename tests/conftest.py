@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from quiet_environment import QUIET, TESTS
+
+# How fast a machine is, and what else runs on it, is nothing to test.
+settings.register_profile("fedsafe", deadline=None)
+settings.load_profile("fedsafe")
 
 
 @dataclass

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -153,6 +153,7 @@ def test_merge_is_commutative_and_associative_to_the_bit(aggregator):
 
 
 @every_aggregator
+@settings(max_examples=50)  # of each rule, and of each again after two rounds
 @given(data=st.data())
 def test_packing_cannot_change_a_bit(aggregator, data):
     order = data.draw(st.permutations(range(CLIENTS)))
