@@ -69,6 +69,8 @@ def _kept(run: PreparedRun, trainer: Trainer, parameters: Vector) -> Result:
         "parameters": parts.layout.total,
         "release": plain_release(level.mechanism()) if level.private else None,
         "delta": level.delta,
+        # Records of one person, for all of whom the claim is.
+        "group": level.group,
         "noise_multiplier": level.noise,
     }
     if section is None:

@@ -13,7 +13,7 @@ from fedsafe.aggregation.attacks import build_attack
 from fedsafe.client.poisoning import POISONS
 from fedsafe.errors import RecordError
 from fedsafe.findings.intervals import t_interval, wilson
-from fedsafe.privacy.accounting import COARSE, FINE, account
+from fedsafe.privacy.accounting import COARSE, FINE, account, group_epsilon
 from fedsafe.records import to_plain
 from fedsafe.runs.byzantine import NO_ATTACK, Cell, Grid
 from fedsafe.runs.byzantine_cell import byzantine_cells, read_release
@@ -271,7 +271,7 @@ def noise_figures(cells: Sequence[Cell], results: Sequence[Result]) -> list[dict
 
 
 def composed(results: Mapping[str, Result]) -> dict[str, Any]:
-    """What one record pays where every run of the grid is published.
+    """What one record, or all that one person has, pays where every run of the grid is published.
 
     Args:
         results: By key: the runs that are different.
@@ -283,8 +283,16 @@ def composed(results: Mapping[str, Result]) -> dict[str, Any]:
     delta = max(result["delta"] for result in private)
     # Many runs cost so much together that a wide interval, still an upper bound, is off by less than a thousandth.
     interval = FINE if len(private) == 1 else COARSE if len(private) <= 10 else _WIDE
-    together = account([read_release(result["release"]) for result in private], delta, interval=interval)
-    return {**found, "epsilon": together.epsilon, "delta": delta, "accountant": together.accountant}
+    releases = [read_release(result["release"]) for result in private]
+    together = account(releases, delta, interval=interval)
+    found |= {"epsilon": together.epsilon, "delta": delta, "accountant": together.accountant}
+    group = max(result.get("group", 1) for result in private)
+    if group > 1:
+        # The claim of a run is for all records of a person, and what runs come to together may not be for less.
+        bound = group_epsilon(releases[0], delta, group, tuple(releases[1:]), interval)
+        found["epsilon"] = bound if math.isfinite(bound) else None
+        found["accountant"] += f", for all of the {group} records of one person"
+    return found
 
 
 def describe_attack(name: str) -> dict[str, str]:

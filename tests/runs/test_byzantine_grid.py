@@ -9,7 +9,7 @@ from tiny_federation import config
 
 import fedsafe.runs.byzantine_grid as gridding
 from fedsafe.errors import ConfigError
-from fedsafe.privacy.accounting import epsilon
+from fedsafe.privacy.accounting import epsilon, group_epsilon
 from fedsafe.report.byzantine import render_byzantine
 from fedsafe.runs import make_config, run
 from fedsafe.runs.adversaries import adversaries_of
@@ -139,6 +139,16 @@ def test_what_composes_is_what_was_released():
     assert (found["private"], found["runs"]) == (1, 2)
     twice = gridding.composed({name: {**kept, "delta": 1e-5} for name in "ab"})
     assert found["epsilon"] < twice["epsilon"] < 2.0 * found["epsilon"]
+
+
+def test_where_a_person_has_several_records_publishing_costs_no_less_than_a_run():
+    """The claim of each run is for all of them."""
+    release = {"kind": "sampled", "rate": 0.25, "noise": 4.0, "count": 4, "adjacency": "zero-out"}
+    kept = {"release": release, "delta": 1e-5, "group": 3}
+    one, two = (gridding.composed(dict.fromkeys(names, kept)) for names in ("a", "ab"))
+    assert one["epsilon"] == group_epsilon(read_release(release), 1e-5, 3)
+    assert one["epsilon"] < two["epsilon"] < 2.0 * one["epsilon"]
+    assert "for all of the 3 records of one person" in one["accountant"]
 
 
 def test_an_interrupted_grid_goes_on(folder, body, monkeypatch):
