@@ -166,9 +166,9 @@ def plain_finding(finding: Finding) -> dict[str, Any]:
 
 
 def _released_by_record(plan: PrivacyPlan) -> list[dict[str, Any]] | None:
-    """What one record takes part in; None where it has no guarantee."""
+    """What one record takes part in; None where it has no guarantee, or where the claim is for several of a person."""
     level, evaluation = plan.record, plan.evaluation
-    if not level.noise:
+    if not level.noise or level.group > 1:
         return None
     parts = [level.mechanism()]
     if evaluation is not None and evaluation.noised:
@@ -180,7 +180,8 @@ def _released_by_record(plan: PrivacyPlan) -> list[dict[str, Any]] | None:
 def _released_by_client(plan: PrivacyPlan) -> list[dict[str, Any]] | None:
     """What one client takes part in; None without a guarantee, or where releases do not compose as Gaussian ones."""
     level, evaluation = plan.client, plan.evaluation
-    if not level.noise or level.mechanism not in _COMPOSED:
+    # What one of several clients of a person pays is less than the claim, which is for all of them.
+    if not level.noise or level.mechanism not in _COMPOSED or level.group > 1:
         return None
     release = level.release(clients=plan.clients, rounds=plan.rounds, cap=plan.record.max_participations)
     parts: list[SampledGaussian | FixedSizeGaussian] = [release]
