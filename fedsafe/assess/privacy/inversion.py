@@ -24,7 +24,6 @@ from fedsafe.assess.privacy.inversion_figures import (
 )
 from fedsafe.assess.privacy.inversion_pictures import pictured
 from fedsafe.assess.privacy.inverting import FirstLayer, analytic, first_layer, match, read_label
-from fedsafe.assess.privacy.likeness import mean_squares
 from fedsafe.assess.privacy.uploads import updates, whole_batches
 from fedsafe.data import Examples
 from fedsafe.findings import Finding, Scope
@@ -170,14 +169,22 @@ class _Bench:
             reason = "no trained linear layer with a bias reads the record itself"
             yield nothing(likeness_metric(self._subject), reason, "not_applicable", setting, context)
             return
-        parts = np.split(self._yardstick.true[: len(sent) * setting.records], len(sent))
-        rebuilt = [
-            self._best(analytic(update, self._layer, setting.records), true)
-            for update, true in zip(sent, parts, strict=True)
-        ]
-        training = self._federation.training
+        measure, rebuilt, guesses = self._yardstick, [], []
+        for update, true in zip(
+            sent, np.split(measure.true[: len(sent) * setting.records], len(sent)), strict=True
+        ):
+            candidates = analytic(update, self._layer, setting.records)
+            rebuilt.append(self._best(candidates, true))
+            guesses.append(measure.guesses(len(candidates), true))
         yield from figures_of_rebuilt(
-            self._yardstick, np.concatenate(rebuilt), setting, training, context, pictures
+            measure,
+            np.concatenate(rebuilt),
+            setting,
+            self._federation.training,
+            context,
+            pictures,
+            # The nearest of many candidates is near by choice alone: so are as many guesses.
+            np.concatenate(guesses) if setting.records > 1 else None,
         )
 
     def _best(self, candidates: Array, true: Array) -> Array:
@@ -185,8 +192,7 @@ class _Bench:
         if not len(candidates):
             return np.repeat(self._yardstick.middle, len(true), axis=0)
         scaled = self._yardstick.ranges(candidates.reshape(-1, *true.shape[1:]))
-        nearest = [int(mean_squares(scaled, np.broadcast_to(one, scaled.shape)).argmin()) for one in true]
-        return scaled[nearest]
+        return scaled if len(true) == 1 else self._yardstick.nearest(scaled, true)
 
     def matched(
         self,

@@ -98,6 +98,15 @@ class Yardstick:
         self.zero = self.ranges(np.zeros((1, *self.mean.shape)))
         self.images = len(subject.task.schema.shape) >= 2
 
+    def nearest(self, candidates: Array, true: Array) -> Array:
+        """``(n, *inputs)``: of candidates ``(candidates, *inputs)``, the nearest to each of ``(n, *inputs)``."""
+        places = [int(mean_squares(candidates, np.broadcast_to(t, candidates.shape)).argmin()) for t in true]
+        return candidates[places]
+
+    def guesses(self, count: int, true: Array) -> Array:
+        """``(n, *inputs)``: the nearest of so many guesses without an update, the mean and other records."""
+        return self.nearest(np.concatenate([self.middle, self.decoys])[: max(1, count)], true)
+
     def ranges(self, x: NDArray[Any]) -> Array:
         """Records on the scale of the features' public ranges."""
         return to_ranges(x, *self._bounds)
@@ -110,6 +119,7 @@ def figures_of_rebuilt(
     training: LocalTraining,
     context: Scope,
     pictures: Sequence[Any] = (),
+    guesses: Array | None = None,
 ) -> Iterator[Finding]:
     """How near rebuilt records are to the first of the true ones.
 
@@ -120,29 +130,35 @@ def figures_of_rebuilt(
         training: How the clients trained.
         context: What was touched.
         pictures: Rows of pictures to show with the likeness.
+        guesses: ``(n, *inputs)`` what the attack would have without updates; the mean record where None.
     """
     n, noised = len(rebuilt), setting.noise == OWN
     true = yardstick.true[:n]
     middle, zero = (np.repeat(one, n, axis=0) for one in (yardstick.middle, yardstick.zero))
+    baseline = "mean_image" if yardstick.images else "mean_record"
+    if guesses is not None:
+        middle, baseline = guesses, "best_guess"
     further = {
         "clip": training.clip if noised else None,
         "noise_multiplier": training.noise if noised else 0.0,
-        "baselines": "the mean of other records of the distribution, and a record of zeros",
+        "baselines": "the mean of other records of the distribution, and a record of zeros"
+        if guesses is None
+        else "the nearest of the mean and of other records of the distribution, as many as there are candidates",
     }
     place = _placed(context, setting)
     name = setting.threat.attack
     gains = psnr(rebuilt, true) - psnr(middle, true)
     statement = against_chance(
-        f"{name} attack comes {gains.mean():.1f} dB nearer to the record than the mean record",
+        f"{name} attack comes {gains.mean():.1f} dB nearer to the record than {baseline.replace('_', ' ')}",
         t_interval(gains),
         0.0,
     )
     detail = setting.threat.detail(statement, **further)
-    yield _mean(_GAIN, gains, {"mean_record": 0.0}, detail, place)
+    yield _mean(_GAIN, gains, {baseline: 0.0}, detail, place)
     measures = ((_PSNR, psnr), (_SSIM, ssim)) if yardstick.images else ((_ROW, _row_error),)
     for metric, measure in measures:
         anchors = {
-            "mean_image" if yardstick.images else "mean_record": float(measure(middle, true).mean()),
+            baseline: float(measure(middle, true).mean()),
             "all_zero": float(measure(zero, true).mean()),
         }
         shown = {"pictures": list(pictures)} if pictures and metric == _PSNR else {}
@@ -161,7 +177,7 @@ def figures_of_rebuilt(
         bound="lower",
         anchors={
             "chance": 1 / (decoys + 1),
-            "mean_record": float(identified(middle, true, yardstick.decoys).mean()),
+            baseline: float(identified(middle, true, yardstick.decoys).mean()),
         },
         detail=setting.threat.detail(statement, **further),
         **place,

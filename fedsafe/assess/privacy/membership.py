@@ -20,6 +20,7 @@ from fedsafe.assess.privacy.threat import Threat, against_chance
 from fedsafe.assess.privacy.trajectory import trajectory_scores
 from fedsafe.assess.privacy.visible import visible_models
 from fedsafe.data import Examples
+from fedsafe.errors import ModelError
 from fedsafe.findings import Finding, Scope, difference, newcombe, not_measured
 
 Array = NDArray[np.float64]
@@ -225,16 +226,16 @@ class Membership:
         )
         kind = subject.task.kind
         target = confidence(kind, subject.per_record(pool)[0])
-        usable = np.isfinite(models).all(axis=1)
-        if not usable.all():
-            reason = f"{int((~usable).sum())} of {self.shadows} shadow models diverged"
+        try:
+            shadows = confidence(kind, losses_of(subject, models, pool))
+        except ModelError as error:
+            reason = f"shadow models diverged: {error}"
             return [
                 not_measured(
                     _AUC, reason, detail=threat.detail(f"Nothing is said: {reason}."), **at(context, threat)
                 )
                 for threat in (ONLINE, OFFLINE)
             ]
-        shadows = confidence(kind, losses_of(subject, models, pool))
         detail = {"shadows": self.shadows, "training_of_a_shadow": recipe.to_detail()}
         found = []
         for threat in (ONLINE, OFFLINE):
