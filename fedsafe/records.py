@@ -156,6 +156,9 @@ class Start(_Line):
 class Round(_Line):
     """A complete round. It holds no time and no realised cohort size: both tell about the secret cohort.
 
+    What tells of time all the same is `assess_every`, which doubles where assessments took too long; a claim lists it
+    among what it does not cover.
+
     Attributes:
         round: Number of the round, from 1.
         metrics: Of the global model on the evaluation set: loss, and accuracy or (regression) r2 and mae; where the

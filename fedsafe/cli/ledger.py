@@ -47,7 +47,8 @@ def show_command(run: _Run) -> None:
 def verify_command(run: _Run) -> None:
     """Check the chain, the record, and that the events stay inside the plan; a fault ends with an error.
 
-    Every epsilon that the record says is found again from the plan and the events.
+    Every epsilon that the record says is found again from the plan and the events. Whoever holds the whole folder could
+    write all of it anew, in agreement with itself: what shows that is a head of the chain that was noted elsewhere.
     """
     from fedsafe.errors import LedgerError
     from fedsafe.params import fingerprint
