@@ -136,10 +136,10 @@ def test_a_planted_gap_between_seen_and_unseen_clients_is_found():
 
 
 def test_without_a_gap_its_interval_holds_zero_though_clients_differ():
-    inside, runs = 0, 200
+    inside, runs, plain = 0, 200, make_subject("binary", Echo())
     for seed in range(runs):
         subject = replace(
-            make_subject("binary", Echo()),
+            plain,
             validation=records([20] * 40, 0.7, 2 * seed, 0.2),
             unseen=records([20] * 40, 0.7, 2 * seed + 1, 0.2),
         )

@@ -6,6 +6,7 @@ from claims_of_faults import HERE
 from fedsafe.verify import verify
 
 ELSEWHERE = HERE / "faults_elsewhere"
+RUNS = 12
 # Faulty target: the group of checks that finds it, and the check that must fail.
 FAULTY = {
     "half_noise.server:faulty": ("noise", "noise scale"),
@@ -21,7 +22,7 @@ FAULTY = {
 def test_a_fault_from_elsewhere_is_found(target):
     group, check = FAULTY[target]
     claim = ELSEWHERE / target.split(".")[0] / "claim.toml"
-    report = verify(target, claim, path=ELSEWHERE, only=[group])
+    report = verify(target, claim, runs=RUNS, path=ELSEWHERE, only=[group])
     assert check in {outcome.check for outcome in report.failures}, "\n".join(report.lines())
 
 
@@ -30,5 +31,5 @@ def test_the_corrected_version_passes(target):
     """The same checks; ``benchmarks/verify_rates.py`` makes all of them."""
     group, _ = FAULTY[target]
     claim = ELSEWHERE / target.split(".")[0] / "claim.toml"
-    report = verify(f"{target.split(':')[0]}:corrected", claim, runs=16, path=ELSEWHERE, only=[group])
+    report = verify(f"{target.split(':')[0]}:corrected", claim, runs=RUNS, path=ELSEWHERE, only=[group])
     assert not report.failures, "\n".join(report.lines())
