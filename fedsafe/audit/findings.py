@@ -1,5 +1,6 @@
 """What an audit found as findings, for requirements to judge and for the report."""
 
+import math
 from typing import Any
 
 from fedsafe.audit.report import AuditReport
@@ -29,6 +30,9 @@ def findings_of(report: AuditReport) -> list[Finding]:
         "delta": report.delta,
         "claimed_delta": report.claimed_delta,
         "adversary": report.adversary,
+        "sees": "every upload of each client" if report.unit == "record" else "every broadcast model",
+        "costs": f"a second training with {report.canaries} canaries, and knowledge of all that the others sent",
+        "statement": _statement(report),
         "confidence": report.confidence,
         "under_further_assumptions": {
             name: {"figure": plain["looks"][-1][name], "meaning": plain["kinds_of_figures"][name]}
@@ -79,3 +83,14 @@ def findings_of(report: AuditReport) -> list[Finding]:
         ),
         estimate(ALARM, float(look.crossed), bound="exact", detail={"alarm": alarm}, **about),
     ]
+
+
+def _statement(report: AuditReport) -> str:
+    """What the canaries prove, rounded down, and what is accounted for, rounded up."""
+    look, unit = report.looks[-1], report.unit
+    lower = math.floor(100 * max(0.0, look.bound.epsilon)) / 100
+    upper = "nothing" if look.accounted is None else f"at most {math.ceil(100 * look.accounted) / 100:g}"
+    return (
+        f"Canaries prove an epsilon above {lower:g} for one {unit}; {upper} is accounted for. A better audit may prove "
+        "more: a low figure is no guarantee."
+    )

@@ -1,5 +1,6 @@
 """Findings: what was measured, how sure it is, and what could not be measured."""
 
+from fedsafe.findings.attackers import Attacker, attackers
 from fedsafe.findings.brackets import BRACKET, Bracket, brackets, is_sized, is_smoothed
 from fedsafe.findings.constructors import (
     Context,
@@ -36,6 +37,7 @@ __all__ = [
     "METRICS",
     "OVER_ALL_LOOKS",
     "PROPORTION_INTERVALS",
+    "Attacker",
     "Bound",
     "Bracket",
     "Context",
@@ -51,6 +53,7 @@ __all__ = [
     "Scope",
     "Spending",
     "Status",
+    "attackers",
     "bootstrap",
     "brackets",
     "clopper_pearson",

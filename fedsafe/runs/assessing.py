@@ -3,7 +3,7 @@
 import copy
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fedsafe.assess import (
     run_assessors,
 )
 from fedsafe.assess.calling import check_fit
+from fedsafe.assess.privacy.visible import rounds_before
 from fedsafe.data import Task, load_task
 from fedsafe.errors import ConfigError, ModelError, RecordError
 from fedsafe.extensions import call, search
@@ -126,9 +127,13 @@ def open_subject(
     before = rounds[number - 2].accepted if number > 1 else None
     previous = None if before is None else folder.read_checkpoint(before)[0]["parameters"]
     judge_of_run = Judge(parts, start.claims, PrivacyPlan.from_numbers(start.plan))
+    subject = judge_of_run.subject(number, parameters, previous)
+    kept = tuple(folder.read_checkpoint(r)[0]["parameters"] for r in rounds_before(number))
     return Opened(
         name=folder.path.resolve().name,
-        subject=judge_of_run.subject(number, parameters, previous),
+        subject=replace(subject, federation=replace(subject.federation, broadcast=kept))
+        if subject.federation is not None
+        else subject,
         assessors=ready_assessors(assessor_names(config.assess)),
         requirements=read_requirements(config.assess),
         seed=config.seed,

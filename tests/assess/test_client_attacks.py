@@ -22,6 +22,7 @@ from fedsafe.assess.privacy.client_scores import (
 from fedsafe.assess.privacy.trajectory import trajectory_scores
 from fedsafe.assess.privacy.visible import visible_models
 from fedsafe.data import Examples
+from fedsafe.findings import attackers, estimate
 
 AUC, RATE = "client_membership.auc", "client_membership.true_positive_rate"
 PLAINLY = ("membership", "client_membership", "inversion")
@@ -78,7 +79,7 @@ def without_noise(subject):
 
 def test_clients_that_were_learned_by_heart_are_found_by_everyone():
     found = run(peculiar())
-    for attack in ("fall of the loss", "loss trajectory"):
+    for attack in ("fall of a client's loss", "loss trajectory of a client"):
         assert found[AUC, attack, None].interval[0] > 0.6, attack
         assert found[AUC, attack, None].detail["curve"]
 
@@ -109,7 +110,7 @@ def test_clients_that_took_no_part_are_not_found():
             ),
             "cheap",
         )
-        low, high = found[AUC, "fall of the loss", None].interval
+        low, high = found[AUC, "fall of a client's loss", None].interval
         inside.append(low <= 0.5 <= high)
     assert np.mean(inside) >= 0.75
 
@@ -127,8 +128,8 @@ def test_a_server_knows_a_client_by_its_upload_and_not_through_much_noise():
 
 def test_rates_need_ten_expected_false_positives():
     found = run(peculiar(others=30), rates=(0.5, 0.1))
-    assert found[RATE, "fall of the loss", 0.5].status == "measured"
-    few = found[RATE, "fall of the loss", 0.1]
+    assert found[RATE, "fall of a client's loss", 0.5].status == "measured"
+    few = found[RATE, "fall of a client's loss", 0.1]
     assert (few.status, few.value) == ("insufficient", None)
     assert "100 are needed" in few.reason
 
@@ -243,7 +244,39 @@ def test_every_finding_names_its_adversary_and_calls_no_low_score_private(kind):
 
 def test_chance_is_said_where_the_interval_holds_it_and_only_there():
     found = run(peculiar(), "cheap")
-    told = found[AUC, "fall of the loss", None]
+    told = found[AUC, "fall of a client's loss", None]
     assert "better than guessing" in told.detail["statement"]
     found = run(make_subject("binary"), "cheap")
-    assert "not told from guessing" in found[AUC, "fall of the loss", None].detail["statement"]
+    assert "not told from guessing" in found[AUC, "fall of a client's loss", None].detail["statement"]
+
+
+def test_one_page_has_every_attack_with_its_adversary_and_the_audits_bracket():
+    subject = peculiar()
+    found = run_assessors(
+        subject, ["client_membership", "inversion", "performance"], rng_seed=0, tier="cheap"
+    )
+    lines = [finding.to_json() for group in found.values() for finding in group]
+    audit = estimate(
+        "privacy.audited_epsilon",
+        1.2,
+        interval=(1.2, 3.0),
+        method="bracket",
+        where={"unit": "client", "canaries": "client"},
+        detail={
+            "adversary": "an outsider",
+            "sees": "models",
+            "costs": "a training",
+            "statement": "More than 1.2.",
+        },
+    )
+    rows = attackers([*lines, audit.to_json()])
+    assert {row.unit for row in rows} == {"record", "client"}
+    assert [row.metric for row in rows].count("client_membership.auc") == 1
+    for row in rows:
+        assert row.adversary
+        assert row.sees
+        assert row.costs
+        assert row.statement
+        assert row.value is not None
+    assert (rows[-1].interval, rows[-1].chance) == ((1.2, 3.0), None)
+    assert any(row.attack.startswith("analytic (noise: none") and row.chance == 0.0 for row in rows)

@@ -60,8 +60,8 @@ def test_what_a_complete_subject_lacks_is_listed():
         ("generalisation.worst_clients_score", "insufficient", {"clients": "unseen", "share": 0.1}),
         (*few, {"attack": "loss threshold", "false_positive_rate": 0.01}),
         (*few, {"attack": "loss threshold", "false_positive_rate": 0.001}),
-        (f"client_{few[0]}", few[1], {"attack": "fall of the loss", "false_positive_rate": 0.1}),
-        (f"client_{few[0]}", few[1], {"attack": "fall of the loss", "false_positive_rate": 0.01}),
+        (f"client_{few[0]}", few[1], {"attack": "fall of a client's loss", "false_positive_rate": 0.1}),
+        (f"client_{few[0]}", few[1], {"attack": "fall of a client's loss", "false_positive_rate": 0.01}),
         ("privacy.epsilon", "not_applicable", {"unit": "client"}),
     ]
 

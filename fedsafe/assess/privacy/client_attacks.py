@@ -29,14 +29,14 @@ _AUC, _RATE = "client_membership.auc", "client_membership.true_positive_rate"
 _HAS = "some records of the client"
 _NEEDS = "clients that took part and clients that did not, cut by one rule"
 FALL = Threat(
-    attack="fall of the loss",
+    attack="fall of a client's loss",
     adversary="outsider",
     sees="the model before training, and the judged one",
     costs=f"two forward passes; {_HAS} must be known",
     needs=_NEEDS,
 )
 COURSE = Threat(
-    attack="loss trajectory",
+    attack="loss trajectory of a client",
     adversary="client",
     sees="models of several rounds, as everyone who takes part does",
     costs=f"one forward pass for each model; {_HAS} must be known",
