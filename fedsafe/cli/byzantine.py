@@ -83,7 +83,7 @@ def byzantine_command(
         except KeyboardInterrupt:
             kept.end()
             sys.stderr.write(
-                f"interrupted: {kept.done} of {kept.of} runs are kept in {folder}; the same command goes on\n"
+                f"interrupted: {kept.done} of {kept.of} runs or more are kept in {folder}; the same command goes on\n"
             )
             raise typer.Exit(_INTERRUPTED) from None
         kept.end()
