@@ -163,7 +163,10 @@ def streams(comparison, monkeypatch, *, paired):
 
     def spied(self, parameters, jobs):
         seen.append(
-            [(job.client, job.batches._subkey, job.noise._subkey, job.training.noise) for job in jobs]
+            [
+                (job.client, job.batches._subkey, job.noise._subkey, job.training and job.training.noise)
+                for job in jobs
+            ]
         )
         return whole(self, parameters, jobs)
 
