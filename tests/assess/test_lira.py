@@ -15,6 +15,7 @@ from fedsafe.assess.privacy.membership import Membership
 from fedsafe.assess.privacy.roc import curve
 from fedsafe.assess.privacy.shadows import recipe_of, train_shadows
 from fedsafe.client import ClientJob, build_trainer
+from fedsafe.errors import ConfigError
 from fedsafe.privacy.accounting import calibrate_noise
 from fedsafe.rng import Stream, StreamId
 
@@ -169,5 +170,5 @@ def test_shadow_models_that_diverge_are_named():
 def test_no_shadows_leave_lira_out_and_odd_numbers_are_refused():
     subject = make_subject("binary")
     assert not [f for f in run(subject, shadows=0).values() if "LiRA" in f.where["attack"]]
-    with pytest.raises(ValueError, match="even number"):
+    with pytest.raises(ConfigError, match="even number"):
         Membership(shadows=5)

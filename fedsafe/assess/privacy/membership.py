@@ -20,7 +20,7 @@ from fedsafe.assess.privacy.threat import Threat, against_chance
 from fedsafe.assess.privacy.trajectory import trajectory_scores
 from fedsafe.assess.privacy.visible import visible_models
 from fedsafe.data import Examples
-from fedsafe.errors import ModelError
+from fedsafe.errors import ConfigError, ModelError
 from fedsafe.findings import Finding, Scope, difference, newcombe, not_measured
 
 Array = NDArray[np.float64]
@@ -73,6 +73,9 @@ class Membership:
         shadows: Shadow models of the full tier, even; 0 leaves LiRA out.
         attacked: Members, and non-members, that LiRA attacks, at most.
         passes: Examples that pass through all shadow models in training, at most.
+
+    Raises:
+        ConfigError: An odd number of shadow models, or fewer than 4.
     """
 
     name: ClassVar[str] = "membership"
@@ -85,7 +88,7 @@ class Membership:
 
     def __post_init__(self) -> None:
         if self.shadows and (self.shadows < 4 or self.shadows % 2):
-            raise ValueError(f"shadows = {self.shadows}: use an even number of 4 or more, or 0 for none")
+            raise ConfigError(f"shadows = {self.shadows}: use an even number of 4 or more, or 0 for none")
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
         """Forward passes over members and non-members; in the full tier, the training of shadow models."""
