@@ -3,7 +3,7 @@
     python benchmarks/accept_assess.py                          # everything, about half an hour
     python benchmarks/accept_assess.py accept_assess_fairness   # this part again, the others as they were last run
 
-Writes ``results/assess.json``; reads MNIST through ``FEDSAFE_DATA_DIR``, and the peers that ``make crosscheck`` installs.
+Writes ``results/assess.json``; reads MNIST through ``FEDSAFE_DATA_DIR``, and the peers of ``make crosscheck``.
 """
 
 import sys
