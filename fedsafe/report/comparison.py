@@ -39,6 +39,7 @@ def render_comparison(body: Mapping[str, Any], command: str = "") -> str:
         body: The content of ``comparison.json``.
         command: How it was made.
     """
+    group_plots = _group_plots(body)
     return page(
         "comparison.html.j2",
         body=body,
@@ -47,7 +48,8 @@ def render_comparison(body: Mapping[str, Any], command: str = "") -> str:
         short_claim=_short_claim(body),
         others=[_other(level) for level in body["settings"]["other"]],
         plots=[_curve_plot(body, curve) for curve in body["curves"]],
-        group_plots=_group_plots(body),
+        group_plots=group_plots,
+        whom=[f"{plot.title[:1].upper()}{plot.title[1:]}: {plot.reading}" for plot in group_plots],
         fronts=_front_plots(body),
         matrix=_front_matrix(body),
         budgets=_budget_rows(body),
@@ -78,7 +80,7 @@ def _axis_unit(body: Mapping[str, Any]) -> str:
 
 
 def _short_claim(body: Mapping[str, Any]) -> str:
-    """What stands above every axis: unit, delta, adjacency and adversary of the budgets, and that they are simulated."""
+    """What stands above every axis: unit, delta, adjacency and adversary of the budgets; whether they are simulated."""
     claims = [
         f"epsilon per {claim['unit']} at delta {formats.delta(claim['delta'])}, "
         f"{claim['adjacency'].partition(' (')[0]} adjacency, against {claim['adversary']}"
@@ -353,7 +355,7 @@ def _choices(body: Mapping[str, Any]) -> list[str]:
                 f"no budget here is shown to lose no more than {100 * choice['tolerance']:g} point against no privacy"
             )
         if choice["trend"] is not None:
-            shown = "rises" if choice["trend"]["p"] < 0.05 else "is not shown to rise"
+            shown = "gets better" if choice["trend"]["p"] < 0.05 else "is not shown to get better"
             parts.append(
                 f"over the budgets the measure {shown} (paired over seeds, one-sided p = {choice['trend']['p']:.2g})"
             )
