@@ -80,7 +80,7 @@ def command_server() -> Iterator[Callable[[dict[str, Any]], Any]]:
 
     yield ask
     server.stdin.close()
-    server.wait(10)
+    server.wait(60)
     server.stdout.close()
 
 
