@@ -212,7 +212,11 @@ class ClientMembership:
         if subject.federation is None or subject.training is None:
             return none, none, "who took part is not known here: only a simulation knows it"
         if subject.unseen is None:
-            return none, none, "no client is known that took no part (federation.held_out)"
+            return (
+                none,
+                none,
+                "no client is known that took no part: federation.held_out with data.evaluation = 'held_out_clients'",
+            )
         return _able(subject.training), _able(subject.unseen), ""
 
     def _read(self, part: ClientRecords | None, clients: Indices) -> int:
