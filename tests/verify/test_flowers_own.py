@@ -66,7 +66,7 @@ def test_flowers_strategies_have_the_faults_that_are_known_of_them(strategy, cla
     report = verify(
         f"wrapped_averages:{strategy}",
         make_claim({**claim, "strategy": {"mods": mods}}),
-        runs=10,
+        runs=8,
         path=HERE / "flowers_own",
         only=["noise", "neighbours", "bad", "metrics", "adaptive"],
     )
