@@ -276,7 +276,10 @@ class Task:
         lowest, highest = extremes(examples.y)
         if whole and (lowest < 0 or highest >= len(self.classes)):
             article = "An" if part == "evaluation" else "A"
-            raise DataError(f"{article} {part} label lies outside 0..{len(self.classes) - 1}.")
+            wrong = int(lowest if lowest < 0 else highest)
+            raise DataError(
+                f"{article} {part} label lies outside 0..{len(self.classes) - 1}: {wrong}; number the classes from 0."
+            )
 
     @property
     def description(self) -> str:

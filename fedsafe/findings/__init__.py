@@ -17,6 +17,7 @@ from fedsafe.findings.finding import Bound, Finding, Scalar, Status
 from fedsafe.findings.intervals import (
     Interval,
     bootstrap,
+    bounded_mean,
     clopper_pearson,
     combine_shares,
     newcombe,
@@ -55,6 +56,7 @@ __all__ = [
     "Status",
     "attackers",
     "bootstrap",
+    "bounded_mean",
     "brackets",
     "clopper_pearson",
     "combine_shares",

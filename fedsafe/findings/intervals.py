@@ -118,6 +118,35 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return mean - scale * error, mean + scale * error
 
 
+def bounded_mean(
+    values: ArrayLike, low: float, high: float, confidence: float = 0.95
+) -> tuple[Interval, str]:
+    """Interval of a mean of values that are known to lie in a range: Student's, unless all of them are alike.
+
+    Alike values have no spread, and Student's interval would be a point however few there are. What is known then is
+    how rare others may be: at most the share u that Clopper and Pearson (1934) leave where none of n differs. With the
+    values at v, the mean is between v - u (v - low) and v + u (high - v).
+
+    Args:
+        values: ``(n,)`` independent values, at least 2.
+        low: Smallest that a value can be.
+        high: Largest.
+        confidence: Two-sided confidence, in (0, 1).
+
+    Returns:
+        The interval, inside the range, and its method: "t" or "alike, clopper-pearson".
+
+    Raises:
+        ConfigError: Fewer than 2 values, or a bad confidence.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    below, above = t_interval(sample, confidence)
+    if np.ptp(sample) > 0:
+        return (max(low, below), min(high, above)), "t"
+    value, rare = float(sample[0]), clopper_pearson(0, sample.size, confidence)[1]
+    return (value - rare * (value - low), value + rare * (high - value)), "alike, clopper-pearson"
+
+
 def percentile(replicates: ArrayLike, confidence: float = 0.95) -> Interval:
     """The central share of bootstrap replicates (Efron, 1979).
 

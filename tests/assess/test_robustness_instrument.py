@@ -106,6 +106,15 @@ def test_a_model_without_useful_gradients_is_not_called_robust(function):
     assert "values of other records are counterexamples" in reasons
 
 
+@pytest.mark.parametrize("tier", ["cheap", "full"])
+def test_one_step_without_a_gradient_is_no_measurement(tier):
+    hidden = attacked(run(right(Before(Linear64(), torch.detach)), tier, attacks=("fgsm",), full_attacks=()))
+    assert all(hidden["fgsm", "linf", radius].status == "unreliable" for radius in (0.05, 0.15, 0.4))
+    assert "no gradient to follow" in hidden["fgsm", "linf", 0.4].reason
+    shown = attacked(run(right(Linear64()), tier, attacks=("fgsm",), full_attacks=()))
+    assert shown["fgsm", "linf", 0.4].status == "measured"
+
+
 def test_the_same_model_with_its_gradients_is_measured():
     findings = run(right(Linear64()))
     assert {f.status for f in findings} == {"measured"}

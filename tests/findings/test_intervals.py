@@ -9,6 +9,7 @@ from scipy import stats
 from fedsafe.errors import ConfigError
 from fedsafe.findings import (
     bootstrap,
+    bounded_mean,
     clopper_pearson,
     combine_shares,
     newcombe,
@@ -77,6 +78,27 @@ def test_small_samples_are_refused_by_name():
     ):
         with pytest.raises(ConfigError, match=word):
             call()
+
+
+def test_a_bounded_mean_of_alike_values_is_not_a_point():
+    (low, high), method = bounded_mean([0.25] * 4, 0.0, 0.25)
+    rare = 1 - 0.025 ** (1 / 4)
+    assert (low, high) == pytest.approx((0.25 - rare * 0.25, 0.25))
+    assert method == "alike, clopper-pearson"
+    assert bounded_mean([0.0, 0.0], 0.0, 1.0)[0] == pytest.approx((0.0, 1 - 0.025**0.5))
+    values = np.random.default_rng(0).random(30)
+    assert bounded_mean(values, 0.0, 1.0) == (pytest.approx(t_interval(values)), "t")
+    assert bounded_mean([0.0, 1.0], 0.0, 1.0)[0] == (0.0, 1.0)
+
+
+def test_alike_values_are_covered_however_rare_others_are():
+    rng, n, missed = np.random.default_rng(1), 20, 0
+    for share in (0.02, 0.1, 0.15):
+        draws = (rng.random((400, n)) < share).astype(float)
+        for row in draws[np.ptp(draws, axis=1) == 0]:
+            low, high = bounded_mean(row, 0.0, 1.0)[0]
+            missed += not low <= share <= high
+    assert missed == 0
 
 
 def test_t_interval_equals_scipy():

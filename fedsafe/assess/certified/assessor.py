@@ -21,10 +21,10 @@ from fedsafe.findings import (
     Context,
     Evidence,
     Finding,
+    bounded_mean,
     estimate,
     not_measured,
     proportion,
-    t_interval,
 )
 from fedsafe.models.bounds import InputRegion, Network, Norm, questions, trace
 
@@ -242,7 +242,9 @@ class Certified:
             findings.append(finding)
             curve.append(_point(finding))
         if curve:
-            findings.append(_mean_radius(subject, where, reached, curve, float(right.mean())))
+            findings.append(
+                _mean_radius(subject, where, reached, curve[-1]["radius"], curve, float(right.mean()))
+            )
         return findings
 
     def _smoothed(self, subject: Subject, effort: Effort, rng: np.random.Generator) -> list[Finding]:
@@ -278,7 +280,7 @@ class Certified:
         grid = np.linspace(0, how.largest_radius, 41)[:-1]
         curve = [{"radius": float(r), "certified": float(np.mean(found >= r))} for r in grid]
         findings.append(
-            _mean_radius(subject, where, np.maximum(found, 0), curve, base, {**detail, "curve": curve})
+            _mean_radius(subject, where, np.maximum(found, 0), how.largest_radius, curve, base, detail)
         )
         return findings
 
@@ -364,11 +366,12 @@ def _mean_radius(
     subject: Subject,
     where: dict[str, Any],
     reached: NDArray[np.float64],
+    largest: float,
     curve: list[dict[str, float]],
     clean: float,
     detail: dict[str, Any] | None = None,
 ) -> Finding:
-    """The mean of certified radii, with the curve that it is the area under."""
+    """The mean of certified radii, none above the largest, with the curve that it is the area under."""
     common: Context = {
         "where": where,
         "bound": "lower",
@@ -380,12 +383,12 @@ def _mean_radius(
     if n < 2:
         reason = "the mean of one example has no interval"
         return not_measured(_RADIUS, reason, status="insufficient", n=n, unit="examples", **common)
-    low, high = t_interval(reached)
+    interval, method = bounded_mean(reached, 0.0, largest)
     return estimate(
         _RADIUS,
         float(reached.mean()),
-        interval=(max(0.0, low), high),
-        method="t",
+        interval=interval,
+        method=method,
         n=n,
         unit="examples",
         **common,

@@ -15,6 +15,7 @@ from fedsafe.findings import (
     Finding,
     Scalar,
     Scope,
+    bounded_mean,
     estimate,
     not_measured,
     percentile,
@@ -135,10 +136,9 @@ def mean_error(
     if n < 2:
         reason = "the mean of one example has no interval"
         return not_measured(metric, reason, status="insufficient", n=n, unit="examples", **context)
-    low, high = t_interval(every.mean(axis=0))
-    interval = (max(0.0, low), min(1.0, high))
+    interval, method = bounded_mean(every.mean(axis=0), 0.0, 1.0)
     return estimate(
-        metric, float(every.mean()), interval=interval, method="t", n=n, unit="examples", **context
+        metric, float(every.mean()), interval=interval, method=method, n=n, unit="examples", **context
     )
 
 

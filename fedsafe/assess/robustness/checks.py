@@ -2,7 +2,7 @@
 
 * more steps are never weaker than fewer, many never weaker than one, and gradients never weaker than their absence;
 * where inputs may be anything within their public bounds, every example falls for which a counterexample is known: the
-  values of some other record, which the model puts into another class;
+  values of some other record, which the model puts into another class; and where one is known, the gradient is not 0;
 * planted adversarials are found (`fedsafe.assess.robustness.planted`).
 """
 
@@ -17,6 +17,7 @@ from fedsafe.assess.robustness.attacking import CONTROL, whole_radius
 from fedsafe.assess.robustness.attacks import ATTACKS, NEAREST, WHOLE, WITHOUT_GRADIENTS
 from fedsafe.assess.robustness.curve import Curve, Flags, Target, gradient_attacks
 from fedsafe.assess.robustness.planted import Planted, plant
+from fedsafe.assess.robustness.search import ascend, margin
 
 # Fewer planted adversarials say nothing, and so do fewer examples.
 _FEWEST = 5
@@ -132,7 +133,15 @@ def unbounded(
             "examples": len(rows),
             "missed": int(missed.sum()),
         }
-        if name != "fgsm" and missed.mean() > tolerance + 2 / len(rows):
+        if name == "fgsm":
+            # One long step may miss what gradients show; it may not be believed where there is none to follow.
+            blind = known & _flat(target, rows)
+            if blind.mean() > tolerance + 2 / len(rows):
+                verdicts[name].reasons.append(
+                    f"{_label(name)} has no gradient to follow on {blind.sum()} of {len(rows)} examples, though values "
+                    f"of other records are counterexamples"
+                )
+        elif missed.mean() > tolerance + 2 / len(rows):
             verdicts[name].reasons.append(
                 f"{_label(name)} missed {missed.sum()} of {len(rows)} examples where inputs may be anything, though "
                 f"values of other records are counterexamples"
@@ -180,6 +189,15 @@ def _judge(verdict: Verdict, name: str, planted: Planted, least: float) -> None:
     # Random search may miss what is there: it is tried for what gradients hide, and its share is only told.
     if name not in WITHOUT_GRADIENTS and planted.tried >= _FEWEST and found < least * planted.tried:
         verdict.reasons.append(f"{_label(name)} found {found} of {planted.tried} planted adversarials")
+
+
+def _flat(target: Target, rows: NDArray[np.int64]) -> Flags:
+    """Where no free value moves the margin, as far as the gradient says."""
+    quick, examples = target.quick, target.examples.take(rows)
+    x, y = quick.tensor(examples.x), quick.tensor(examples.y)
+    gradient = ascend(quick.forward, x, y, margin).gradient.cpu().numpy()
+    moved = (gradient != 0) & target.subject.perturbable()
+    return np.asarray(~moved.reshape(len(rows), -1).any(axis=1))
 
 
 def _known(target: Target, rows: NDArray[np.int64]) -> Flags:
