@@ -84,7 +84,7 @@ def main() -> int:
         more, again = compared(out, "--epsilon", f"{BUDGETS},16", "--seeds", str(given.seeds))
         lines.add(
             "adding --epsilon 16 computes only the new cells",
-            f"{command},16",
+            command.replace(BUDGETS, f"{BUDGETS},16"),
             f"{more['time']['fresh']} computed, {more['time']['kept']} kept, {again:.0f} s",
             met=(more["time"]["fresh"], more["time"]["kept"]) == (given.seeds, body["runs"]),
         )
