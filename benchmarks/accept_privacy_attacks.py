@@ -23,6 +23,7 @@ from fedsafe.assess import ClientRecords, Federation, Subject
 from fedsafe.assess.privacy.client_attacks import ClientMembership
 from fedsafe.assess.privacy.inversion import Inversion
 from fedsafe.assess.privacy.membership import Membership
+from fedsafe.assess.privacy.visible import rounds_before
 from fedsafe.client import ClientJob, LocalTraining, build_objective, build_trainer, record_grid_bits
 from fedsafe.data import Examples, Task, load_task
 from fedsafe.findings import Finding, attackers
@@ -65,8 +66,10 @@ def federated(
         key = seed.to_bytes(32, "big")
         return Stream(key, StreamId(purpose=purpose, client=client, round=round, digest=b""))
 
-    weights = initial
+    weights, kept = initial, []
     for round in range(1, rounds + 1):
+        if round - 1 in rounds_before(rounds):
+            kept.append(weights)
         jobs = [
             ClientJob(
                 client=client,
@@ -84,6 +87,7 @@ def federated(
         objective=objective,
         initial=initial,
         participations=rounds,
+        broadcast=tuple(kept),
     )
     return Subject(
         model=model.eval(),
@@ -305,7 +309,11 @@ def clients(lines: Lines) -> None:
         )
         found = ClientMembership()(subject, rng=np.random.default_rng(0), tier="full")
         rows = attackers([finding.to_json() for finding in found])
-        text = "; ".join(f"{row.adversary}, {row.attack}: AUC {row.value:.3f} {row.interval}" for row in rows)
+        text = "; ".join(
+            f"{row.adversary}, {row.attack}: AUC {row.value:.3f} [{low:.3f}, {high:.3f}]"
+            for row in rows
+            for low, high in [row.interval]
+        )
         lines.add(
             f"reported: 100 writers that took part and 100 that did not, {title}: four attacks on clients, each with "
             "its adversary",

@@ -20,6 +20,7 @@ from fedsafe.assess.privacy.client_scores import (
     mean_losses,
 )
 from fedsafe.assess.privacy.trajectory import trajectory_scores
+from fedsafe.assess.privacy.uploads import parameters_of
 from fedsafe.assess.privacy.visible import visible_models
 from fedsafe.data import Examples
 from fedsafe.findings import attackers, estimate
@@ -78,7 +79,11 @@ def without_noise(subject):
 
 
 def test_clients_that_were_learned_by_heart_are_found_by_everyone():
-    found = run(peculiar())
+    subject = peculiar()
+    halfway = (parameters_of(subject.model) + subject.federation.initial) / 2
+    seen = replace(subject, federation=replace(subject.federation, broadcast=(halfway,)))
+    found = run(seen)
+    assert run(subject)[AUC, "loss trajectory of a client", None].status == "not_applicable"
     for attack in ("fall of a client's loss", "loss trajectory of a client"):
         assert found[AUC, attack, None].interval[0] > 0.6, attack
         assert found[AUC, attack, None].detail["curve"]

@@ -126,7 +126,11 @@ class ClientMembership:
         findings = self._figures(fall, count, FALL, guarantee, context)
         if tier == "full":
             further = {"models": len(models)}
-            findings += self._figures(course, count, COURSE, guarantee, context, further)
+            if len(models) > 2:
+                findings += self._figures(course, count, COURSE, guarantee, context, further)
+            else:
+                reason = "two models are at hand, whose course is the fall of the loss"
+                findings += self._nothing(COURSE, reason, "not_applicable", context)
             before = models[-2]
             moved = parameters_of(before.model).astype(np.float64) - parameters_of(subject.model)
             own = gradients(before, federation, known)
