@@ -21,7 +21,7 @@ from fedsafe.assess.privacy.client_scores import (
 )
 from fedsafe.assess.privacy.trajectory import trajectory_scores
 from fedsafe.assess.privacy.uploads import parameters_of
-from fedsafe.assess.privacy.visible import visible_models
+from fedsafe.assess.privacy.visible import rounds_before, visible_models
 from fedsafe.data import Examples
 from fedsafe.findings import attackers, estimate
 
@@ -181,6 +181,10 @@ def test_models_that_were_kept_take_the_place_of_the_last_accepted_one():
         assert nn.utils.parameters_to_vector(model.model.parameters()).detach().numpy() == pytest.approx(
             parameters
         )
+
+
+def test_a_few_rounds_stand_for_all_before_and_the_last_is_among_them():
+    assert [rounds_before(r) for r in (1, 2, 4, 40)] == [[], [1], [1, 2, 3], [1, 10, 20, 30, 39]]
 
 
 def test_cosines_are_zero_of_what_is_nothing():
