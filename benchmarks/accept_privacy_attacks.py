@@ -196,8 +196,10 @@ def never_seen(lines: Lines, subject: Subject) -> None:
     other = tuple(own + CLIENTS * 200 for own in rows)
     assert subject.federation is not None
     stranger = federated(task, other, subject.federation.training, rounds=30, hidden=128)
-    found, _, _ = attacked(replace(subject, model=stranger.model))
-    ends = [found["membership.auc", name, None].interval or (0.0, 0.0) for name in ("loss threshold", *LIRA)]
+    # Every model that the attacks see is of the other federation.
+    found, _, _ = attacked(replace(subject, model=stranger.model, federation=stranger.federation))
+    names = ("loss threshold", "loss trajectory", *LIRA)
+    ends = [found["membership.auc", name, None].interval or (0.0, 0.0) for name in names]
     lines.add(
         "a model that never saw the records (the same training on others): every AUC's interval holds 0.5",
         "Membership()(replace(subject, model=stranger), tier='full')",

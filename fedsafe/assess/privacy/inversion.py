@@ -52,7 +52,7 @@ class Inversion:
     """
 
     name: ClassVar[str] = "inversion"
-    cheap: int = 16
+    cheap: int = 32
     full: int = 32
     matched: int = 6
     iterations: int = 200

@@ -149,7 +149,7 @@ def figures_of_rebuilt(
     name = setting.threat.attack
     gains = psnr(rebuilt, true) - psnr(middle, true)
     statement = against_chance(
-        f"{name} attack comes {gains.mean():.1f} dB nearer to the record than {baseline.replace('_', ' ')}",
+        f"{name} attack comes {gains.mean():.1f} dB nearer to the record than the {baseline.replace('_', ' ')}",
         t_interval(gains),
         0.0,
     )
