@@ -11,6 +11,8 @@ from fedsafe.report.cells import finding_cell, is_of_group, scorecard
 from fedsafe.report.page import page
 from fedsafe.report.tables import group_tables
 
+_UNTRIED = {"accuracy": "no attack measured", "epsilon": "nothing is accounted"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class BracketRow:
@@ -19,7 +21,7 @@ class BracketRow:
     Attributes:
         what: Norm and radius, or unit and canaries, in words.
         low: What is proven at least, or "nothing is proven".
-        high: What was found at most, or "nothing was found".
+        high: What was found at most, or that nothing was measured.
         clean: Clean accuracy; "" for an epsilon.
         note: On how many examples, and by what.
         status: "pass" where the ends are in order, "fail" where they cross, "undecided" where they are from different
@@ -51,7 +53,7 @@ def _row(bracket: Bracket) -> BracketRow:
     return BracketRow(
         what=f"{bracket.kind}, {formats.where(bracket.where)}",
         low="nothing is proven" if bracket.low is None else formats.quantity(bracket.low, unit),
-        high="nothing was found" if bracket.high is None else formats.quantity(bracket.high, unit),
+        high=_UNTRIED[bracket.kind] if bracket.high is None else formats.quantity(bracket.high, unit),
         clean="" if bracket.clean is None else formats.quantity(bracket.clean, unit),
         note=", ".join(part for part in (shared, " and ".join(bracket.by)) if part),
         status={True: "pass", False: "fail", None: "undecided"}[bracket.holds],

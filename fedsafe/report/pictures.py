@@ -4,12 +4,33 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from fedsafe.records import Json
 from fedsafe.report import formats
+
+# What the pictures of a metric show, and how to read them: its name is about a number.
+_BROKEN = (
+    "Each example as it is, what the attack adds (grey nothing, white more, black less), and their sum, "
+    "with the class that the model then gives."
+)
+_MAPS = (
+    "White counts for the class that the model gives, black against it, grey for nothing; each map has its "
+    "own scale. The last is a random one: an explanation that looks no better says nothing."
+)
+_SHOWN: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "robustness.attacked_accuracy": ("Examples that an attack broke", _BROKEN),
+        "corruptions.mean_error": (
+            "One example under each corruption",
+            "Below each picture, the class that the model gives and the true one.",
+        ),
+        "interpretability.sparseness": ("What each explanation points at", _MAPS),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +55,12 @@ class Gallery:
     """The pictures of one finding.
 
     Attributes:
-        assessor: Who made it.
-        title: Of the metric.
+        title: What they show, or assessor and metric.
         where: The slice, in words.
         caption: How to read the pictures, from the finding, or "".
         rows: Rows of images.
     """
 
-    assessor: str
     title: str
     where: str
     caption: str
@@ -66,12 +85,14 @@ def galleries(findings: Sequence[Json], assessors: Sequence[str]) -> list[Galler
             rows = [[row[0] for row in rows]]
         images = tuple(tuple(image for entry in row if (image := _image(entry)) is not None) for row in rows)
         if any(images):
+            metric = str(finding["metric"])
+            area = str(finding.get("assessor")).replace("_", " ").capitalize()
+            heading, reading = _SHOWN.get(metric, (f"{area}: {formats.title(metric).lower()}", ""))
             found.append(
                 Gallery(
-                    assessor=str(finding.get("assessor")),
-                    title=formats.title(str(finding["metric"])),
+                    title=heading,
                     where=formats.where(finding.get("where")),
-                    caption=str(detail.get("pictures_caption") or ""),
+                    caption=str(detail.get("pictures_caption") or reading),
                     rows=tuple(row for row in images if row),
                 )
             )

@@ -11,8 +11,10 @@ from torch import nn
 from fedsafe.assess.corruptions import blurs, drawing, geometry, pixels
 from fedsafe.assess.corruptions.assessor import Corruptions
 from fedsafe.assess.corruptions.baseline import fit_ridge
+from fedsafe.assess.corruptions.figures import mean_error
 from fedsafe.assess.corruptions.suites import CORRUPTIONS, MNIST_C
 from fedsafe.errors import ConfigError
+from fedsafe.report.cells import finding_cell
 
 
 def images(n=12, channels=1, side=28, seed=0):
@@ -257,3 +259,19 @@ def test_a_users_corruption_is_named_and_a_broken_one_fails_alone(halves, monkey
         Corruptions(suite=("fgo",))
     with pytest.raises(ConfigError, match="baseline 'best'"):
         Corruptions(baseline="best")
+
+
+def test_errors_of_a_regression_are_told_in_the_unit_of_the_target():
+    findings, _ = run(make_subject("regression"))
+    measured = [f for f in findings if f.metric == "corruptions.absolute_error" and f.value is not None]
+    assert {f.where["corruption"] for f in measured} >= {"noise", "tilt"}
+    assert {f.detail["unit"] for f in measured} == {"points"}
+    cells = [finding_cell({"assessor": "corruptions", **f.to_json()}) for f in measured]
+    assert all(cell.value.endswith(" points") for cell in cells)
+
+
+def test_no_error_among_few_examples_is_not_no_error():
+    errors = {("noise", 1): np.zeros(6), ("noise", 2): np.zeros(6)}
+    mean = mean_error(make_subject("binary"), errors, "table", np.zeros(6), ())
+    assert mean.value == 0.0
+    assert mean.interval == pytest.approx((0.0, 1 - 0.025 ** (1 / 6)))

@@ -10,6 +10,7 @@ import pytest
 from fedsafe.findings import picture
 from fedsafe.report.areas import Area, areas
 from fedsafe.report.assessment import render_assessment
+from fedsafe.report.pictures import galleries
 
 
 def finding(
@@ -134,6 +135,22 @@ def test_pictures_are_in_the_page_and_have_words() -> None:
         "change, taken for 3 (black -0.5, white 0.5, grey 0)",
     ]
     assert all(base64.b64decode(body).startswith(b"\x89PNG") for body, _ in sources)
+
+
+def test_pictures_have_a_heading_and_say_how_to_read_them() -> None:
+    rows = [[picture("as it is", np.eye(4))]]
+    drawn = galleries(
+        [
+            finding("corruptions", "corruptions.mean_error", 0.2, detail={"pictures": rows}),
+            finding("my_own", "corruptions.accuracy", 0.2, detail={"pictures": rows}),
+        ],
+        ("corruptions", "my_own"),
+    )
+    assert [gallery.title for gallery in drawn] == [
+        "One example under each corruption",
+        "My own: accuracy",
+    ]
+    assert "the true one" in drawn[0].caption
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def single(subject: Subject, found: Wrong, where: Mapping[str, Scalar], clean: W
     low, high = t_interval(found)
     return estimate(
         "corruptions.absolute_error", float(found.mean()), interval=(max(0.0, low), high), method="t", n=n,
-        unit="examples", anchors={"clean": level}, **scope,
+        unit="examples", anchors={"clean": level}, detail={"unit": subject.task.target.unit}, **scope,
     )  # fmt: skip
 
 
@@ -98,6 +98,7 @@ def tilted(
         else wilson(round(mean * effective), round(effective))
     )
     most = np.inf if regression else 1.0
+    unit = {} if subject.task.target is None else {"unit": subject.task.target.unit}
     mean = mean if regression else float(np.clip(mean, 0, 1))
     return estimate(
         metric,
@@ -107,7 +108,7 @@ def tilted(
         n=n,
         unit="examples",
         anchors={"clean": float(values.mean())},
-        detail={"effective_examples": effective},
+        detail={"effective_examples": effective, **unit},
         **scope,
     )
 

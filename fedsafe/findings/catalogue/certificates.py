@@ -34,7 +34,7 @@ CORRUPTIONS = (
     ),
     Metric(
         name="corruptions.absolute_error",
-        unit="of the target",
+        unit="target's unit",
         low=0.0,
         direction="lower",
         description="Mean absolute error under one corruption, noise or shift of the inputs, in the target's unit.",

@@ -118,6 +118,6 @@ def noise(findings: Sequence[Json]) -> Iterator[Figure]:
         last = max(points)
         yield Figure(
             svg=plots.robustness_plot({"random noise": [points[scale] for scale in sorted(points)]}),
-            reading=f"Random noise that nobody chose: at scale {last:g} {formats.share(points[last][1])} of the "
+            reading=f"Random noise that nobody chose: at scale {last:g}, {formats.share(points[last][1])} of the "
             f"examples are still right.",
         )
