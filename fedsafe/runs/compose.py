@@ -266,7 +266,8 @@ def _budgets(config: Config, clients: int) -> dict[int, float]:
 def program_digest(parts: Parts) -> str:
     """Digest of what decides a client's release besides the plan's numbers and its records."""
     settings = parts.config.model_dump(
-        include={"task", "model", "seed", "data", "federation", "client", "server", "byzantine"}, exclude_none=True
+        include={"task", "model", "seed", "data", "federation", "client", "server", "byzantine"},
+        exclude_none=True,
     )
     described = [settings, parts.trainer, repr(parts.module), fingerprint(parts.initial)]
     if parts.availability is not None and isinstance(parts.availability.schedule, Trace):

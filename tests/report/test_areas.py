@@ -176,3 +176,26 @@ def test_what_is_not_understood_is_left_out(detail: dict[str, Any]) -> None:
 
 def test_nothing_measured_shows_nothing() -> None:
     assert areas([finding("robustness", "robustness.attacked_accuracy", None)]) == []
+
+
+def test_an_attack_says_whose_it_is_and_an_unmeasured_one_is_no_success() -> None:
+    told = {
+        "adversary": "outsider",
+        "sees": "the model",
+        "costs": "a forward pass",
+        "statement": "More may be found.",
+    }
+    found = [
+        finding(
+            "membership", "membership.auc", 0.5, {"attack": "loss"}, anchors={"chance": 0.5}, detail=told
+        ),
+        finding(
+            "membership", "membership.auc", None, {"attack": "lira"}, detail={**told, "reason": "too few"}
+        ),
+    ]
+    first, second = shown(found)["attacks"].attackers
+    assert (first.attack, first.adversary, first.chance) == ("loss", "outsider", "50.0 %")
+    assert second.value == "AUC: not measured"
+    page = render_assessment("a model", "full tier", found, [])
+    assert "sees the model" in page
+    assert "More may be found." in page

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from fedsafe.records import Json
 from fedsafe.report.areas import attacks, explanations, groups, robustness
+from fedsafe.report.areas.attacks import AttackerRow
 from fedsafe.report.areas.figure import Figure
 from fedsafe.report.pictures import Gallery, galleries
 
@@ -29,6 +30,7 @@ class Area:
         figures: Plots.
         galleries: Pictures.
         rules: Rules that imitate the model, as (if, then, how often and how well).
+        attackers: Privacy attacks, each with its adversary.
     """
 
     id: str
@@ -37,11 +39,12 @@ class Area:
     figures: tuple[Figure, ...]
     galleries: tuple[Gallery, ...] = ()
     rules: tuple[tuple[str, str, str], ...] = ()
+    attackers: tuple[AttackerRow, ...] = ()
 
     @property
     def shows(self) -> bool:
         """Whether there is anything to show."""
-        return bool(self.figures or self.galleries or self.rules)
+        return bool(self.figures or self.galleries or self.rules or self.attackers)
 
 
 def areas(findings: Sequence[Json]) -> list[Area]:
@@ -86,6 +89,7 @@ def areas(findings: Sequence[Json]) -> list[Area]:
             "what can be learned.",
             figures=_drawn(findings, attacks.roc),
             galleries=tuple(galleries(findings, ("membership", "inversion", "privacy"))),
+            attackers=_found(findings, attacks.attacker_rows),
         ),
     )
     return [area for area in made if area.shows]
