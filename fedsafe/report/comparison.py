@@ -1,14 +1,23 @@
 """The page of a comparison of budgets, from ``comparison.json`` alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fedsafe.report import formats
 from fedsafe.report.comparison_plots import budget_plot, front_plot
+from fedsafe.report.comparison_reading import (
+    budget_title,
+    choice_readings,
+    curve_reading,
+    ordered,
+    point_name,
+    series_name,
+    value_text,
+    who_pays,
+)
 from fedsafe.report.page import page
 
-_BUDGETLESS = {"inf": "no privacy", "clipped": "clipped, no noise"}
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "no direction is better"}
 _BUDGET_KEY = "epsilon"
 # Assessors that take less than this share of all are not listed one by one.
@@ -53,25 +62,11 @@ def render_comparison(body: Mapping[str, Any], command: str = "") -> str:
         fronts=_front_plots(body),
         matrix=_front_matrix(body),
         budgets=_budget_rows(body),
-        choices=_choices(body),
+        choices=choice_readings(body),
         statements=[_statement(line) for line in body["statements"]],
         publishing=[{**line, "delta": formats.delta(line["delta"])} for line in body["publishing"]],
         times=_times(body["time"]),
     )
-
-
-def series_name(series: Mapping[str, str]) -> str:
-    """``clip = 0.5, rounds = 40``; "all runs" where nothing but the budget differs."""
-    return ", ".join(f"{key} = {value}" for key, value in series.items()) or "all runs"
-
-
-def _name(budget: str) -> str:
-    return _BUDGETLESS.get(budget, budget)
-
-
-def _point_name(point: Mapping[str, Any]) -> str:
-    series = f" ({series_name(point['series'])})" if point["series"] else ""
-    return f"{_name(point['epsilon'])}{series}"
 
 
 def _axis_unit(body: Mapping[str, Any]) -> str:
@@ -95,13 +90,8 @@ def _other(level: Mapping[str, Any]) -> str:
     return f"the {level['unit']} level stays {target} in every run"
 
 
-def _ordered(budgets: Sequence[str]) -> list[str]:
-    numbers = sorted((budget for budget in budgets if budget not in _BUDGETLESS), key=float)
-    return [*numbers, *(budget for budget in ("clipped", "inf") if budget in budgets)]
-
-
 def _by_series(body: Mapping[str, Any], curve: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    order = _ordered(body["settings"]["epsilons"])
+    order = ordered(body["settings"]["epsilons"])
     return {
         series_name(series): sorted(
             (_inside(point, curve) for point in curve["points"] if point["series"] == series),
@@ -136,63 +126,16 @@ def _curve_plot(body: Mapping[str, Any], curve: Mapping[str, Any]) -> Plot:
         about=curve["about"] + (f" ({curve['note']})" if curve["note"] else ""),
         svg=budget_plot(
             series,
-            _ordered(body["settings"]["epsilons"]),
+            ordered(body["settings"]["epsilons"]),
             label=_label(curve),
             unit=_axis_unit(body),
             percent=curve["unit"] == "share",
             name=curve["key"],
         ),
-        reading=" ".join(_reading(curve, name, points, len(series) > 1) for name, points in series.items()),
+        reading=" ".join(
+            curve_reading(curve, name, points, len(series) > 1) for name, points in series.items()
+        ),
     )
-
-
-def _reading(curve: Mapping[str, Any], name: str, points: Sequence[Mapping[str, Any]], several: bool) -> str:
-    """What one curve says, in one sentence."""
-    start = f"{name}: " if several else ""
-    known = [point for point in points if point["value"] is not None]
-    private = [point for point in known if point["epsilon"] not in _BUDGETLESS]
-    if not private:
-        return f"{start}no run with a budget was measured."
-    least, most = private[0], private[-1]
-    text = f"at epsilon {least['epsilon']} it is {_value(curve, least['value'])}"
-    if most is not least:
-        text += f", at epsilon {most['epsilon']} {_value(curve, most['value'])}"
-    free = next((point for point in known if point["epsilon"] == "inf"), None)
-    if free is not None:
-        text += f", without privacy {_value(curve, free['value'])}"
-        text += f"; {_loss(curve, most)}"
-    sentence = f"{start}{text}."
-    return sentence[:1].upper() + sentence[1:]
-
-
-def _loss(curve: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    """What a budget costs against no privacy, and whether chance could be all of it."""
-    lost = point["lost"]
-    if lost is None or lost["value"] is None:
-        return "the cost was not measured in pairs"
-    if lost["low"] is None:
-        return f"epsilon {point['epsilon']} changes it by {_difference(curve, lost['value'])}, of one seed"
-    sign = -1.0 if curve["direction"] == "lower" else 1.0
-    clear = lost["low"] > 0 or lost["high"] < 0
-    better = "" if curve["direction"] == "none" else (" better" if sign * lost["value"] > 0 else " worse")
-    if not clear:
-        return f"the difference at epsilon {point['epsilon']} may be chance ({_pair(curve, lost)})"
-    size = _difference(curve, abs(lost["value"]))
-    return f"epsilon {point['epsilon']} makes it {size}{better} ({_pair(curve, lost)})"
-
-
-def _pair(curve: Mapping[str, Any], lost: Mapping[str, Any]) -> str:
-    if curve["unit"] == "share":
-        return f"95 % interval {100 * lost['low']:+.2f} to {100 * lost['high']:+.2f} points"
-    return f"95 % interval {lost['low']:+.3g} to {lost['high']:+.3g}"
-
-
-def _value(curve: Mapping[str, Any], value: float | None) -> str:
-    return formats.quantity(value, curve["unit"])
-
-
-def _difference(curve: Mapping[str, Any], value: float) -> str:
-    return f"{100 * value:.2f} points" if curve["unit"] == "share" else f"{value:.3g}"
 
 
 def _group_plots(body: Mapping[str, Any]) -> list[Plot]:
@@ -212,35 +155,16 @@ def _group_plots(body: Mapping[str, Any]) -> list[Plot]:
                     about="Groups that are too small to be measured are left out.",
                     svg=budget_plot(
                         lines,
-                        _ordered(body["settings"]["epsilons"]),
+                        ordered(body["settings"]["epsilons"]),
                         label=_label(members[0], "accuracy"),
                         unit=_axis_unit(body),
                         percent=True,
                         name=f"group-{attribute}-{name}",
                     ),
-                    reading=_who_pays(members[0], lines),
+                    reading=who_pays(members[0], lines),
                 )
             )
     return plots
-
-
-def _who_pays(curve: Mapping[str, Any], lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Which group loses most at the smallest budget at which losses are known."""
-    losses: dict[str, dict[str, float]] = {}
-    for group, points in lines.items():
-        for point in points:
-            lost = point["lost"]
-            if point["epsilon"] not in _BUDGETLESS and lost is not None and lost["value"] is not None:
-                losses.setdefault(point["epsilon"], {})[group] = lost["value"]
-    whole = [budget for budget in _ordered(list(losses)) if len(losses[budget]) > 1]
-    if not whole:
-        return "What each group loses is not known: there is no run without privacy to compare with."
-    here = losses[whole[0]]
-    most, least = min(here, key=lambda group: here[group]), max(here, key=lambda group: here[group])
-    return (
-        f"At epsilon {whole[0]}, {most} pays most ({_difference(curve, here[most])} against no privacy) and {least} "
-        f"least ({_difference(curve, here[least])})."
-    )
 
 
 def _front_plots(body: Mapping[str, Any]) -> list[Plot]:
@@ -252,12 +176,12 @@ def _front_plots(body: Mapping[str, Any]) -> list[Plot]:
     fronts = {(front["first"], front["second"]): front["points"] for front in body["fronts"]}
     plots = []
     for other in directed[1:]:
-        front = [_point_name(point) for point in fronts.get((main["key"], other["key"]), ())]
-        values = {_point_name(point): point["value"] for point in main["points"]}
+        front = [point_name(point) for point in fronts.get((main["key"], other["key"]), ())]
+        values = {point_name(point): point["value"] for point in main["points"]}
         points = [
-            (_point_name(point), values[_point_name(point)], point["value"], _point_name(point) in front)
+            (point_name(point), values[point_name(point)], point["value"], point_name(point) in front)
             for point in other["points"]
-            if point["value"] is not None and values.get(_point_name(point)) is not None
+            if point["value"] is not None and values.get(point_name(point)) is not None
         ]
         if not points:
             continue
@@ -285,7 +209,7 @@ def _front_matrix(body: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             titles[front["first"]],
             titles[front["second"]],
-            ", ".join(_point_name(point) for point in front["points"]),
+            ", ".join(point_name(point) for point in front["points"]),
         )
         for front in body["fronts"]
     ]
@@ -312,8 +236,8 @@ def _budget_rows(body: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "series": name,
-                    "budget": _name(point["epsilon"]),
-                    "value": _value(curve, point["value"]),
+                    "budget": budget_title(point["epsilon"]),
+                    "value": value_text(curve, point["value"]),
                     "interval": formats.interval(_ends(point), curve["unit"]),
                     "lost": "" if lost is None or lost["value"] is None else _signed(curve, lost["value"]),
                     "lost_interval": ""
@@ -333,42 +257,10 @@ def _signed(curve: Mapping[str, Any], value: float) -> str:
     return f"{100 * value:+.2f}" if curve["unit"] == "share" else f"{value:+.3g}"
 
 
-def _choices(body: Mapping[str, Any]) -> list[str]:
-    """What the curve of the first measure says about which budget to take, one paragraph for each series."""
-    lines = []
-    for choice in body["choices"]:
-        name = series_name(choice["series"])
-        parts = []
-        if choice["knee"] is not None:
-            parts.append(
-                f"the curve bends most at epsilon {choice['knee']}: beyond it, more budget buys less"
-            )
-        else:
-            parts.append("the curve has no knee among these budgets")
-        if choice["enough"] is not None:
-            parts.append(
-                f"epsilon {choice['enough']} is the least budget that is shown to lose no more than "
-                f"{100 * choice['tolerance']:g} point{'' if choice['tolerance'] == 0.01 else 's'} against no privacy"
-            )
-        elif body["settings"]["seeds"] > 1 and "inf" in body["settings"]["epsilons"]:
-            parts.append(
-                f"no budget here is shown to lose no more than {100 * choice['tolerance']:g} point against no privacy"
-            )
-        if choice["trend"] is not None:
-            shown = "gets better" if choice["trend"]["p"] < 0.05 else "is not shown to get better"
-            parts.append(
-                f"over the budgets the measure {shown} (paired over seeds, one-sided p = {choice['trend']['p']:.2g})"
-            )
-        text = "; ".join(parts)
-        start = f"{name}: {text}" if len(body["choices"]) > 1 else text
-        lines.append(f"{start[:1].upper()}{start[1:]}.")
-    return lines
-
-
 def _statement(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **line,
-        "name": _point_name(line),
+        "name": point_name(line),
         "shown_delta": formats.delta(line["delta"]),
         "shown_mu": formats.number(line["mu"], 3),
         "shown_true": formats.ABSENT

@@ -1,0 +1,136 @@
+"""What a comparison of budgets says in words: each curve, who pays, and which budget to take."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedsafe.report import formats
+
+BUDGETLESS = {"inf": "no privacy", "clipped": "clipped, no noise"}
+
+
+def series_name(series: Mapping[str, str]) -> str:
+    """``clip = 0.5, rounds = 40``; "all runs" where nothing but the budget differs."""
+    return ", ".join(f"{key} = {value}" for key, value in series.items()) or "all runs"
+
+
+def budget_title(budget: str) -> str:
+    """A budget as a reader sees it: "no privacy" for ``inf``."""
+    return BUDGETLESS.get(budget, budget)
+
+
+def point_name(point: Mapping[str, Any]) -> str:
+    """The budget of a point, and its series where there are several."""
+    series = f" ({series_name(point['series'])})" if point["series"] else ""
+    return f"{budget_title(point['epsilon'])}{series}"
+
+
+def ordered(budgets: Sequence[str]) -> list[str]:
+    """Budgets in their order; those without one last."""
+    numbers = sorted((budget for budget in budgets if budget not in BUDGETLESS), key=float)
+    return [*numbers, *(budget for budget in ("clipped", "inf") if budget in budgets)]
+
+
+def curve_reading(
+    curve: Mapping[str, Any], name: str, points: Sequence[Mapping[str, Any]], several: bool
+) -> str:
+    """What one curve says, in one sentence."""
+    start = f"{name}: " if several else ""
+    known = [point for point in points if point["value"] is not None]
+    private = [point for point in known if point["epsilon"] not in BUDGETLESS]
+    if not private:
+        return f"{start}no run with a budget was measured."
+    least, most = private[0], private[-1]
+    text = f"at epsilon {least['epsilon']} it is {value_text(curve, least['value'])}"
+    if most is not least:
+        text += f", at epsilon {most['epsilon']} {value_text(curve, most['value'])}"
+    free = next((point for point in known if point["epsilon"] == "inf"), None)
+    if free is not None:
+        text += f", without privacy {value_text(curve, free['value'])}"
+        text += f"; {_loss(curve, most)}"
+    sentence = f"{start}{text}."
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _loss(curve: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+    """What a budget costs against no privacy, and whether chance could be all of it."""
+    lost = point["lost"]
+    if lost is None or lost["value"] is None:
+        return "the cost was not measured in pairs"
+    if lost["low"] is None:
+        return (
+            f"epsilon {point['epsilon']} changes it by {difference_text(curve, lost['value'])}, of one seed"
+        )
+    sign = -1.0 if curve["direction"] == "lower" else 1.0
+    clear = lost["low"] > 0 or lost["high"] < 0
+    better = "" if curve["direction"] == "none" else (" better" if sign * lost["value"] > 0 else " worse")
+    if not clear:
+        return f"the difference at epsilon {point['epsilon']} may be chance ({_pair(curve, lost)})"
+    size = difference_text(curve, abs(lost["value"]))
+    return f"epsilon {point['epsilon']} makes it {size}{better} ({_pair(curve, lost)})"
+
+
+def _pair(curve: Mapping[str, Any], lost: Mapping[str, Any]) -> str:
+    if curve["unit"] == "share":
+        return f"95 % interval {100 * lost['low']:+.2f} to {100 * lost['high']:+.2f} points"
+    return f"95 % interval {lost['low']:+.3g} to {lost['high']:+.3g}"
+
+
+def value_text(curve: Mapping[str, Any], value: float | None) -> str:
+    """A value of a measure, in its unit."""
+    return formats.quantity(value, curve["unit"])
+
+
+def difference_text(curve: Mapping[str, Any], value: float) -> str:
+    """A difference of a measure: points of a share."""
+    return f"{100 * value:.2f} points" if curve["unit"] == "share" else f"{value:.3g}"
+
+
+def who_pays(curve: Mapping[str, Any], lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Which group loses most at the smallest budget at which losses are known."""
+    losses: dict[str, dict[str, float]] = {}
+    for group, points in lines.items():
+        for point in points:
+            lost = point["lost"]
+            if point["epsilon"] not in BUDGETLESS and lost is not None and lost["value"] is not None:
+                losses.setdefault(point["epsilon"], {})[group] = lost["value"]
+    whole = [budget for budget in ordered(list(losses)) if len(losses[budget]) > 1]
+    if not whole:
+        return "What each group loses is not known: there is no run without privacy to compare with."
+    here = losses[whole[0]]
+    most, least = min(here, key=lambda group: here[group]), max(here, key=lambda group: here[group])
+    return (
+        f"At epsilon {whole[0]}, {most} pays most ({difference_text(curve, here[most])} against no privacy) and "
+        f"{least} least ({difference_text(curve, here[least])})."
+    )
+
+
+def choice_readings(body: Mapping[str, Any]) -> list[str]:
+    """What the curve of the first measure says about which budget to take, one paragraph for each series."""
+    lines = []
+    for choice in body["choices"]:
+        name = series_name(choice["series"])
+        parts = []
+        if choice["knee"] is not None:
+            parts.append(
+                f"the curve bends most at epsilon {choice['knee']}: beyond it, more budget buys less"
+            )
+        else:
+            parts.append("the curve has no knee among these budgets")
+        if choice["enough"] is not None:
+            parts.append(
+                f"epsilon {choice['enough']} is the least budget that is shown to lose no more than "
+                f"{100 * choice['tolerance']:g} point{'' if choice['tolerance'] == 0.01 else 's'} against no privacy"
+            )
+        elif body["settings"]["seeds"] > 1 and "inf" in body["settings"]["epsilons"]:
+            parts.append(
+                f"no budget here is shown to lose no more than {100 * choice['tolerance']:g} point against no privacy"
+            )
+        if choice["trend"] is not None:
+            shown = "gets better" if choice["trend"]["p"] < 0.05 else "is not shown to get better"
+            parts.append(
+                f"over the budgets the measure {shown} (paired over seeds, one-sided p = {choice['trend']['p']:.2g})"
+            )
+        text = "; ".join(parts)
+        start = f"{name}: {text}" if len(body["choices"]) > 1 else text
+        lines.append(f"{start[:1].upper()}{start[1:]}.")
+    return lines
