@@ -1,5 +1,6 @@
 """Certificates are believed where the truth is known, stay below attacks, and say what they are of."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import nn
 
 from fedsafe.assess import run_assessors
 from fedsafe.assess.certified.assessor import Certified
-from fedsafe.assess.certified.smoothing import Smoothing, certified_radius, radii
+from fedsafe.assess.certified.rounding import Clean
+from fedsafe.assess.certified.smoothing import Smoothing, _votes, certified_radius, radii
 from fedsafe.assess.robustness.assessor import Robustness
 from fedsafe.data import Examples
 from fedsafe.errors import ConfigError
@@ -212,3 +214,37 @@ def test_a_users_bound_is_named_by_its_path_and_a_broken_one_fails_alone(monkeyp
 def test_wrong_options_are_one_line(options, message):
     with pytest.raises(ConfigError, match=message):
         Certified(**options)
+
+
+def test_what_single_precision_rounds_off_is_never_certified():
+    """Two layers that cancel: single precision loses what decides, which the proof in double precision does not see."""
+    torch.manual_seed(0)
+    subject = make_subject("binary")
+    wide = subject.evaluation.x.shape[1]
+    model = nn.Sequential(nn.Linear(wide, wide), nn.Linear(wide, 1)).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(wide))
+        model[0].bias.fill_(3e4)
+        model[1].weight.fill_(1.0)
+        model[1].bias.fill_(-3e4 * wide)
+    exact = copy.deepcopy(model).double()
+    subject = replace(subject, model=model)
+    truth = (exact(torch.tensor(subject.evaluation.x).double())[:, 0] > 0).long().numpy()
+    subject = replace(subject, evaluation=replace(subject.evaluation, y=truth), shards=None)
+    margins = np.abs(exact(torch.tensor(subject.evaluation.x).double())[:, 0].detach().numpy())
+    lost = np.abs(margins - np.abs(subject.logits(subject.evaluation.x)[:, 0]))
+    assert lost.max() > 1e-4
+    clean = Clean.of(subject, np.arange(len(truth)))
+    assert (clean.slack >= 2 * lost).all()
+
+
+def test_an_answer_that_is_not_finite_is_no_vote():
+    class Root(nn.Module):
+        def forward(self, x):
+            return torch.sqrt(x[:, :1]) * 0 - 1  # class 0 where it has an answer
+
+    subject = replace(make_subject("binary"), model=Root().eval())
+    x = np.zeros_like(subject.evaluation.x[0])
+    votes = _votes(subject, x, 1000, 0.25, torch.Generator().manual_seed(0))
+    assert 400 < votes[0] < 600
+    assert votes[1] == 0

@@ -12,8 +12,8 @@ from torch import Tensor
 from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.assess.certified import smoothing
 from fedsafe.assess.certified.bounds import BOUNDS
+from fedsafe.assess.certified.rounding import SLACK, Clean
 from fedsafe.assess.certified.smoothing import Smoothing
-from fedsafe.assess.scores import decide
 from fedsafe.data import Examples
 from fedsafe.errors import ConfigError, ModelError
 from fedsafe.extensions import one_line, resolve, unknown_option
@@ -30,8 +30,8 @@ from fedsafe.models.bounds import InputRegion, Network, Norm, questions, trace
 
 _ACCURACY, _RADIUS, _SMOOTHED = "certified.accuracy", "certified.mean_radius", "certified.smoothed_accuracy"
 
-# A float32 corner of a box may lie beyond it by this much, and float32 logits are off by this share of the largest.
-_REACH, _ROUNDING = 1e-6, 1e-5
+# A float32 corner of a box may lie beyond it by this much.
+_REACH = 1e-6
 _CHUNK = 64
 # A share of fewer examples is not worth its cost.
 _FEWEST = 25
@@ -135,7 +135,7 @@ class Certified:
             ]
         effort = self._effort(tier)
         sizes = self._sizes(subject, effort)
-        clean = _Clean.of(subject, subject.shared_rows(max(sizes.values(), default=0)))
+        clean = Clean.of(subject, subject.shared_rows(max(sizes.values(), default=0)))
         findings: list[Finding] = []
         for method, size in sizes.items():
             for norm, radii in (("linf", self.radii), ("l2", self._l2(subject))):
@@ -191,7 +191,7 @@ class Certified:
         norm: Any,
         radii: list[float],
         size: int,
-        clean: "_Clean",
+        clean: Clean,
         effort: Effort,
     ) -> list[Finding]:
         rows = subject.shared_rows(size)
@@ -235,7 +235,7 @@ class Certified:
             standing[left] = proven
             reached[standing] = radius
             common["evidence"] = Evidence(rows=rows, holds=standing.copy())
-            common["detail"] = {"thorough": effort.thorough, "slack": _ROUNDING}
+            common["detail"] = {"thorough": effort.thorough, "slack": SLACK}
             finding = proportion(
                 _ACCURACY, int(standing.sum()), len(rows), method="clopper-pearson", **common
             )
@@ -283,24 +283,6 @@ class Certified:
             _mean_radius(subject, where, np.maximum(found, 0), how.largest_radius, curve, base, detail)
         )
         return findings
-
-
-@dataclass(frozen=True)
-class _Clean:
-    """Of every evaluation example that was looked at: whether it is right, and how far rounding may move its margin."""
-
-    right: NDArray[np.bool_]
-    slack: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, subject: Subject, rows: NDArray[np.int64]) -> "_Clean":
-        right = np.zeros(len(subject.evaluation), dtype=bool)
-        slack = np.zeros(len(subject.evaluation))
-        if len(rows):
-            logits = subject.logits(subject.evaluation.x[rows])
-            right[rows] = decide(logits) == subject.evaluation.y[rows]
-            slack[rows] = _ROUNDING * np.maximum(1.0, np.abs(logits).max(axis=1))
-        return cls(right, slack)
 
 
 def _unfit(subject: Subject) -> str:

@@ -101,7 +101,7 @@ def radii(
 def _votes(
     subject: Subject, x: NDArray[Any], draws: int, scale: float, generator: torch.Generator
 ) -> NDArray[np.int64]:
-    """How often each class wins among noisy copies."""
+    """How often each class wins among noisy copies; answers that are not finite win nothing."""
     classes = len(subject.task.classes)
     centre, free = subject.tensor(x), subject.tensor(subject.perturbable())
     counts = np.zeros(classes, dtype=np.int64)
@@ -111,5 +111,7 @@ def _votes(
             noise = torch.randn((rows, *centre.shape), generator=generator).to(centre)
             outputs = subject.forward(torch.where(free, centre + scale * noise, centre))
             decided = outputs.argmax(dim=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0).long()
+            # Noise leaves the public bounds; where a model has no finite answer there, it votes for nothing.
+            decided = decided[torch.isfinite(outputs).all(dim=1)]
             counts += np.bincount(decided.cpu().numpy(), minlength=classes)
     return counts
