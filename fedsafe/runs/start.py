@@ -18,7 +18,7 @@ from fedsafe.runs.availability import describe_availability
 from fedsafe.runs.compose import Parts
 from fedsafe.runs.planning import Planned
 
-_PACKAGES = ("fedsafe", "flwr", "ray", "torch", "numpy", "opacus", "dp-accounting", "captum", "fairlearn")
+_PACKAGES = ("fedsafe", "flwr", "ray", "torch", "numpy", "opacus", "dp-accounting", "captum")
 
 
 def describe_start(name: str, parts: Parts, planned: Planned, assessment: Mapping[str, Any]) -> Start:
