@@ -210,6 +210,9 @@ def test_the_median_distance_is_that_of_a_linear_model():
     assert exact <= finding.value <= 1.03 * exact
     assert finding.interval[0] < finding.value < finding.interval[1]
     assert finding.bound == "upper"
+    assert finding.detail["quantiles"]
+    (private,) = (f for f in run(replace(subject, released="figures")) if f.metric == finding.metric)
+    assert "quantiles" not in private.detail
 
 
 def test_a_nearest_error_that_is_not_found_is_not_a_distance():

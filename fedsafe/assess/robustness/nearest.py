@@ -1,6 +1,9 @@
 """How far the nearest error is: one minimal perturbation for each example serves every radius."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from fedsafe.assess.robustness.attacking import distances, faults, whole_radius
@@ -59,12 +62,19 @@ def median_distance(target: Target, name: str, nearest: Nearest) -> Finding:
             "steps": steps,
             "searches": searches,
             "found": reached,
-            "quantiles": [
-                {"share": share, "distance": float(np.quantile(far, share))} for share in _QUANTILES
-            ],
+            **_quantiles(target, far),
         },
         **scope,
     )
+
+
+def _quantiles(target: Target, far: NDArray[np.float64]) -> dict[str, Any]:
+    """How far errors are; of private records nothing, since the ends are the distances of single ones."""
+    if not target.subject.shows_records:
+        return {}
+    return {
+        "quantiles": [{"share": share, "distance": float(np.quantile(far, share))} for share in _QUANTILES]
+    }
 
 
 def _ranks(n: int) -> tuple[int, int]:
