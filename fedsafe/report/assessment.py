@@ -25,7 +25,7 @@ class BracketRow:
         clean: Clean accuracy; "" for an epsilon.
         note: On how many examples, and by what.
         status: "pass" where the ends are in order, "fail" where they cross, "undecided" where they are from different
-            samples and need not be in order.
+            samples and need not be in order, or one is missing.
     """
 
     what: str
@@ -50,13 +50,14 @@ def _row(bracket: Bracket) -> BracketRow:
     shared = f"on the same {bracket.n:,} examples" if bracket.n else ""
     if bracket.holds is None and bracket.high is not None:
         shared = "on different examples"
+    whole = bracket.low is not None and bracket.high is not None
     return BracketRow(
         what=f"{bracket.kind}, {formats.where(bracket.where)}",
         low="nothing is proven" if bracket.low is None else formats.quantity(bracket.low, unit),
         high=_UNTRIED[bracket.kind] if bracket.high is None else formats.quantity(bracket.high, unit),
         clean="" if bracket.clean is None else formats.quantity(bracket.clean, unit),
         note=", ".join(part for part in (shared, " and ".join(bracket.by)) if part),
-        status={True: "pass", False: "fail", None: "undecided"}[bracket.holds],
+        status={True: "pass", False: "fail", None: "undecided"}[bracket.holds if whole else None],
     )
 
 
