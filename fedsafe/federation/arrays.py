@@ -3,6 +3,7 @@
 import io
 import math
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,17 @@ def values_of(array: Array) -> NDArray[Any]:
     return np.frombuffer(data, dtype, offset=begin).reshape(shape).copy()
 
 
+# Python 3.11 counts the depth of the text that it parses in one place for all threads, and refuses to go on when two
+# of them meet there ("AST constructor recursion depth mismatch"); a stack of runs has a thread for each.
+_ONE_AT_A_TIME = Lock()
+
+
 @lru_cache(maxsize=1024)
 def _form(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
     """Type and shape that a header says; None where NumPy itself should read, or refuse, what follows."""
     try:
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
+        with _ONE_AT_A_TIME:
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
     except ValueError:
         return None
     return None if fortran or dtype.hasobject or dtype.itemsize == 0 else (dtype, shape)

@@ -1,9 +1,15 @@
 """The quick way to read an array gives what NumPy gives, and leaves to NumPy what is not as usual."""
 
+import gc
+import io
+import threading
+import time
+
 import numpy as np
 import pytest
 from flwr.app import Array
 
+from fedsafe.federation import arrays
 from fedsafe.federation.arrays import values_of
 
 ARRAYS = {
@@ -58,3 +64,42 @@ def test_what_is_broken_is_refused_as_numpy_refuses_it(name):
 def test_another_serialisation_is_refused():
     with pytest.raises(TypeError, match="serialization type"):
         values_of(broken(stype="safetensors"))
+
+
+def test_threads_may_read_headers_at_once() -> None:
+    """Python 3.11 parses text for one thread at a time only; a collection in the middle lets another one in."""
+
+    def header(length: int) -> bytes:
+        written = io.BytesIO()
+        described = {"descr": "<f4", "fortran_order": False, "shape": (length,)}
+        np.lib.format.write_array_header_1_0(written, described)
+        return written.getvalue()[8:]
+
+    def below(depth: int, found: bytes) -> object:
+        # Threads at different depths are what Python takes for a mistake.
+        return below(depth - 1, found) if depth else arrays._form(found)
+
+    def read(thread: int) -> None:
+        try:
+            for found in headers[thread::8]:
+                below(5 * thread, found)
+        except SystemError as error:
+            errors.append(str(error))
+
+    def let_others_in(phase: str, info: object) -> None:
+        time.sleep(0.0002)
+
+    headers, errors = [header(length) for length in range(70_001, 70_161)], list[str]()
+    threads = [threading.Thread(target=read, args=(thread,)) for thread in range(8)]
+    before = gc.get_threshold()
+    gc.callbacks.append(let_others_in)
+    gc.set_threshold(3)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(let_others_in)
+    assert errors == []
