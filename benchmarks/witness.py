@@ -219,12 +219,15 @@ def after(seconds: float) -> Callable[[], bool]:
 
 
 def killed_at_random(folder: Path, kills: int, rng: random.Random, longest: float) -> dict[str, Any]:
-    """Kill runs until so many kills have landed, and compare witness and ledger after each."""
+    """Kill runs until so many kills have landed, and compare witness and ledger after each.
+
+    There are more kills than asked for where none of those came after a message: they would show nothing.
+    """
     landed, inside, messages, runs, ahead = 0, 0, 0, 0, []
-    while landed < kills:
+    while landed < kills or not messages:
         own = folder / f"run-{runs}"
         witness, runs, going = Witness(folder / f"witness-{runs}.jsonl"), runs + 1, True
-        while going and landed < kills:
+        while going and (landed < kills or not witness.departures):
             recorded = _recorded(own)
             going = attempt(own, witness, after(rng.uniform(0.0, longest)))
             landed += going
@@ -264,6 +267,8 @@ def damaged(folder: Path) -> dict[str, str]:
     shutil.copy(ledger_of(own), older)
     before = _recorded(own)
     attempt(own, witness, lambda: _recorded(own) >= before + 3)
+    # Here too: a journal beside an older copy would make it the newer ledger again.
+    spent_in(ledger_of(own))
     last = max(_recorded(own), 1)
 
     def sql(*statements: str) -> Callable[[Path], None]:

@@ -26,7 +26,7 @@ def found():
 
 
 def test_after_kills_at_random_moments_the_ledger_knows_every_message_that_left(found):
-    assert found["kills"] == 3
+    assert found["kills"] >= 3
     assert found["messages"] > 0
     assert found["ahead"] == []
 
