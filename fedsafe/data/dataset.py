@@ -214,6 +214,7 @@ class Task:
         evaluation_public: Whether the evaluation records are public. If not, every figure computed on them is
             a release about the people in them.
         target: The number that is predicted; regression only.
+        unjudged: Whether there are no evaluation records, since nobody here has any: then nothing is measured.
 
     Raises:
         DataError: If the parts do not fit together, or the training records hold one target only.
@@ -229,6 +230,7 @@ class Task:
     source: Source
     evaluation_public: bool = False
     target: Target | None = None
+    unjudged: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -243,8 +245,9 @@ class Task:
             raise DataError(
                 f"Task {self.name!r} is {self.kind}: only regression has a target, and no classes."
             )
-        for part, examples in (("training", self.train), ("evaluation", self.evaluation)):
-            self._check(part, examples)
+        self._check("training", self.train)
+        if not (self.unjudged and not len(self.evaluation)):
+            self._check("evaluation", self.evaluation)
         lowest, highest = extremes(self.train.y)
         if lowest == highest:
             raise DataError(

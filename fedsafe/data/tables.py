@@ -103,9 +103,9 @@ def task_from_frame(
             f"The schema's split column {schema.split.column!r} says which records are for evaluation: leave it or "
             f"`evaluation` out."
         )
-    train = _examples(frame, schema, origin)
+    train = examples_of(frame, schema, origin)
     if evaluation is not None:
-        judged = _examples(evaluation, schema, f"{origin} for evaluation")
+        judged = examples_of(evaluation, schema, f"{origin} for evaluation")
     else:
         held, kept = (
             schema.split.indices(frame, origin)
@@ -129,7 +129,17 @@ def task_from_frame(
     )
 
 
-def _examples(frame: "pd.DataFrame", schema: Schema, origin: str) -> Examples:
+def examples_of(frame: "pd.DataFrame", schema: Schema, origin: str) -> Examples:
+    """Encoded records of a raw table.
+
+    Args:
+        frame: Raw records, one a row.
+        schema: The public schema.
+        origin: What to call the frame in messages.
+
+    Raises:
+        DataError: If a column is missing or wholly unreadable, there are no records, or labels cannot be used.
+    """
     schema.check(frame, origin)
     if not len(frame):
         raise DataError(f"{origin} has no records.")

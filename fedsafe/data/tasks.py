@@ -43,6 +43,8 @@ from fedsafe.data.catalogue.shakespeare import SOURCE as SHAKESPEARE
 from fedsafe.data.catalogue.shakespeare import load_shakespeare
 from fedsafe.data.columns import nearest
 from fedsafe.data.dataset import Kind, Source, Task
+from fedsafe.data.deployed import NAME as DEPLOYED
+from fedsafe.data.deployed import load_deployed
 from fedsafe.data.options import plugin_path
 from fedsafe.data.tables import load_table
 from fedsafe.errors import ConfigError, DataError
@@ -116,6 +118,7 @@ def load_task(spec: str | Mapping[str, Any]) -> Task:
             * ``"adult"`` or ``{"name": "parkinsons", "split": "record"}``: a shipped task, with its options;
             * ``{"path": "my.csv", "schema": "my.schema.toml"}`` with, optionally, ``"evaluation_fraction"``
               (0.2) and ``"seed"`` (0): a CSV or Parquet file;
+            * ``{"name": "deployed", "schema": ..., "clients": {...}}``: see :mod:`fedsafe.data.deployed`;
             * the name of a task that an installed package offers as an entry point ``fedsafe.tasks``, or
               ``"package.module:factory"``; with options ``{"name": ..., **options}``: a callable that returns a
               :class:`Task`.
@@ -131,6 +134,8 @@ def load_task(spec: str | Mapping[str, Any]) -> Task:
         raise ConfigError(f"task = {spec!r} is neither a name nor a table with `name` or `path`.")
     if "path" in spec:
         return _table(spec)
+    if spec.get("name") == DEPLOYED:
+        return load_deployed(spec)
     if not isinstance(spec.get("name"), str):
         raise ConfigError(f"task = {dict(spec)!r} needs `name`, or `path` and `schema`.")
     return _named(spec["name"], {key: value for key, value in spec.items() if key != "name"})

@@ -110,6 +110,8 @@ class Judge:
             assessors: Others than those of the configuration.
             tier: Another than that of the configuration.
         """
+        if self._parts.task.unjudged:
+            return {}
         subject = self.subject(max(self._due), self._parts.initial)
         chosen = self._assessors if assessors is None else assessors
         return plan_assessors(subject, chosen, self._parts.config.assess.tier if tier is None else tier)
@@ -135,10 +137,13 @@ class Judge:
             timed: Told what each assessor took, in seconds.
         """
         config = self._parts.config
-        subject = self.subject(round, parameters, previous, earlier)
-        findings = run_assessors(
-            subject, self._assessors, rng_seed=config.seed, tier=config.assess.tier, timed=timed
-        )
+        findings: dict[str, list[Finding]] = {}
+        # Without records to judge on every requirement is unmeasured, which is no pass.
+        if not self._parts.task.unjudged:
+            subject = self.subject(round, parameters, previous, earlier)
+            findings = run_assessors(
+                subject, self._assessors, rng_seed=config.seed, tier=config.assess.tier, timed=timed
+            )
         evidence = evidence_of(findings)
         for name, group in (also or {}).items():
             findings[name] = [*findings.get(name, ()), *group]

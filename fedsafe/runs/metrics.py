@@ -38,8 +38,10 @@ class RoundMetrics:
             parameters: ``(parameters,)`` of the model.
 
         Returns:
-            Metric name to value; ``mae`` is in the target's own unit.
+            Metric name to value; ``mae`` is in the target's own unit. Nothing where there are no evaluation records.
         """
+        if self._task.unjudged:
+            return {}
         nn.utils.vector_to_parameters(torch.from_numpy(parameters.copy()), self._trainable)
         outputs = torch.cat([self._model(part) for part in self._x.split(_ROWS)])  # type: ignore[no-untyped-call]
         return {**self._quality(outputs), "loss": float(self._losses(outputs).double().mean())}
