@@ -13,6 +13,7 @@ from fedsafe.privacy.accounting import (
     FixedSizeGaussian,
     RdpFilter,
     SampledGaussian,
+    Search,
     account,
     curves,
     epsilon,
@@ -20,6 +21,7 @@ from fedsafe.privacy.accounting import (
     legacy_rdp_epsilon,
     rdp_epsilon,
     search_cost,
+    searches_cost,
 )
 from fedsafe.privacy.accounting.renyi import RenyiCurve, renyi
 
@@ -269,6 +271,30 @@ class TestSearch:
             search_cost([self.RUN], DELTA, mean=0.5)
         with pytest.raises(ConfigError, match="choose one of"):
             search_cost([self.RUN], DELTA, mean=2.0, runs="uniform")
+
+    def test_the_run_that_follows_a_search_is_paid_for_too(self):
+        alone = searches_cost([Search(releases=(self.RUN,), mean=10.0, runs="poisson")], DELTA).epsilon
+        assert alone == search_cost([self.RUN], DELTA, mean=10.0, runs="poisson").epsilon
+        costs = [
+            searches_cost(
+                [Search(releases=(self.RUN,), mean=10.0, runs="poisson", again=again)], DELTA
+            ).epsilon
+            for again in (1, 2, 5)
+        ]
+        assert alone < costs[0] < costs[1] < costs[2] < alone + 5 * rdp_epsilon(self.RUN, DELTA)
+
+    def test_runs_without_a_search_compose(self):
+        both = searches_cost(
+            [Search(releases=(self.RUN,), mean=None), Search(releases=(self.RUN,), mean=None)], DELTA
+        )
+        twice = SampledGaussian(rate=self.RUN.rate, noise=self.RUN.noise, count=2 * self.RUN.count)
+        assert both.epsilon == pytest.approx(rdp_epsilon(twice, DELTA), abs=5e-3)
+
+    def test_searches_compose(self):
+        other = SampledGaussian(rate=0.004, noise=2.0, count=15000)
+        one, two = (Search(releases=(run,), mean=5.0, runs="poisson", again=1) for run in (self.RUN, other))
+        costs = [searches_cost(searches, DELTA).epsilon for searches in ([one], [two], [one, two])]
+        assert max(costs[:2]) < costs[2] < sum(costs[:2])
 
 
 class TestFilter:

@@ -20,7 +20,7 @@ from fedsafe.privacy.accounting.releases import Adjacency, FixedSizeGaussian, Re
 from fedsafe.privacy.accounting.renyi import legacy_rdp_epsilon, rdp_epsilon
 from fedsafe.privacy.accounting.renyi_filter import RdpFilter
 from fedsafe.privacy.accounting.spending import CURVE_POINTS, spending_curve
-from fedsafe.privacy.accounting.tuning import Runs, search_cost
+from fedsafe.privacy.accounting.tuning import Runs, Search, search_cost, searches_cost
 
 __all__ = [
     "COARSE",
@@ -36,6 +36,7 @@ __all__ = [
     "Release",
     "Runs",
     "SampledGaussian",
+    "Search",
     "WorstClient",
     "account",
     "account_by_rdp",
@@ -51,6 +52,7 @@ __all__ = [
     "rdp_epsilon",
     "require_whole",
     "search_cost",
+    "searches_cost",
     "spending_curve",
     "worst_client",
 ]
