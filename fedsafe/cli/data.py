@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+_SHOWN = 20
+
 data_app = typer.Typer(help="Look at tasks and their partitions.", no_args_is_help=True)
 
 
@@ -26,6 +28,31 @@ def list_command() -> None:
             typer.echo(f"{'':<15}options: {', '.join(shipped.options)}")
         typer.echo(f"{'':<15}{shipped.source.name}")
         typer.echo(f"{'':<15}{shipped.source.licence}; {shipped.source.url}")
+
+
+@data_app.command("check")
+def check_command(
+    where: Annotated[Path, typer.Argument(help="A data.toml, or the folder of a client that has one.")],
+) -> None:
+    """Hold a client's own records to the public schema, here, without sending anything."""
+    from fedsafe.data.source_file import read_source
+
+    source = read_source(where / "data.toml" if where.is_dir() else where)
+    frame = source.read()
+    problems = source.problems(frame)
+    for problem in problems[:_SHOWN]:
+        typer.echo(str(problem))
+    if problems:
+        more = f" ({len(problems) - _SHOWN} not shown)" if len(problems) > _SHOWN else ""
+        typer.echo(
+            f"{len(problems)} problems in {len(frame)} records of {source.origin}{more}; nothing was sent"
+        )
+        raise typer.Exit(1)
+    training, validation = source.load()
+    typer.echo(
+        f"{source.client}: {len(frame)} records are as {source.schema_path.name} says; announce {len(training)}, which "
+        f"are trained on, and keep {len(validation)} to judge the model here"
+    )
 
 
 @data_app.command("describe")

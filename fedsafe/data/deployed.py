@@ -2,7 +2,7 @@
 
 A configuration names it so, every fact of which is public::
 
-    task = { name = "deployed", schema = "schema.toml", schema_sha256 = "9f86...", clients = { cleveland = 227, hungary = 221 } }
+    task = { name = "deployed", schema = "schema.toml", schema_sha256 = "9f", clients = { north = 227, south = 221 } }
 
 ``clients`` are the names of the clients and how many records each trains on, ``evaluation`` may name a file of public
 records that the server judges the model on. The same text must give the same privacy plan everywhere, so the server and
@@ -141,19 +141,27 @@ def own_task(
 
 
 def agreed_schema(path: Path, sha256: str | None) -> Schema:
-    """The public schema for records that all have one holder and no split.
+    """The public schema of a deployed task.
 
     Raises:
         DataError: It cannot be read, or is another one than was agreed.
     """
-    schema = read_schema(path)
-    found = schema_digest(path)
+    schema, found = own_schema(path), schema_digest(path)
     if sha256 is not None and found != sha256:
         raise DataError(
-            f"The schema {path} has the SHA-256 {found[:12]}..., and {sha256[:12]}... was agreed: every party needs the "
-            "same file"
+            f"The schema {path} has the SHA-256 {found[:12]}..., and {sha256[:12]}... was agreed: every party needs "
+            "the same file"
         )
-    return replace(schema, holders=(), split=None)
+    return schema
+
+
+def own_schema(path: Path) -> Schema:
+    """A public schema without columns of holders and of a split, which one client's own records do not need.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return replace(read_schema(path), holders=(), split=None)
 
 
 def schema_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A deployed task: each party builds it from the same public text, and comes to the same plan without others' records."""
+"""A deployed task: each party builds it from one public text, and comes to the same plan without others' records."""
 
 import hashlib
 from dataclasses import replace
