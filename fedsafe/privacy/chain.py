@@ -102,20 +102,40 @@ def read_chain(database: sqlite3.Connection) -> Iterator[Event]:
         LedgerError: The chain does not hold.
     """
     with damage_reported():
-        rows = database.execute("SELECT * FROM event ORDER BY sequence").fetchall()
         rows_of_release = database.execute("SELECT kind, round, digest FROM release").fetchall()
         releases = {(kind, round): digest for kind, round, digest in rows_of_release}
+    events = chained(database)
     with damage_reported():
-        salt = str(json.loads(rows[0][3])["salt"]) if rows else ""
-    with damage_reported():
-        cancelled = {json.loads(body)["of"] for _, kind, _, body, _, _ in rows if kind == CANCELLED}
-        for sequence, kind, _, body, _, _ in rows:
+        cancelled = {event.body["of"] for event in events if event.kind == CANCELLED}
+        for event in events:
             # Nothing but the newest event is ever taken back.
-            if kind == CANCELLED and json.loads(body)["of"] != sequence - 1:
+            if event.kind == CANCELLED and event.body["of"] != event.sequence - 1:
                 raise LedgerError(
-                    f"event {sequence} cancels another than the one before it: the ledger was edited"
+                    f"event {event.sequence} cancels another than the one before it: the ledger was edited"
                 )
-    previous = ""
+    for event in events:
+        with damage_reported():
+            held = event.kind not in ("plan", CANCELLED) and event.sequence not in cancelled
+            if held and releases.pop((event.kind, event.round), None) != event.body["digest"]:
+                raise LedgerError(f"round {event.round} has no matching release: the ledger was edited")
+        yield event
+    if releases:
+        raise LedgerError(
+            f"rounds {sorted({number for _, number in releases})} have a release but no event: the ledger was cut "
+            "or edited"
+        )
+
+
+def chained(database: sqlite3.Connection) -> list[Event]:
+    """Every event, oldest first, each checked against the one before it.
+
+    Raises:
+        LedgerError: The chain does not hold.
+    """
+    with damage_reported():
+        rows = database.execute("SELECT * FROM event ORDER BY sequence").fetchall()
+        salt = str(json.loads(rows[0][3])["salt"]) if rows else ""
+    previous, events = "", []
     for expected, (sequence, kind, round, body, before, digest) in enumerate(rows):
         with damage_reported():
             computed = _hash(salt, sequence, kind, round, body, before)
@@ -123,16 +143,9 @@ def read_chain(database: sqlite3.Connection) -> Iterator[Event]:
             raise LedgerError(f"the chain of the ledger breaks at event {sequence}: it was edited or cut")
         with damage_reported():
             content = json.loads(body)
-            held = kind not in ("plan", CANCELLED) and sequence not in cancelled
-            if held and releases.pop((kind, round), None) != content["digest"]:
-                raise LedgerError(f"round {round} has no matching release: the ledger was edited")
         previous = digest
-        yield Event(sequence=sequence, kind=kind, round=round, body=content, hash=digest)
-    if releases:
-        raise LedgerError(
-            f"rounds {sorted({number for _, number in releases})} have a release but no event: the ledger was cut "
-            "or edited"
-        )
+        events.append(Event(sequence=sequence, kind=kind, round=round, body=content, hash=digest))
+    return events
 
 
 def append(
