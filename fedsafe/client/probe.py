@@ -318,7 +318,7 @@ def _load(model: nn.Module, vector: Tensor) -> None:
 def _losses(model: nn.Module, objective: Objective, x: Tensor, y: Tensor, seed: int) -> Tensor:
     try:
         with torch.random.fork_rng(devices=[]):
-            # The probe is on the CPU. `torch.manual_seed` would format the stack for each accelerator that is not in use.
+            # The probe is on the CPU; `torch.manual_seed` would format the stack for each idle accelerator.
             torch.default_generator.manual_seed(seed)
             return objective(model, (x, y)).detach()
     except ModelError:
