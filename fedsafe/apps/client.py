@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 import fedsafe
-from fedsafe.aggregation import Rule
+from fedsafe.apps.agreed import inputs_digest, least_apart, most_releases, require_as_planned
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.log import LOG
 from fedsafe.apps.memory import NodeMemory
@@ -26,19 +26,11 @@ from fedsafe.apps.settings import for_flower
 from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.extensions import search
 from fedsafe.federation import ClientRuntime
-from fedsafe.federation.messages import (
-    EVALUATE,
-    TRAIN,
-    announced_digest,
-    read_correction,
-    read_instruction,
-    release_digest,
-)
-from fedsafe.params import input_digest
+from fedsafe.federation.messages import read_correction, read_instruction
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import key_from_seed, new_key
 from fedsafe.runs import read_config
-from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_runtime, compose
+from fedsafe.runs.compose import Parts, calibrate, client_runtime, compose
 from fedsafe.runs.config import parse_config
 
 _FAILED = 0  # Flower's code for an unknown error
@@ -119,27 +111,14 @@ def _release(message: Message, context: Context) -> Message:
     memory, kind = NodeMemory(context), message.metadata.message_type
     plan = _agreed(text, parts, memory)
     instruction = read_instruction(message, parts.layout)
-    if instruction.plan != plan.hash:
-        raise PlanViolation(
-            f"the server follows plan {instruction.plan[:12]}, this client agreed to {plan.hash[:12]}"
-        )
     correction = read_correction(message, parts.layout)
-    if correction is not None and not (kind == TRAIN and _corrects(parts, plan)):
-        raise PlanViolation(
-            f"a {kind} message carries a correction, and the aggregator of the plan gives it none"
-        )
-    told = set(aggregator_of(parts, plan).announce()) if kind == TRAIN else set()
-    if set(instruction.announced) != told:
-        raise PlanViolation(
-            f"a {kind} message announces {sorted(instruction.announced)}, and the plan of this node has {sorted(told)}"
-        )
-    shared = announced_digest(input_digest(instruction.parameters, plan.hash), instruction.announced)
+    require_as_planned(parts, plan, kind, instruction, correction)
     memory.release(
         kind,
         instruction.round,
-        release_digest(shared, correction),
-        most=_most(kind, instruction.round, plan, client),
-        apart=plan.client.separation if kind == TRAIN else 1,
+        inputs_digest(plan, instruction, correction),
+        most=most_releases(kind, instruction.round, plan, client),
+        apart=least_apart(kind, plan),
     )
     with _near_records():
         runtime = replace(_runtime(text, json.dumps(plan.numbers())), key=memory.key)
@@ -156,25 +135,6 @@ def _agreed(text: str, parts: Parts, memory: NodeMemory) -> PrivacyPlan:
     seeded = config.privacy.noise_key == "seed"
     memory.agree(plan, text, partial(key_from_seed, config.seed) if seeded else new_key)
     return plan
-
-
-def _corrects(parts: Parts, plan: PrivacyPlan) -> bool:
-    """Whether the plan lets a client be sent a correction."""
-    aggregator, none = aggregator_of(parts, plan), cast("object", Rule.correction)
-    if type(aggregator).correction is none:
-        return False
-    # Of a rule that remembers, a new instance cannot tell what the server's will give.
-    return aggregator.remembers or aggregator.correction(0, parts.layout.total) is not None
-
-
-def _most(kind: str, round: int, plan: PrivacyPlan, client: int) -> int:
-    """How often the plan lets one client release something of this kind; none of it for a round outside."""
-    if type(round) is not int or not 1 <= round <= plan.rounds:
-        return 0
-    if kind == TRAIN:
-        return plan.record.cap_of(client)
-    planned = plan.evaluation if kind == EVALUATE else None
-    return plan.rounds // planned.every if planned is not None and planned.due(round) else 0
 
 
 def _experiment(message: Message, context: Context) -> str:
