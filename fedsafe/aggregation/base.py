@@ -77,6 +77,9 @@ class Aggregator(Protocol):
     remembers: ClassVar[bool]
     # What leaves a client un-noised because of this rule; each a phrase for the claim's list of what it does not cover.
     releases: ClassVar[tuple[str, ...]]
+    # Whether a fold of one follows from the client's trained model and its number of records alone: a real client then
+    # sends these, and the server folds.
+    folds_uploads: ClassVar[bool]
     # Whether a fold holds each client's update by itself, as those of ``RowRule`` do, and not their sum.
     folds_rows: ClassVar[bool]
 
@@ -168,6 +171,7 @@ class Rule:
     needs_draws: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
     releases: ClassVar[tuple[str, ...]] = ()
+    folds_uploads: ClassVar[bool] = False
     folds_rows: ClassVar[bool] = False
 
     @classmethod

@@ -37,6 +37,7 @@ class FedAvg(Rule):
     """
 
     name: ClassVar[str] = "fedavg"
+    folds_uploads: ClassVar[bool] = True
 
     @classmethod
     def from_plan(cls, plan: PrivacyPlan, *args: Any, **options: Any) -> Self:

@@ -18,11 +18,13 @@ from fedsafe.federation.messages import (
     EVALUATE,
     Instruction,
     Reply,
+    Upload,
     announced_digest,
     read_correction,
     read_instruction,
     release_digest,
     reply_message,
+    upload_message,
 )
 from fedsafe.federation.scores import score_of_client, sum_of_scores
 from fedsafe.params import Vector, input_digest
@@ -102,6 +104,25 @@ class ClientRuntime:
             nothing = self.aggregator.zero(self.trainer.layout.total)
             reply = Reply(fold=nothing, clients=0, failures=1, error="", cpu_seconds=0.0)
         return _alone(reply, failed, message)
+
+    def upload(self, message: Message, context: Context) -> Message:
+        """As :meth:`train`; where the rule can fold it, the reply is the trained model, in a quarter of the bytes."""
+        if not getattr(self.aggregator, "folds_uploads", False):
+            return self.train(message, context)
+        instruction, corrections = self._read([message], [context])
+        (client,) = corrections
+        try:
+            updates, trained = self._updates(instruction, corrections, [client])
+        except PlanViolation:
+            raise
+        except Exception:
+            nothing = self.aggregator.zero(self.trainer.layout.total)
+            return _alone(
+                Reply(fold=nothing, clients=0, failures=1, error="", cpu_seconds=0.0),
+                "training failed",
+                message,
+            )
+        return upload_message(Upload(parameters=trained[0], examples=int(updates.examples[0])), message)
 
     def train_chunk(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Message:
         """Train the clients of many messages of one round; **one** reply holds the fold of all.
@@ -205,7 +226,7 @@ class ClientRuntime:
         self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]
     ) -> tuple[Fold, int, str]:
         try:
-            updates = self._updates(instruction, corrections, clients)
+            updates, _ = self._updates(instruction, corrections, clients)
         except Exception as error:
             if len(clients) == 1:
                 return self.aggregator.zero(self.trainer.layout.total), 1, one_line(error)
@@ -219,7 +240,10 @@ class ClientRuntime:
             fold, failures, first = self.aggregator.merge(fold, part), failures + failed, first or text
         return fold, failures, first
 
-    def _updates(self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]) -> Updates:
+    def _updates(
+        self, instruction: Instruction, corrections: Corrections, clients: Sequence[int]
+    ) -> tuple[Updates, NDArray[np.float32]]:
+        """The updates, and the ``(clients, parameters)`` trained models that they are the difference of."""
         # Computed here from what arrived, never taken from the message: one stream meets one input.
         shared = announced_digest(input_digest(instruction.parameters, self.plan), instruction.announced)
         self._meets_once("train", instruction.round, shared)
@@ -244,7 +268,7 @@ class ClientRuntime:
         if self.aggregator.needs_losses and self.measure is not None:
             measured = self.measure.at(instruction.parameters)
             losses = np.array([_mean(measured(job.records)[0]) for job in jobs], np.float64)
-        return Updates(
+        updates = Updates(
             clients=np.array(clients, np.int64),
             rows=trained.astype(np.float64) - instruction.parameters.astype(np.float64),
             examples=np.array([len(job.records) for job in jobs], np.float64),
@@ -252,6 +276,7 @@ class ClientRuntime:
             draws=draws or None,
             announced=instruction.announced,
         )
+        return updates, trained
 
     def _meets_once(self, kind: str, round: int, digest: bytes) -> None:
         """A process that has answered a round does not answer it again from other inputs.

@@ -11,7 +11,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedsafe.aggregation import Aggregator, OptimizerState, ServerOptimizer, State, require_update
+from fedsafe.aggregation import (
+    Aggregator,
+    OptimizerState,
+    ServerOptimizer,
+    State,
+    Updates,
+    require_update,
+)
 from fedsafe.errors import BudgetSpent, EngineError, FedSafeError, PlanViolation
 from fedsafe.federation.messages import (
     EVALUATE,
@@ -20,6 +27,7 @@ from fedsafe.federation.messages import (
     instruction_content,
     pack_parameters,
     read_reply,
+    read_upload,
     unpack_parameters,
     with_correction,
 )
@@ -161,7 +169,7 @@ class NoisyAverage(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge the folds, add noise, step. An absent client counts as zero, an empty cohort still moves."""
-        self._answers = answers = _Answers(self._messages)
+        self._answers = answers = _Answers(self._messages, self._folded)
         fold = self.aggregator.zero(self.layout.total)
         # As they arrive: what is kept of a reply is what the rule's fold keeps, and that may not depend on the order.
         for reply in answers.first_of(replies):
@@ -177,6 +185,30 @@ class NoisyAverage(Strategy):
             self._parameters, self.optimizer_state, update
         )
         return pack_parameters(self._parameters, self.layout), None
+
+    def _folded(self, message: Message) -> Reply | None:
+        """The fold of one client that sent its trained model; None for a message of another kind."""
+        nothing = self.aggregator.zero(self.layout.total)
+        try:
+            upload = read_upload(message, self.layout)
+            if upload is None:
+                return None
+            if not getattr(self.aggregator, "folds_uploads", False):
+                raise EngineError(
+                    f"a client sent its trained model, which {self.aggregator.name} does not fold"
+                )
+        except EngineError as error:
+            return Reply(fold=nothing, clients=0, failures=1, error=str(error), cpu_seconds=0.0)
+        row = upload.parameters.astype(np.float64) - self._parameters.astype(np.float64)
+        # A rule that folds uploads does not ask whose they are.
+        updates = Updates(
+            clients=np.zeros(1, np.int64),
+            rows=row[np.newaxis],
+            examples=np.array([upload.examples], np.float64),
+        )
+        return Reply(
+            fold=self.aggregator.add(nothing, updates), clients=1, failures=0, error="", cpu_seconds=0.0
+        )
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -331,14 +363,17 @@ class NoisyAverage(Strategy):
         return Stream(self._key, StreamId(purpose=purpose, client=_SERVER, round=server_round, digest=digest))
 
 
-def server_noise(key: bytes, ledger: Ledger) -> Callable[[int], Stream]:
+def server_noise(key: bytes, ledger: Ledger, *, paired: bool = False) -> Callable[[int], Stream]:
     """The stream of the server's noise in a round that was released, from its start.
 
     Args:
         key: Secret of cohorts and noise.
         ledger: Knows which inputs each round had.
+        paired: As of :class:`NoisyAverage`.
     """
-    digests = {event.round: bytes.fromhex(event.body["digest"]) for event in ledger.trained}
+    digests = {
+        event.round: b"" if paired else bytes.fromhex(event.body["digest"]) for event in ledger.trained
+    }
     return lambda round: Stream(
         key, StreamId(purpose="client noise", client=_SERVER, round=round, digest=digests[round])
     )
@@ -352,17 +387,20 @@ class _Answers:
 
     Args:
         sent: The messages.
+        folded: Gives the reply of a client that sent its trained model; None for a message of another kind.
     """
 
-    def __init__(self, sent: Sequence[Message]) -> None:
-        self._sent = sent
+    def __init__(
+        self, sent: Sequence[Message], folded: Callable[[Message], Reply | None] = lambda message: None
+    ) -> None:
+        self._sent, self._folded = sent, folded
         self.replies, self.clients, self.cpu_seconds, self.error = 0, 0, 0.0, ""
 
     def first_of(self, replies: Iterable[Message]) -> Iterator[Reply]:
         """The first reply to each message, one after the other."""
         unanswered = {message.metadata.message_id for message in self._sent}
         for message in replies:
-            reply = read_reply(message)
+            reply = self._folded(message) or read_reply(message)
             if reply is None:
                 self.error = self.error or message.error.reason or "an error without a reason"
             elif message.metadata.reply_to_message_id in unanswered:
