@@ -12,11 +12,13 @@ from fedsafe.cli.budget import budget_command
 from fedsafe.cli.byzantine import byzantine_command
 from fedsafe.cli.compare import compare_command
 from fedsafe.cli.data import data_app
+from fedsafe.cli.deploy import deploy_app
 from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.new import new_command
 from fedsafe.cli.report import report_command
 from fedsafe.cli.run import run_command
 from fedsafe.cli.simulate import simulate_command
+from fedsafe.cli.ui import ui_command
 from fedsafe.cli.verify import verify_command
 from fedsafe.errors import FedSafeError
 from fedsafe.extensions import search
@@ -38,7 +40,9 @@ app.command("audit")(audit_command)
 app.command("assess")(assess_command)
 app.command("byzantine")(byzantine_command)
 app.command("compare")(compare_command)
+app.command("ui")(ui_command)
 app.add_typer(data_app, name="data")
+app.add_typer(deploy_app, name="deploy")
 app.add_typer(ledger_app, name="ledger")
 
 
