@@ -1,0 +1,165 @@
+"""Flower's server for a federation: TLS and node keys always, a door before it, and its state on the disk.
+
+It is ``flower-superlink`` with ``--ssl-certfile``, ``--ssl-keyfile``, ``--ssl-ca-certfile``,
+``--enable-supernode-auth``, ``--database`` and ``--isolation process --superexec-auth-secret-file``, built by the same
+functions, since a middleware and a rule of who may start runs cannot be given on its command line. There is no way to
+start it without TLS.
+"""
+
+import ipaddress
+import os
+import signal
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import uvicorn
+from flwr.common.constant import (
+    ISOLATION_MODE_PROCESS,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    TRANSPORT_TYPE_GRPC_RERE,
+)
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+
+from fedsafe.deploy.admission import LOG, Door, Roll, SayingWhy
+from fedsafe.deploy.certificates import names_of, read_certificate, why_not
+from fedsafe.deploy.federation import Federation
+from fedsafe.deploy.operator import OperatorOnly, secret_file
+from fedsafe.errors import ConfigError
+
+ENVIRONMENT = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # Flower would fetch packages at each launch
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""What every process of a federation has in its environment."""
+
+
+def serve(federation: Federation) -> None:
+    """Run the server until it is told to stop.
+
+    Args:
+        federation: Whose it is. Where clients reach it by loopback it listens there alone, elsewhere at every address.
+
+    Raises:
+        ConfigError: A key or certificate is missing, or the certificate does not hold.
+    """
+    server, port = federation.server, federation.port
+    host = federation.host if _is_loopback(federation.host) else "0.0.0.0"  # noqa: S104 - clients are elsewhere
+    _require_certificate(federation)
+    state = server / "state"
+    state.mkdir(mode=0o700, exist_ok=True)
+    os.environ.update(ENVIRONMENT)
+    os.environ["FLWR_HOME"] = str(state / "flwr")
+    token, secret = secret_file(state / "operator.token"), secret_file(state / "superexec.secret")
+    files = [server / name for name in ("ca.pem", "server.pem", "server.key")]
+    config = SuperLinkLifespanConfig(
+        control_address="127.0.0.1:0",
+        health_server_address=None,
+        host=host,
+        port=port,
+        insecure=False,
+        certificates=(files[0].read_bytes(), files[1].read_bytes(), files[2].read_bytes()),
+        superexec_auth_secret=secret,
+        authn_plugin=OperatorOnly(token),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=str(files[0]),
+        ssl_certfile=str(files[1]),
+        ssl_keyfile=str(files[2]),
+        database=str(state / "superlink.sqlite"),
+        isolation=ISOLATION_MODE_PROCESS,
+        runtime_dependency_install=False,
+    )
+    app = create_app(config, SuperLinkLifespan)
+    roll = _roll(server, app.state.linkstate_factory)
+    roll.refresh()
+    app.add_middleware(Door, roll=roll)
+    served = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="asyncio",  # another loop has TLS of its own, which would not say why a connection failed
+        ws="none",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ssl_certfile=config.ssl_certfile,
+        ssl_keyfile=config.ssl_keyfile,
+    )
+    served.load()
+    if served.ssl is None:
+        raise ConfigError("the server has no TLS, and does not start without it")
+    served.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    served.ssl.sslobject_class = SayingWhy
+    executor = _start_executor(port, files[0], state / "superexec.secret")
+    try:
+        uvicorn.Server(served).run()
+    finally:
+        executor.send_signal(signal.SIGTERM)
+        executor.wait(10)
+
+
+def _require_certificate(federation: Federation) -> None:
+    server = federation.server
+    certificate, authority = read_certificate(server / "server.pem"), read_certificate(server / "ca.pem")
+    reason = why_not(certificate, authority)
+    if reason:
+        raise ConfigError(
+            f"{server / 'server.pem'}: {reason}; issue another: fedsafe deploy renew {federation.folder}"
+        )
+    if federation.host not in names_of(certificate):
+        raise ConfigError(
+            f"{server / 'server.pem'} is good for {', '.join(names_of(certificate))}, not for {federation.host!r}: "
+            f"issue another: fedsafe deploy renew {federation.folder}"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _roll(server: Path, factory: LinkStateFactory) -> Roll:
+    def admit(client: str, key: bytes) -> None:
+        state = factory.state()
+        if state.get_node_id_by_public_key(key) is None:
+            node = state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0, name=client)
+            LOG.info("%s is on the roll as node %d", client, node)
+
+    def remove(client: str, key: bytes) -> None:
+        state = factory.state()
+        node = state.get_node_id_by_public_key(key)
+        if node is not None:
+            state.delete_node(NOOP_FLWR_AID, node)
+        LOG.warning("%s is off the roll", client)
+
+    authority = read_certificate(server / "ca.pem")
+    return Roll(folder=server / "nodes", authority=authority, admit=admit, remove=remove)
+
+
+def _start_executor(port: int, authority: Path, secret: Path) -> subprocess.Popen[bytes]:
+    """What runs the server's app, in a process of its own for each run."""
+    command = [
+        str(Path(sys.executable).with_name("flower-superexec")),
+        *("--runtime-api-address", f"127.0.0.1:{port}"),
+        *("--root-certificates", str(authority)),
+        *("--superexec-auth-secret-file", str(secret)),
+        *("--parent-pid", str(os.getpid())),
+    ]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return subprocess.Popen(command, env={**os.environ, "PATH": path})  # noqa: S603 - words of our own
