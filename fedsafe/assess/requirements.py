@@ -205,6 +205,8 @@ def judge(
             binding=False,
         )
     selected = [finding for finding in about if requirement.selects(finding)]
+    # What was not measured at all speaks of every slice that it does not name.
+    selected = selected or [finding for finding in about if _covers(finding, requirement)]
     if not selected:
         others = [dict(finding.where) for finding in about]
         reason = f"no finding of {requirement.metric} matches {dict(requirement.where)}"
@@ -226,6 +228,12 @@ def judge(
         for finding in selected
     ]
     return min(verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.verdict))
+
+
+def _covers(finding: Finding, requirement: Requirement) -> bool:
+    """Whether a finding without a value says why what is required has none."""
+    named = ((key, value) for key, value in finding.where.items() if key in requirement.where)
+    return finding.value is None and all(requirement.where[key] == value for key, value in named)
 
 
 def _judge_one(requirement: Requirement, finding: Finding, asked: float) -> Verdict:

@@ -14,6 +14,7 @@ from fedsafe.assess import run_assessors
 from fedsafe.assess.certified.assessor import Certified
 from fedsafe.assess.certified.rounding import Clean
 from fedsafe.assess.certified.smoothing import Smoothing, _votes, certified_radius, radii
+from fedsafe.assess.requirements import Requirement, judge
 from fedsafe.assess.robustness.assessor import Robustness
 from fedsafe.data import Examples
 from fedsafe.errors import ConfigError
@@ -135,9 +136,18 @@ def test_a_layer_without_bounds_is_named_and_smoothing_needs_none():
     model = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 3)).eval()
     subject = make_subject("multiclass", model, make_task("multiclass", 60))
     small = Smoothing(scale=0.2, draws=200, selection=20, examples=15)
-    findings, certified = run(subject, tier="full", smoothing=small)
-    assert {f.status for f in certified.values()} == {"not_applicable"}
-    assert all("LayerNorm" in f.reason for f in certified.values())
+    findings = Certified(smoothing=small)(subject, rng=np.random.default_rng(0), tier="full")
+    (said,) = [
+        f for f in findings if f.metric == "certified.accuracy"
+    ]  # once, not for each method, norm and radius
+    assert said.status == "not_applicable"
+    assert "LayerNorm" in said.reason
+    asked = Requirement(
+        metric="certified.accuracy", where={"method": "crown", "radius": 0.1}, op=">=", threshold=0.5
+    )
+    verdict = judge(asked, findings)
+    assert (verdict.verdict, verdict.blocks) == ("unmeasured", True)
+    assert "LayerNorm" in verdict.reason
     smoothed = [f for f in findings if f.metric == "certified.smoothed_accuracy"]
     assert {f.status for f in smoothed} == {"measured"}
     assert all(f.evidence is None for f in smoothed)  # another classifier: never held to attacks on the model
@@ -145,8 +155,9 @@ def test_a_layer_without_bounds_is_named_and_smoothing_needs_none():
 
 def test_a_tier_that_cannot_afford_a_bound_says_so():
     subject = make_subject("multiclass", image_network(), make_task("multiclass", 100))
-    _, certified = run(subject, cheap={"multiplications": 1e4})
-    assert {f.status for (m, _, _), f in certified.items() if m == "crown"} == {"insufficient"}
+    findings = Certified(cheap={"multiplications": 1e4})(subject, rng=np.random.default_rng(0), tier="cheap")
+    said = [f for f in findings if f.status == "insufficient"]
+    assert [dict(f.where) for f in said] == [{"method": "ibp"}, {"method": "crown"}]
 
 
 def test_smoothing_of_a_linear_model_certifies_less_than_its_exact_radius_and_not_much_less(
@@ -216,26 +227,60 @@ def test_wrong_options_are_one_line(options, message):
         Certified(**options)
 
 
-def test_what_single_precision_rounds_off_is_never_certified():
-    """Two layers that cancel: single precision loses what decides, which the proof in double precision does not see."""
+def cancelling():
+    """A subject whose two layers cancel, its margins, and what single precision loses of them."""
     torch.manual_seed(0)
     subject = make_subject("binary")
     wide = subject.evaluation.x.shape[1]
     model = nn.Sequential(nn.Linear(wide, wide), nn.Linear(wide, 1)).eval()
     with torch.no_grad():
         model[0].weight.copy_(torch.eye(wide))
-        model[0].bias.fill_(3e4)
+        model[0].bias.fill_(3e5)
         model[1].weight.fill_(1.0)
-        model[1].bias.fill_(-3e4 * wide)
+        model[1].bias.fill_(-3e5 * wide)
     exact = copy.deepcopy(model).double()
     subject = replace(subject, model=model)
     truth = (exact(torch.tensor(subject.evaluation.x).double())[:, 0] > 0).long().numpy()
     subject = replace(subject, evaluation=replace(subject.evaluation, y=truth), shards=None)
     margins = np.abs(exact(torch.tensor(subject.evaluation.x).double())[:, 0].detach().numpy())
-    lost = np.abs(margins - np.abs(subject.logits(subject.evaluation.x)[:, 0]))
-    assert lost.max() > 1e-4
-    clean = Clean.of(subject, np.arange(len(truth)))
+    return subject, margins, np.abs(margins - np.abs(subject.logits(subject.evaluation.x)[:, 0]))
+
+
+def test_what_single_precision_rounds_off_is_never_certified_and_a_scorecard_says_when_it_is_much():
+    subject, margins, lost = cancelling()
+    assert lost.max() > 0.01
+    _, certified = everything(subject, radii=(0.001,), l2_radii=())
+    for method in ("ibp", "crown"):
+        finding = certified[method, "linf", 0.001]
+        assert not finding.evidence.holds[margins <= 2 * lost].any()
+        assert finding.detail["rounding_room"] > lost.max()
+        assert finding.detail["rounding"].startswith("enclosed")
+        assert "most of a margin" in finding.detail["rounding_note"]
+    plain = make_subject("multiclass", image_network(), make_task("multiclass", 60))
+    for finding in everything(plain)[1].values():
+        assert finding.detail["rounding_room"] < 0.01 * finding.detail["margin"]
+        assert "rounding_note" not in finding.detail
+        assert "TensorFloat" in finding.detail["assumed"]
+
+
+def test_the_slack_of_a_users_bound_is_named_and_is_more_than_what_single_precision_lost(monkeypatch):
+    subject, _, lost = cancelling()
+    clean = Clean.of(subject, np.arange(len(lost)))
     assert (clean.slack >= 2 * lost).all()
+    monkeypatch.setattr(
+        "kinds_of_task.sure", lambda model, region, y, *, thorough: torch.ones(len(y)), raising=False
+    )
+
+    class Single(nn.Module):
+        def forward(self, x):
+            return x[:, :1].float() @ torch.ones(1, 1) if x.dtype == torch.float32 else None
+
+    for model, words in (
+        (subject.model, "4 times what single precision lost"),
+        (Single(), "does not run in double"),
+    ):
+        found = run(replace(subject, model=model.eval()), methods=("kinds_of_task:sure",), radii=(0.1,))[1]
+        assert words in found["kinds_of_task:sure", "linf", 0.1].detail["slack"]
 
 
 def test_an_answer_that_is_not_finite_is_no_vote():

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.assess.certified import smoothing
 from fedsafe.assess.certified.bounds import BOUNDS
-from fedsafe.assess.certified.rounding import SLACK, Clean
+from fedsafe.assess.certified.rounding import Clean, enclosed
 from fedsafe.assess.certified.smoothing import Smoothing
 from fedsafe.data import Examples
 from fedsafe.errors import ConfigError, ModelError
@@ -137,7 +137,19 @@ class Certified:
         sizes = self._sizes(subject, effort)
         clean = Clean.of(subject, subject.shared_rows(max(sizes.values(), default=0)))
         findings: list[Finding] = []
+        reason = _untraced(subject)
+        if reason and set(self.methods) & BOUNDS.keys():
+            # Of every built-in method, norm and radius: one finding speaks of all that it does not name.
+            findings.append(not_measured(_ACCURACY, reason, status="not_applicable", **subject.provenance))
+            sizes = {method: size for method, size in sizes.items() if method not in BOUNDS}
         for method, size in sizes.items():
+            if not size:
+                reason = f"{_FEWEST} examples cost more than this tier may compute; the full tier may, or more effort"
+                where = {"method": method}
+                findings.append(
+                    not_measured(_ACCURACY, reason, status="insufficient", where=where, **subject.provenance)
+                )
+                continue
             for norm, radii in (("linf", self.radii), ("l2", self._l2(subject))):
                 if radii:
                     findings += self._curve(subject, method, norm, sorted(radii), size, clean, effort)
@@ -196,18 +208,14 @@ class Certified:
     ) -> list[Finding]:
         rows = subject.shared_rows(size)
         where: dict[str, Any] = {"method": method, "norm": norm}
-        if not size:
-            reason = f"{_FEWEST} examples cost more than this tier may compute; the full tier may, or a larger effort"
-            return [
-                not_measured(_ACCURACY, reason, status="insufficient", where={**where, "radius": radius},
-                             bound="lower", **subject.provenance)
-                for radius in radii
-            ]  # fmt: skip
         examples = subject.evaluation.take(rows)
-        right, slack = clean.right[rows], clean.slack[rows]
+        right = clean.right[rows]
+        # The built-in bounds leave room for rounding themselves.
+        slack = np.zeros(len(rows)) if method in BOUNDS else clean.slack[rows]
         standing = right.copy()
         reached = np.zeros(len(rows))
         findings, curve = [], []
+        detail: dict[str, Any] = {"thorough": effort.thorough}
         for radius in radii:
             common: Context = {
                 "where": {**where, "radius": radius},
@@ -235,7 +243,10 @@ class Certified:
             standing[left] = proven
             reached[standing] = radius
             common["evidence"] = Evidence(rows=rows, holds=standing.copy())
-            common["detail"] = {"thorough": effort.thorough, "slack": SLACK}
+            if len(detail) == 1:
+                own = method not in BOUNDS
+                detail |= {"slack": clean.described} if own else enclosed(subject, method, rows[right])
+            common["detail"] = detail
             finding = proportion(
                 _ACCURACY, int(standing.sum()), len(rows), method="clopper-pearson", **common
             )
@@ -293,6 +304,15 @@ def _unfit(subject: Subject) -> str:
         return f"a certificate is of the class that is predicted, and the task is {subject.task.kind}"
     if not subject.perturbable().any():
         return "the schema has no numeric feature that a person can change"
+    return ""
+
+
+def _untraced(subject: Subject) -> str:
+    """Why the built-in bounds cannot look through the model; "" where they can."""
+    try:
+        trace(subject.model, subject.task.schema.shape)
+    except ModelError as error:
+        return one_line(error).removeprefix("ModelError: ")
     return ""
 
 

@@ -1,4 +1,8 @@
-"""Ways to bound a margin from below, by name: intervals, linear relaxation, or the user's own."""
+"""Ways to bound a margin from below, by name: intervals, linear relaxation, or the user's own.
+
+The built-in ones are of the margin as the model computes it in its own precision, rounding included
+(`fedsafe.models.bounds.Rounding`).
+"""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -7,7 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fedsafe.models.bounds import InputRegion, Network, interval_margins, relaxed_margins, trace
+from fedsafe.models.bounds import (
+    InputRegion,
+    Network,
+    Rounding,
+    interval_margins,
+    relaxed_margins,
+    trace,
+)
 
 
 class Bound(Protocol):
@@ -30,13 +41,18 @@ class Bound(Protocol):
         """
 
 
-def _network(model: nn.Module, region: InputRegion) -> Network:
-    return trace(model, tuple(region.clean.shape[1:])).to(torch.float64)
+def _network(model: nn.Module, region: InputRegion) -> tuple[Network, Rounding]:
+    """The model's steps in double precision, and what it rounds off in its own."""
+    network = trace(model, tuple(region.clean.shape[1:])).to(torch.float64)
+    tensors = (*model.parameters(), *model.buffers())
+    kinds = [t.dtype for t in tensors if t.is_floating_point()] or [torch.get_default_dtype()]
+    return network, Rounding(network, max(kinds, key=lambda kind: torch.finfo(kind).eps))
 
 
 def ibp(model: nn.Module, region: InputRegion, y: Tensor, *, thorough: bool = True) -> Tensor:
     """Interval bound propagation (Gowal et al. 2018), with margin elision; see `Bound`."""
-    return interval_margins(_network(model, region), region, y)
+    network, rounding = _network(model, region)
+    return interval_margins(network, region, y, rounding=rounding)
 
 
 def crown(model: nn.Module, region: InputRegion, y: Tensor, *, thorough: bool = True) -> Tensor:
@@ -45,13 +61,37 @@ def crown(model: nn.Module, region: InputRegion, y: Tensor, *, thorough: bool = 
     First with intervals before each activation, which is quick (CROWN-IBP, Zhang et al. 2020); where that proves
     nothing and the bound may take its time, with relaxation there, too.
     """
-    network = _network(model, region)
-    margins = relaxed_margins(network, region, y, refine=False)
+    network, rounding = _network(model, region)
+    margins = relaxed_margins(network, region, y, refine=False, rounding=rounding)
     if thorough:
-        (left,) = torch.nonzero(margins <= 0, as_tuple=True)
+        (left,) = torch.nonzero(~(margins > 0), as_tuple=True)
         if len(left):
-            margins[left] = relaxed_margins(network, region.take(left), y[left])
+            margins[left] = relaxed_margins(network, region.take(left), y[left], rounding=rounding)
     return margins
+
+
+@torch.no_grad()
+def room(method: str, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Margins of clean inputs in exact arithmetic, and how much of them a built-in bound leaves for rounding.
+
+    Args:
+        method: "ibp", which adds up absolute values, or "crown", whose slopes may cancel.
+        model: See `Bound`.
+        x: ``(n, *inputs)`` in float64.
+        y: ``(n,)`` true classes.
+
+    Returns:
+        ``(n,)`` margins and ``(n,)`` rooms.
+
+    Raises:
+        ModelError: The model has a step without bounds.
+    """
+    region = InputRegion.around(x, 0.0)
+    network, rounding = _network(model, region)
+    exact = interval_margins(network, region, y)
+    if method == "ibp":
+        return exact, exact - interval_margins(network, region, y, rounding=rounding)
+    return exact, exact - relaxed_margins(network, region, y, refine=False, rounding=rounding)
 
 
 BOUNDS: Mapping[str, Callable[..., Tensor]] = MappingProxyType({"ibp": ibp, "crown": crown})

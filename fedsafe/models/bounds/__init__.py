@@ -10,12 +10,14 @@ from fedsafe.models.bounds.propagation import (
     relaxed_margins,
 )
 from fedsafe.models.bounds.region import InputRegion, Norm
+from fedsafe.models.bounds.rounding import Rounding
 
 __all__ = [
     "InputRegion",
     "Network",
     "Norm",
     "Operation",
+    "Rounding",
     "Step",
     "ibp_margin",
     "interval_margins",

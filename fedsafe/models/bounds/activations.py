@@ -1,5 +1,6 @@
 """The steps of a network that are not linear, and the lines between which they stay."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,20 @@ class Lines(NamedTuple):
     lower_at_zero: Tensor | None
     upper: Tensor
     upper_at_zero: Tensor
+
+
+# Units roundoff that a library's tanh or logistic function may be off.
+_FUNCTION = 16
+# What the ends of a line may round off, as a share of what they are computed from.
+_ENDS = 16.0
+
+
+def _clear(*sizes: Tensor) -> Tensor:
+    """Room above an upper line for the rounding of its ends."""
+    room = sizes[0].abs()
+    for size in sizes[1:]:
+        room = room + size.abs()
+    return _ENDS * torch.finfo(room.dtype).eps * room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +70,11 @@ class Rectifier(Elementwise):
         chord = torch.where(low >= 0, 1.0, torch.where(high <= 0, 0.0, high / width))
         open_ = (low < 0) & (high > 0)
         lower = torch.where(open_, (high > -low).to(low.dtype), chord) if slope == "adaptive" else chord
-        return Lines(lower, None, chord, torch.where(open_, -chord * low, 0.0))
+        return Lines(lower, None, chord, torch.where(open_, _clear(low, high) - chord * low, 0.0))
+
+    def rounded(self, share: Callable[[int], float], *sizes: Tensor) -> Tensor:
+        """Nothing is computed."""
+        return share(0) * sizes[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +99,12 @@ class Sigmoidal(Elementwise):
             incline = torch.minimum(least * (1 - least), most * (1 - most))
         else:
             incline = torch.minimum(1 - least**2, 1 - most**2)
-        return Lines(incline, least - incline * low, incline, most - incline * high)
+        room = _clear(low, high, torch.ones_like(low))
+        return Lines(incline, least - incline * low - room, incline, most - incline * high + room)
+
+    def rounded(self, share: Callable[[int], float], *sizes: Tensor) -> Tensor:
+        """What the library's function is right to, at its largest; it bends nowhere more than a line of slope 1."""
+        return share(_FUNCTION) * self.forward(sizes[0]) + share(0) * (1 + sizes[0])
 
 
 class Windows(NamedTuple):
@@ -136,10 +160,15 @@ class MaxPooling(Operation):
         alone, flat = rest <= least, top <= least
         other, width = torch.where(alone, least, rest), torch.where(flat, 1.0, top - least)
         incline = torch.where(alone | flat, 1.0, (top - other) / width)
-        constant = torch.where(alone | flat, 0.0, other - incline * least)
+        room = _clear(top, least, other)
+        constant = torch.where(alone | flat, 0.0, other - incline * least + room)
         # The place of the highest end wins for certain: then the line below is the same.
         lower = torch.where(alone, first, chosen)
         return Windows(list(lower), list(first * incline), constant)
+
+    def rounded(self, share: Callable[[int], float], *sizes: Tensor) -> Tensor:
+        """Nothing is computed."""
+        return share(0) * self.forward(sizes[0])
 
     def _places(self, padded: Tensor) -> list[Tensor]:
         """Views ``(n, channels, down, across)`` of padded images, one for each place of a window."""

@@ -95,8 +95,9 @@ def _batch_norm(layer: Any, before: Shape) -> Operation:
     scale = (layer.running_var + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight
     shift = -layer.running_mean * scale + (0 if layer.bias is None else layer.bias)
+    parts = (layer.running_mean * scale).abs() + (0 if layer.bias is None else layer.bias.abs())
     shape = (-1, *([1] * (len(before) - 1)))
-    return ScaleShift(scale=scale.reshape(shape), shift=shift.reshape(shape))
+    return ScaleShift(scale=scale.reshape(shape), shift=shift.reshape(shape), parts=parts.reshape(shape))
 
 
 def scale_shift(scale: Any, shift: Any) -> Operation:

@@ -50,6 +50,16 @@ class Operation(ABC):
             relaxation: What `relax` made.
         """
 
+    @abstractmethod
+    def rounded(self, share: Callable[[int], float], *sizes: Tensor) -> Tensor:
+        """How far rounding may carry each output ``(n, *shape)``.
+
+        Args:
+            share: Of n roundings in a row, the share of the absolute terms that they may lose; not 0 for none where the
+                arithmetic is not the step's own.
+            sizes: Largest absolute value of each entry of each input ``(n, *shape)``.
+        """
+
     def to(self, dtype: torch.dtype) -> Self:
         """A copy whose constants have this type; gradients pass through."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -71,6 +81,20 @@ class Affine(Operation):
     @abstractmethod
     def constant(self, coefficients: Tensor) -> Tensor:
         """``(pairs,)`` ``A b``."""
+
+    @property
+    @abstractmethod
+    def terms(self) -> int:
+        """Roundings that one output goes through in the model, those of what its constants are made of included."""
+
+    @property
+    @abstractmethod
+    def offset(self) -> Tensor | float:
+        """Absolute size of b, or of what it is computed from; broadcasts against the outputs."""
+
+    def rounded(self, share: Callable[[int], float], *sizes: Tensor) -> Tensor:
+        """A share of ``|W| |x| + |b|`` (Higham 2002, section 3.5)."""
+        return share(self.terms) * (self.lines(1)(sizes[0]) + self.offset)
 
     def interval(self, *inputs: Bounds) -> Bounds:
         """By centre and half-width, which is exact for each output alone."""
@@ -108,6 +132,16 @@ class Dense(Affine):
         """By the weights' absolute values or squares."""
         weight = self.weight.abs() ** power
         return lambda x: functional.linear(x, weight)
+
+    @property
+    def terms(self) -> int:
+        """A product and a sum for each input, and the bias."""
+        return self.weight.shape[1] + 4
+
+    @property
+    def offset(self) -> Tensor:
+        """The bias."""
+        return self.bias.abs()
 
     def adjoint(self, coefficients: Tensor) -> Tensor:
         """``A W``."""
@@ -149,6 +183,16 @@ class Convolution(Affine):
         weight = self.weight.abs() ** power
         return lambda x: self._convolve(x, weight)
 
+    @property
+    def terms(self) -> int:
+        """A product and a sum for each place of the kernel, and the bias; a mean's divisor is a rounding more."""
+        return int(self.weight[0].numel()) + 4
+
+    @property
+    def offset(self) -> Tensor:
+        """The bias, at every place."""
+        return self.bias.abs()[:, None, None]
+
     def adjoint(self, coefficients: Tensor) -> Tensor:
         """The transposed convolution."""
         kernel, found = self.weight.shape[2:], coefficients.shape[2:]
@@ -173,10 +217,12 @@ class ScaleShift(Affine):
     Attributes:
         scale: Broadcasts against one example.
         shift: Broadcasts against one example.
+        parts: Absolute size of what the shift is computed from, where its terms may cancel; None where it is given.
     """
 
     scale: Tensor
     shift: Tensor
+    parts: Tensor | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """``scale * x + shift``."""
@@ -185,6 +231,16 @@ class ScaleShift(Affine):
     def lines(self, power: int) -> Callable[[Tensor], Tensor]:
         """By the scales' absolute values or squares."""
         return lambda x: x * self.scale.abs() ** power
+
+    @property
+    def terms(self) -> int:
+        """Those of fixed statistics, in whatever order: a root, a quotient, three products and two sums, twice."""
+        return 16
+
+    @property
+    def offset(self) -> Tensor:
+        """The shift, or its parts."""
+        return self.shift.abs() if self.parts is None else self.parts
 
     def adjoint(self, coefficients: Tensor) -> Tensor:
         """``A * scale``."""
@@ -214,6 +270,16 @@ class Reshape(Affine):
     def lines(self, power: int) -> Callable[[Tensor], Tensor]:
         """Reshaped."""
         return self.forward
+
+    @property
+    def terms(self) -> int:
+        """Nothing is computed."""
+        return 0
+
+    @property
+    def offset(self) -> float:
+        """None."""
+        return 0.0
 
     def adjoint(self, coefficients: Tensor) -> Tensor:
         """Reshaped back."""
@@ -245,6 +311,10 @@ class Combine(Operation):
 
     def relax(self, inputs: tuple[Bounds, ...], slope: Slope) -> None:
         """Nothing to know."""
+
+    def rounded(self, share: Callable[[int], float], *sizes: Tensor) -> Tensor:
+        """One sum."""
+        return share(1) * (sizes[0] + sizes[1])
 
     def backward(
         self, coefficients: Tensor, owner: Tensor, relaxation: Any

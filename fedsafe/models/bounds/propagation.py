@@ -4,14 +4,16 @@ Both elide the margin: the difference of two logits is bounded as one linear fun
 layers, not as the difference of two bounds.
 
 Guarantees:
-    In exact arithmetic no input of the region has a smaller margin than the bound.
+    In exact arithmetic no input of the region has a smaller margin than the bound. With a `Rounding`, and in float64,
+    no input of the region has a smaller margin *as the model computes it*, whatever either of them rounds off.
 
     ================================  ==================================================================
     where                             then
     ================================  ==================================================================
     the network is affine             both bounds are the exact minimum (L2: to about seven digits)
     radius 0                          both are the clean margin
-    rounding                          not enclosed: compute in float64, and leave slack for the model's own
+    rounding                          enclosed with a `Rounding`, both the model's and the bound's own; else neither
+    numbers too large for the model   with a `Rounding` the bound is NaN or -inf, which proves nothing
     ================================  ==================================================================
 """
 
@@ -23,16 +25,19 @@ from torch.nn import functional
 
 from fedsafe.models.bounds.activations import Elementwise, MaxPooling
 from fedsafe.models.bounds.network import Network, trace
-from fedsafe.models.bounds.operations import Affine, Bounds, Reshape, Slope
+from fedsafe.models.bounds.operations import Affine, Bounds, Operation, Reshape, Slope
 from fedsafe.models.bounds.region import InputRegion
-from fedsafe.models.bounds.relaxation import Relaxed, bends, spread
+from fedsafe.models.bounds.relaxation import Relaxed, bends, charge, spread
+from fedsafe.models.bounds.rounding import Rounding
 
 
-def intervals(network: Network, region: InputRegion) -> list[Bounds]:
+def intervals(network: Network, region: InputRegion, rounding: Rounding | None = None) -> list[Bounds]:
     """Enclosures of the input and of every step's output over the region, by intervals (Gowal et al. 2018).
 
-    Differentiable. In the Euclidean norm the first affine step is bounded by the norms of its rows, too.
+    Differentiable. In the Euclidean norm the first affine step is bounded by the norms of its rows, too. With a
+    rounding they hold what the model computes.
     """
+    own = 0.0 if rounding is None else rounding.own
     bounds: list[Bounds] = [(region.low, region.high)]
     # While a value is the input itself, in whatever shape: which entries may move, and the clean value.
     raw: dict[int, tuple[Tensor, Tensor]] = {}
@@ -47,14 +52,28 @@ def intervals(network: Network, region: InputRegion) -> list[Bounds]:
             if isinstance(step.operation, Reshape):
                 raw[number] = step.operation.forward(free), middle
             else:
-                reach = region.radius * step.operation.lines(2)(free).sqrt()
+                reach = region.radius * (1 + own) * step.operation.lines(2)(free).sqrt()
                 low, high = torch.maximum(low, middle - reach), torch.minimum(high, middle + reach)
-        bounds.append((low, high))
+        bounds.append(_widened(step.operation, [bounds[i] for i in step.inputs], (low, high), rounding))
     return bounds
 
 
+def _widened(
+    operation: Operation, inputs: Sequence[Bounds], output: Bounds, rounding: Rounding | None
+) -> Bounds:
+    if rounding is None:
+        return output
+    room = rounding.step(operation, inputs)
+    return output[0] - room, output[1] + room
+
+
 def interval_margins(
-    network: Network, region: InputRegion, y: Tensor, bounds: Sequence[Bounds] | None = None
+    network: Network,
+    region: InputRegion,
+    y: Tensor,
+    bounds: Sequence[Bounds] | None = None,
+    *,
+    rounding: Rounding | None = None,
 ) -> Tensor:
     """``(n,)`` lower bounds on the margin of the true class over the best other, by intervals; differentiable.
 
@@ -63,8 +82,9 @@ def interval_margins(
         region: Of n inputs.
         y: ``(n,)`` true classes.
         bounds: What `intervals` gave, if it is at hand.
+        rounding: What is rounded off, of which the bound is then free; None for exact arithmetic.
     """
-    bounds = intervals(network, region) if bounds is None else bounds
+    bounds = intervals(network, region, rounding) if bounds is None else bounds
     questions, owner = _questions(network, y)
     coefficients = {len(network.steps): questions}
     constant = questions.new_zeros(len(questions))
@@ -73,6 +93,13 @@ def interval_margins(
         if rows is None:
             continue
         step = network.steps[number - 1] if number else None
+        if rounding is not None:
+            room = (
+                rounding.start(region)
+                if step is None
+                else rounding.step(step.operation, [bounds[i] for i in step.inputs])
+            )
+            constant = constant - charge(rows, room, owner)
         if step is None:
             constant = constant + region.least(rows, owner)
         elif isinstance(step.operation, Elementwise | MaxPooling):
@@ -93,6 +120,7 @@ def relaxed_margins(
     *,
     refine: bool = True,
     slopes: Sequence[Slope] = ("adaptive", "parallel"),
+    rounding: Rounding | None = None,
 ) -> Tensor:
     """``(n,)`` lower bounds on the margin by linear relaxation (CROWN, Zhang et al. 2018).
 
@@ -105,25 +133,21 @@ def relaxed_margins(
         refine: Whether the intervals before each activation are found by relaxation, too, where they matter; by
             intervals alone it is what Zhang et al. 2020 call CROWN-IBP, faster and looser.
         slopes: Lower lines of ReLUs to try; every one gives a bound, and the best of them counts.
+        rounding: What is rounded off, of which the bound is then free; None for exact arithmetic.
     """
-    bounds = intervals(network, region)
-    relaxed = {slope: Relaxed(network, region, slope) for slope in slopes}
+    bounds = intervals(network, region, rounding)
+    relaxed = {slope: Relaxed(network, region, slope, rounding) for slope in slopes}
     for number, step in enumerate(network.steps, start=1):
-        operation, sources = step.operation, step.inputs
-        if refine and bends(network, number):
-            low, high = operation.interval(*(bounds[i] for i in sources))
-            low, high = torch.maximum(low, bounds[number][0]), torch.minimum(high, bounds[number][1])
-            bounds[number] = next(iter(relaxed.values())).refined(number, (low, high))
-        elif refine:
-            low, high = operation.interval(*(bounds[i] for i in sources))
-            bounds[number] = (
-                torch.maximum(low, bounds[number][0]),
-                torch.minimum(high, bounds[number][1]),
-            )
+        operation, inputs = step.operation, tuple(bounds[i] for i in step.inputs)
         for one in relaxed.values():
-            one.learn(number, tuple(bounds[i] for i in sources))
+            one.learn(number, inputs)
+        if refine:
+            low, high = _widened(operation, inputs, operation.interval(*inputs), rounding)
+            bounds[number] = torch.maximum(low, bounds[number][0]), torch.minimum(high, bounds[number][1])
+            if bends(network, number):
+                bounds[number] = next(iter(relaxed.values())).refined(number, bounds[number])
     questions, owner = _questions(network, y)
-    best = interval_margins(network, region, y, bounds)
+    best = interval_margins(network, region, y, bounds, rounding=rounding)
     for one in relaxed.values():
         found = one.least(len(network.steps), questions, owner)
         best = torch.maximum(best, _worst(found, len(y)))

@@ -107,7 +107,12 @@ class InputRegion:
             low, high = torch.where(outside, middle, low), torch.where(outside, high, middle)
         multiplier = scale * 2**high
         change = self._change(slope, down, up, multiplier)
-        least: Tensor = (slope * change).sum(dim=1) + multiplier * ((change**2).sum(dim=1) - self.radius**2)
+        pulled, held = slope * change, multiplier[:, None] * change**2
+        least: Tensor = pulled.sum(dim=1) + held.sum(dim=1) - multiplier * self.radius**2
+        # Its sums are of both signs and may cancel: what they round off, at most.
+        size = (pulled.abs() + held).sum(dim=1) + multiplier * self.radius**2
+        room: Tensor = (slope.shape[1] + 16) * torch.finfo(slope.dtype).eps * size
+        least = least - room
         return least
 
     def _change(self, slope: Tensor, down: Tensor, up: Tensor, multiplier: Tensor) -> Tensor:

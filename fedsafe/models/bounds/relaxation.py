@@ -10,6 +10,7 @@ from fedsafe.models.bounds.activations import Elementwise, MaxPooling, Rectifier
 from fedsafe.models.bounds.network import Network
 from fedsafe.models.bounds.operations import Bounds, Reshape, Slope
 from fedsafe.models.bounds.region import InputRegion
+from fedsafe.models.bounds.rounding import Rounding
 from fedsafe.models.bounds.windows import Window, backward, part, path
 
 # Coefficients that are held at once: few enough for the cache.
@@ -33,16 +34,29 @@ def spread(coefficients: dict[int, Tensor], inputs: tuple[int, ...], parts: tupl
         coefficients[source] = coefficients[source] + one if source in coefficients else one
 
 
+def charge(rows: Tensor, room: Tensor, owner: Tensor) -> Tensor:
+    """``(pairs,)`` how far linear functions may be off, if each entry of a value ``(n, *shape)`` is, by its room."""
+    # Its own sum rounds off far less than a millionth of it.
+    return torch.einsum("pi,pi->p", rows.abs().flatten(1), room[owner].flatten(1)) * (1 + 1e-6)
+
+
 class Relaxed:
     """What each step is replaced with on the way back, for one way to choose lower lines."""
 
-    def __init__(self, network: Network, region: InputRegion, slope: Slope) -> None:
-        self.network, self.region, self.slope = network, region, slope
+    def __init__(
+        self, network: Network, region: InputRegion, slope: Slope, rounding: Rounding | None = None
+    ) -> None:
+        self.network, self.region, self.slope, self.rounding = network, region, slope, rounding
         self._relaxations: dict[int, Any] = {}
+        # What each value, the input included, may be off by rounding.
+        self._rooms: dict[int, Tensor] = {} if rounding is None else {0: rounding.start(region)}
 
     def learn(self, number: int, inputs: tuple[Bounds, ...]) -> None:
-        """The lines of the step that makes a value."""
-        self._relaxations[number] = self.network.steps[number - 1].operation.relax(inputs, self.slope)
+        """The lines of the step that makes a value, and what it rounds off."""
+        operation = self.network.steps[number - 1].operation
+        self._relaxations[number] = operation.relax(inputs, self.slope)
+        if self.rounding is not None:
+            self._rooms[number] = self.rounding.step(operation, inputs)
 
     def least(self, number: int, coefficients: Tensor, owner: Tensor) -> Tensor:
         """``(pairs,)`` lower bounds of linear functions ``(pairs, *shape)`` of a value, a few at a time."""
@@ -60,14 +74,16 @@ class Relaxed:
             found = coefficients.pop(place, None)
             if found is not None:
                 step = self.network.steps[place - 1]
+                if place in self._rooms:
+                    constant = constant - charge(found, self._rooms[place], owner)
                 parts, more = step.operation.backward(found, owner, self._relaxations.get(place))
                 constant = constant + more
                 spread(coefficients, step.inputs, parts)
-        return (
-            constant + self.region.least(coefficients[0], owner, exact=exact)
-            if 0 in coefficients
-            else constant
-        )
+        if 0 not in coefficients:
+            return constant
+        if self._rooms:
+            constant = constant - charge(coefficients[0], self._rooms[0], owner)
+        return constant + self.region.least(coefficients[0], owner, exact=exact)
 
     def refined(self, number: int, bounds: Bounds) -> Bounds:
         """Tighter bounds of a value where they matter."""
@@ -109,8 +125,12 @@ class Relaxed:
         constant = rows.new_zeros(len(rows))
         for number in steps:
             operation = self.network.steps[number - 1].operation
+            if number in self._rooms:
+                constant = constant - charge(rows, window.of(self._rooms[number]), owner)
             rows, more, window = backward(operation, rows, owner, self._relaxations.get(number), window)
             constant = constant + more
+        if self._rooms:
+            constant = constant - charge(rows, window.of(self._rooms[0]), owner)
         return constant + part(self.region, window).least(rows, owner, exact=False)
 
 
