@@ -108,12 +108,11 @@ class InputRegion:
         multiplier = scale * 2**high
         change = self._change(slope, down, up, multiplier)
         pulled, held = slope * change, multiplier[:, None] * change**2
-        least: Tensor = pulled.sum(dim=1) + held.sum(dim=1) - multiplier * self.radius**2
+        found = pulled.sum(dim=1) + held.sum(dim=1) - multiplier * self.radius**2
         # Its sums are of both signs and may cancel: what they round off, at most.
         size = (pulled.abs() + held).sum(dim=1) + multiplier * self.radius**2
         room: Tensor = (slope.shape[1] + 16) * torch.finfo(slope.dtype).eps * size
-        least = least - room
-        return least
+        return found - room
 
     def _change(self, slope: Tensor, down: Tensor, up: Tensor, multiplier: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(-slope / (2 * multiplier[:, None]), down), up)
