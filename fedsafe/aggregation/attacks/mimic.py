@@ -16,7 +16,8 @@ class Mimic:
     """All send a copy of the honest row farthest out along the honest rows' main direction (Karimireddy et al., 2022).
 
     Nothing about such a row is suspicious; where clients hold unlike data, it outweighs the others. The authors find
-    the direction in a first phase and copy one client ever after; here cohorts change, so each round finds its own.
+    the direction in a first phase and copy one client ever after; here cohorts change, so each round finds its own, and
+    measures from the honest mean, on either side of it.
 
     Args:
         client: Position among the round's honest rows of the one that is copied instead, from 0; beyond the last, the

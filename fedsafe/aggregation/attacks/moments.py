@@ -47,7 +47,7 @@ class Alie:
             require_strength(self.name, "deviations", self.deviations, low=-math.inf)
 
     def __call__(self, honest: Rows, adversaries: int, own: Rows, rng: np.random.Generator) -> Rows:
-        """The same row of each: ``mean - z deviation``, with the deviation of a population."""
+        """The same row of each: ``mean - z deviation``, of a population as in the authors' code."""
         z = self.deviations
         if z is None:
             z = alie_deviations(len(honest) + adversaries, adversaries)

@@ -14,7 +14,8 @@ class SignFlip:
     """Each adversary sends its own update times ``-scale``.
 
     Args:
-        scale: Above 0; the default 4 is that of Li et al. (2019), 1 only reverses.
+        scale: Above 0; the default 4 is that of Li et al. (2019), whose clients send models and not updates; 1 only
+            reverses. Minus the honest mean, which others call sign flipping, is inner product manipulation of scale 1.
     """
 
     scale: float = 4.0

@@ -105,7 +105,7 @@ class InputRegion:
             change = self._change(slope, down, up, scale * 2**middle)
             outside = torch.linalg.vector_norm(change, dim=1) > self.radius
             low, high = torch.where(outside, middle, low), torch.where(outside, high, middle)
-        multiplier = scale * 2**high
+        multiplier: Tensor = scale * 2**high
         change = self._change(slope, down, up, multiplier)
         pulled, held = slope * change, multiplier[:, None] * change**2
         found = pulled.sum(dim=1) + held.sum(dim=1) - multiplier * self.radius**2
