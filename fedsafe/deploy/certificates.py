@@ -147,6 +147,16 @@ def why_not(certificate: Certificate, authority: Certificate, *, now: datetime.d
     return ""
 
 
+def days_left(certificate: Certificate) -> int:
+    """For how many whole days a certificate still holds; negative once it has expired."""
+    return (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).days
+
+
+def same_key(one: PublicKey, other: PublicKey) -> bool:
+    """Whether two public keys are the same."""
+    return public_pem(one) == public_pem(other)
+
+
 def names_of(certificate: Certificate) -> tuple[str, ...]:
     """The host names and addresses that a server's certificate is good for."""
     try:

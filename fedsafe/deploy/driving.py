@@ -20,6 +20,7 @@ from fedsafe.deploy.federation import Federation
 from fedsafe.deploy.operator import control
 from fedsafe.deploy.thin_app import build_thin_app
 from fedsafe.errors import ConfigError, RecordError
+from fedsafe.runs.config import make_config
 from fedsafe.store.files import replace_file
 
 FINISHED: Final = "finished"
@@ -109,6 +110,8 @@ def start(
         ConfigError: The server does not run, or takes no run; or there is nothing to resume.
     """
     last = _last(federation)
+    if resume and last is not None:
+        stop(federation, last)  # its server is gone, and nobody told Flower
     if resume and out is None:
         if last is None:
             raise ConfigError(f"{federation.folder} has no run to resume: start one without --resume")
@@ -116,7 +119,10 @@ def start(
     out = _new_folder(federation) if out is None else out.resolve()
     if resume and not (out / "record.jsonl").is_file():
         raise ConfigError(f"{out} is no run folder that could be resumed")
-    experiment, rounds = _resolved(federation)
+    values = resolved_experiment(federation)
+    experiment = federation.server.resolve() / "state" / "experiment.toml"
+    replace_file(experiment, tomli_w.dumps(values).encode())
+    rounds = make_config(values).rounds
     app = federation.folder / "app"
     content = build_thin_app(app)
     settings: dict[str, Any] = {"config": str(experiment), "out": str(out), "resume": resume}
@@ -129,8 +135,8 @@ def start(
         answer = client.StartRun(request)
     if not answer.HasField("run_id"):
         raise ConfigError(f"the server took no run: {answer.note or 'its log says why'}")
-    values = {"number": answer.run_id, "out": str(out), "rounds": rounds}
-    replace_file(federation.server / "state" / _LAST, json.dumps(values).encode())
+    noted = {"number": answer.run_id, "out": str(out), "rounds": rounds}
+    replace_file(federation.server / "state" / _LAST, json.dumps(noted).encode())
     return Submitted(number=answer.run_id, out=out, rounds=rounds)
 
 
@@ -214,8 +220,12 @@ def _control(federation: Federation) -> Any:
     return control(federation.port, server / "ca.pem", server / "state" / "operator.token")
 
 
-def _resolved(federation: Federation) -> tuple[Path, int]:
-    """The experiment with absolute paths, since the server's app runs in another folder."""
+def resolved_experiment(federation: Federation) -> dict[str, Any]:
+    """The experiment with absolute paths, since the server's app runs in another folder.
+
+    Raises:
+        ConfigError: It cannot be read, or is for another kind of task.
+    """
     source = federation.folder / "experiment.toml"
     try:
         values = tomllib.loads(source.read_text(encoding="utf-8"))
@@ -227,9 +237,7 @@ def _resolved(federation: Federation) -> tuple[Path, int]:
     for key in ("schema", "evaluation"):
         if key in task:
             task[key] = str((federation.folder / task[key]).resolve())
-    path = federation.server.resolve() / "state" / "experiment.toml"
-    replace_file(path, tomli_w.dumps(values).encode())
-    return path, int(values.get("rounds", 0))
+    return values
 
 
 def _new_folder(federation: Federation) -> Path:

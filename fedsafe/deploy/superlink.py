@@ -6,12 +6,15 @@ functions, since a middleware and a rule of who may start runs cannot be given o
 start it without TLS.
 """
 
+import contextlib
 import ipaddress
+import logging
 import os
 import signal
 import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import uvicorn
@@ -39,6 +42,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 """What every process of a federation has in its environment."""
+_PATIENCE = 5.0
 
 
 def serve(federation: Federation) -> None:
@@ -104,12 +108,13 @@ def serve(federation: Federation) -> None:
         raise ConfigError("the server has no TLS, and does not start without it")
     served.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     served.ssl.sslobject_class = SayingWhy
-    executor = _start_executor(port, files[0], state / "superexec.secret")
+    LOG.addFilter(_is_news)
+    executor = _start_executor(port, files[0], state)
     try:
         uvicorn.Server(served).run()
     finally:
-        executor.send_signal(signal.SIGTERM)
-        executor.wait(10)
+        _end_group(executor.pid)
+        executor.wait(_PATIENCE)
 
 
 def _require_certificate(federation: Federation) -> None:
@@ -152,14 +157,63 @@ def _roll(server: Path, factory: LinkStateFactory) -> Roll:
     return Roll(folder=server / "nodes", authority=authority, admit=admit, remove=remove)
 
 
-def _start_executor(port: int, authority: Path, secret: Path) -> subprocess.Popen[bytes]:
-    """What runs the server's app, in a process of its own for each run."""
+def _is_news(line: logging.LogRecord) -> bool:
+    """Whoever watches a run asks for its state all the time."""
+    return "ControlServicer.List" not in line.getMessage()
+
+
+def _start_executor(port: int, authority: Path, state: Path) -> subprocess.Popen[bytes]:
+    """What runs the server's app, in a process of its own for each run; all in one group, to be ended together.
+
+    A server that was killed leaves its app behind, which would go on with a run that is being resumed: it ends first.
+    """
+    noted, address = state / "executor.pid", f"127.0.0.1:{port}"
+    if noted.is_file() and noted.read_text().isdigit():
+        group = int(noted.read_text())
+        if _is_executor(group, address):
+            _end_group(group)
     command = [
         str(Path(sys.executable).with_name("flower-superexec")),
-        *("--runtime-api-address", f"127.0.0.1:{port}"),
+        *("--runtime-api-address", address),
         *("--root-certificates", str(authority)),
-        *("--superexec-auth-secret-file", str(secret)),
+        *("--superexec-auth-secret-file", str(state / "superexec.secret")),
         *("--parent-pid", str(os.getpid())),
     ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return subprocess.Popen(command, env={**os.environ, "PATH": path})  # noqa: S603 - words of our own
+    started = subprocess.Popen(  # noqa: S603 - words of our own
+        command, env={**os.environ, "PATH": path}, start_new_session=True
+    )
+    noted.write_text(str(started.pid))
+    return started
+
+
+def _is_executor(group: int, address: str) -> bool:
+    """Whether a process of a group is still one that was started for this server: numbers are used again."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(entry.name)) == group and address.encode() in (entry / "cmdline").read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _end_group(group: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(group, number)
+        except ProcessLookupError:
+            return
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end and _lives(group):
+            time.sleep(0.05)
+
+
+def _lives(group: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(group, os.WNOHANG)  # an ended child counts until somebody has heard of it
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
