@@ -21,7 +21,7 @@ from fedsafe.apps.agreed import inputs_digest, least_apart, most_releases, requi
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.log import LOG
 from fedsafe.apps.memory import NodeMemory
-from fedsafe.apps.nodes import EXPERIMENT, JOIN, JOINED
+from fedsafe.apps.nodes import EXPERIMENT, JOIN, JOINED, MEMORY
 from fedsafe.apps.settings import for_flower
 from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.extensions import search
@@ -100,7 +100,7 @@ def _join(message: Message, context: Context) -> Message:
             "the noise of this client follows from the seed: it protects from nobody who knows the seed"
         )
     runs = {"fedsafe": fedsafe.__version__, "code": code_digest()}
-    said = ConfigRecord({"client": client, "plan": plan.hash, **runs})
+    said = ConfigRecord({"client": client, "plan": plan.hash, "ledger": MEMORY, **runs})
     return Message(RecordDict({JOINED: said}), reply_to=message)
 
 

@@ -5,8 +5,11 @@ is released: two nodes with the same client's records would break the claim, and
 plan would refuse every round.
 """
 
+import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -16,6 +19,7 @@ from flwr.serverapp import Grid
 import fedsafe
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.log import LOG
+from fedsafe.apps.refusals import refusal_in
 from fedsafe.engine import GridAround
 from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.extensions import searched
@@ -25,9 +29,33 @@ from fedsafe.runs.compose import Parts
 JOIN = "query.join"
 EXPERIMENT = "experiment"
 JOINED = "joined"
+# The server's name of a run, which stays the same when the run is resumed, and where a node keeps what it released.
+RUN = "run"
+DURABLE, MEMORY = "durable", "memory"
 
 _FIRST_NODE = 2
 _POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """How one set of messages was answered. It tells of a secret cohort: private.
+
+    Args:
+        round: As the messages name it.
+        kind: ``"train"`` or ``"evaluate"``.
+        asked: Nodes that were sent a message.
+        replied: Nodes that sent what was asked for.
+        refused: Reason to how many nodes gave it.
+        failed: Nodes whose error is another one; the rest were silent.
+    """
+
+    round: str
+    kind: str
+    asked: int
+    replied: int
+    refused: Mapping[str, int]
+    failed: int
 
 
 class NodeGrid(GridAround):
@@ -38,11 +66,20 @@ class NodeGrid(GridAround):
         nodes: Flower's number of each client's node.
         experiment: The configuration, for a process that has never heard of it.
         wait: Seconds to wait for the replies of a round.
+        tell: Told, after each exchange, how many were asked, how many replied, and why others refused.
     """
 
-    def __init__(self, grid: Grid, nodes: Sequence[int], experiment: ConfigRecord, wait: float) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        nodes: Sequence[int],
+        experiment: ConfigRecord,
+        wait: float,
+        tell: Callable[[Exchange], None] = lambda exchange: None,
+    ) -> None:
         super().__init__(grid)
         self._nodes, self._experiment, self._wait = tuple(nodes), experiment, wait
+        self._tell = tell
 
     def get_node_ids(self) -> Iterable[int]:
         """One for each client, in the order of the clients."""
@@ -65,30 +102,49 @@ class NodeGrid(GridAround):
             return []
         numbers = list(self.push_messages(sent))
         replies = collect(self._grid, numbers, self._wait if timeout is None else min(self._wait, timeout))
+        self._tell(_exchange(sent, replies))
         # The order of arrival is chance, and sums of floats should not be.
         return [replies[number] for number in numbers if number in replies]
 
 
+def new_run() -> str:
+    """A name for a run that nobody can guess: who knows it may ask for the rounds of its plan, and for no others."""
+    return secrets.token_hex(16)
+
+
 def connect(
-    grid: Grid, parts: Parts, *, wait_for_nodes: float, wait_for_replies: float
+    grid: Grid,
+    parts: Parts,
+    *,
+    run: str,
+    wait_for_nodes: float,
+    wait_for_replies: float,
+    resumed: bool = False,
+    tell: Callable[[Exchange], None] = lambda exchange: None,
 ) -> Callable[[PrivacyPlan], Grid]:
     """Ask every node to join; they load their data and calibrate while the server does.
+
+    A node whose own policy refuses is left out, and the run goes on: its client counts as absent.
 
     Args:
         grid: Flower's.
         parts: Of the run.
+        run: Its name, from :func:`new_run`.
         wait_for_nodes: Seconds until every client must be connected.
         wait_for_replies: Seconds to wait for the replies to one set of messages.
+        resumed: Whether nodes may have released something in this run before, which all of them must remember then.
+        tell: As of :class:`NodeGrid`.
 
     Returns:
         Waits until all have joined under the plan given, and gives the grid.
 
     Raises:
-        EngineError: Too few nodes or too many, or one could not join or runs other code.
+        EngineError: Too few nodes or too many, or one could not join or runs other code, or all refused; or one of a
+            resumed run keeps no ledger.
         PlanViolation: A node comes to another plan.
     """
     nodes = wait_until_connected(grid, len(parts.records), wait_for_nodes)
-    experiment = ConfigRecord({"config": parts.config.to_toml(), "folders": searched()})
+    experiment = ConfigRecord({"config": parts.config.to_toml(), "folders": searched(), RUN: run})
     asked = [
         Message(RecordDict({EXPERIMENT: experiment}), dst_node_id=node, message_type=JOIN, group_id="0")
         for node in nodes
@@ -97,17 +153,29 @@ def connect(
 
     def joined(plan: PrivacyPlan) -> Grid:
         replies = collect(grid, numbers, wait_for_replies)
-        answers = zip(nodes, map(replies.get, numbers), strict=True)
+        answers = {node: replies.get(number) for node, number in zip(nodes, numbers, strict=True)}
+        refusing = {node: refusal for node, answer in answers.items() if (refusal := _refusal(answer))}
+        for node, refusal in refusing.items():
+            LOG.warning("node %d refuses to take part: %s; the run goes on without it", node, refusal)
+        if len(refusing) == len(nodes):
+            raise EngineError(f"every node refuses: {', '.join(sorted(set(refusing.values())))}")
         # Node numbers are chance: only a node itself knows whose records it has.
-        said = sorted((_client_of(node, answer, plan), node) for node, answer in answers)
+        said = sorted(
+            (_client_of(node, answer, plan, resumed=resumed), node)
+            for node, answer in answers.items()
+            if node not in refusing
+        )
         for (client, node), (other, another) in pairwise(said):
             if client == other:
                 raise EngineError(
                     f"nodes {node} and {another} both say that they are client {client}: give each SuperNode a "
                     "partition-id of its own"
                 )
-        LOG.info("all %d nodes have joined under plan %s", len(nodes), plan.hash[:12])
-        return NodeGrid(grid, [node for _, node in said], experiment, wait_for_replies)
+        LOG.info("%d of %d nodes have joined under plan %s", len(said), len(nodes), plan.hash[:12])
+        # Who refuses has not said who it is: it is one of those that are left, and is asked in each round all the same.
+        left = sorted(set(range(len(nodes))) - {client for client, _ in said})
+        places = dict([*said, *zip(left, refusing, strict=True)])
+        return NodeGrid(grid, [places[k] for k in sorted(places)], experiment, wait_for_replies, tell)
 
     return joined
 
@@ -150,13 +218,36 @@ def collect(grid: Grid, numbers: Sequence[str], seconds: float) -> dict[str, Mes
     return replies
 
 
-def _client_of(node: int, answer: Message | None, plan: PrivacyPlan) -> int:
+def _refusal(answer: Message | None) -> str:
+    refusal = refusal_in(answer.error) if answer is not None and answer.has_error() else None
+    return "" if refusal is None else refusal.value
+
+
+def _exchange(sent: Sequence[Message], replies: Mapping[str, Message]) -> Exchange:
+    errors = [reply for reply in replies.values() if reply.has_error()]
+    refused = Counter(reason for reply in errors if (reason := _refusal(reply)))
+    return Exchange(
+        round=sent[0].metadata.group_id,
+        kind=sent[0].metadata.message_type,
+        asked=len(sent),
+        replied=len(replies) - len(errors),
+        refused=dict(refused),
+        failed=len(errors) - sum(refused.values()),
+    )
+
+
+def _client_of(node: int, answer: Message | None, plan: PrivacyPlan, *, resumed: bool) -> int:
     if answer is None:
         raise EngineError(f"node {node} did not say whether it joins; see its own log")
     if answer.has_error():
         raise EngineError(f"node {node} could not join: {answer.error.reason}")
     said = answer.content.config_records[JOINED]
     client, agreed = cast("int", said["client"]), cast("str", said["plan"])
+    if resumed and said.get("ledger") != DURABLE:
+        raise EngineError(
+            f"client {client} has no ledger on its disk: its answer to the interrupted round would have other noise; "
+            "only runs of nodes behind a gate (fedsafe deploy) can be resumed, so start a new run"
+        )
     version = cast("str", said["fedsafe"])
     if version != fedsafe.__version__:
         raise EngineError(

@@ -9,8 +9,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsafe.apps.log import LOG, LogOfRun
 from fedsafe.apps.nodes import connect
+from fedsafe.apps.notes import RunNotes
 from fedsafe.apps.settings import read_settings
 from fedsafe.report import write_report
+from fedsafe.runs.resume import resume
 from fedsafe.runs.run import run
 
 app = ServerApp()
@@ -25,15 +27,18 @@ def main(grid: Grid, context: Context) -> None:
         return get_project_dir(found.fab_id, found.fab_version, found.fab_hash)
 
     settings = read_settings(context.run_config, bundle)
-    finished = run(
-        settings.config,
-        out=settings.out,
-        callbacks=[LogOfRun()],
-        connect=functools.partial(
-            connect,
-            grid,
-            wait_for_nodes=settings.wait_for_nodes,
-            wait_for_replies=settings.wait_for_replies,
-        ),
+    notes = RunNotes(settings.out if settings.resume else None)
+    join = functools.partial(
+        connect,
+        grid,
+        run=notes.run,
+        wait_for_nodes=settings.wait_for_nodes,
+        wait_for_replies=settings.wait_for_replies,
+        resumed=settings.resume,
+        tell=notes.tell,
     )
+    if settings.resume and settings.out is not None:
+        finished = resume(settings.out, callbacks=[LogOfRun(), notes], connect=join)
+    else:
+        finished = run(settings.config, out=settings.out, callbacks=[LogOfRun(), notes], connect=join)
     LOG.info("report: %s", write_report(finished.path).resolve())

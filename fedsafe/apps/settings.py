@@ -20,12 +20,14 @@ class Settings:
         out: The run folder; a new one under ``runs/`` if None.
         wait_for_nodes: Seconds until every client must be connected.
         wait_for_replies: Seconds until a round goes on without the clients that have not replied.
+        resume: Whether to go on with the run in ``out``, whose configuration counts then.
     """
 
     config: Config
     out: Path | None
     wait_for_nodes: float
     wait_for_replies: float
+    resume: bool = False
 
 
 def read_settings(run_config: Mapping[str, Any], bundle: Callable[[], Path]) -> Settings:
@@ -39,6 +41,11 @@ def read_settings(run_config: Mapping[str, Any], bundle: Callable[[], Path]) -> 
         ConfigError: The configuration is wrong, or cannot work where processes run in other folders.
     """
     named, out = str(run_config["config"]).strip(), str(run_config["out"]).strip()
+    again = run_config.get("resume", False)
+    if not isinstance(again, bool):
+        raise ConfigError(f"run configuration resume = {again!r}: give true or false")
+    if again and not out:
+        raise ConfigError("run configuration resume = true needs out, the run folder to go on with")
     source = Path(named).expanduser() if named else None
     if source is not None and not source.is_absolute():
         source = _bundled(source, bundle())
@@ -49,6 +56,7 @@ def read_settings(run_config: Mapping[str, Any], bundle: Callable[[], Path]) -> 
         out=Path(out).expanduser() if out else None,
         wait_for_nodes=_seconds(run_config, "wait-for-nodes"),
         wait_for_replies=_seconds(run_config, "wait-for-replies"),
+        resume=again,
     )
 
 

@@ -24,10 +24,13 @@ from fedsafe.runs.given import GIVEN_IN_PYTHON, IMPORT_FOLDERS
 from fedsafe.runs.keys import data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.period import ASSESSMENTS
 from fedsafe.runs.result import Run
-from fedsafe.runs.run import State, execute, first_state
+from fedsafe.runs.run import Connect, State, execute, first_state
 from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import package_versions
 from fedsafe.store import RunFolder
+
+RESUMED = "resumed.jsonl"
+"""In a run folder: each time that a run on nodes went on, from which round, and whether its messages had left."""
 
 
 def resume(
@@ -37,6 +40,7 @@ def resume(
     model: nn.Module | None = None,
     data: Task | None = None,
     callbacks: Sequence[Callback] = (),
+    connect: Connect | None = None,
 ) -> Run:
     """Run the rounds that are left.
 
@@ -49,6 +53,7 @@ def resume(
         model: The module, if the run was started with one.
         data: The task, if the run was started with one.
         callbacks: Told what happens.
+        connect: Gives the grid of a run on nodes that remember what they released, and refuses others.
 
     Raises:
         LedgerError: The ledger is older than the record, damaged or edited, or the key is another one.
@@ -69,10 +74,12 @@ def resume(
             search(line.get("folders", ()))
         start, plan = lines[0], PrivacyPlan.from_numbers(lines[0].plan)
         config = parse_config(folder.config)
-        if "flower" in (config.engine.name, start.machine.get("engine")):
+        on_nodes = "flower" in (config.engine.name, start.machine.get("engine"))
+        if on_nodes and connect is None:
             raise ConfigError(
                 f"{path} ran on Flower's own runtime, whose nodes forget their noise keys when it ends: a round that "
-                "was under way would be released again under other noise; start a new run"
+                "was under way would be released again under other noise; start a new run, or, where every client is "
+                "behind a gate, `fedsafe deploy start --resume`"
             )
         if engine and engine.get("device", config.engine.device) != config.engine.device:
             raise ConfigError(
@@ -109,7 +116,16 @@ def resume(
         ):
             folder.truncate_after(name, lambda line, last=last: line["round"] <= last)  # type: ignore[misc]
         callbacks = [*callbacks, SinkCallback(*make_sinks(config.sinks, folder.path))]
-        return execute(parts, plan, folder, key, ledger, start, state, callbacks)
+        grid = connect(parts)(plan) if on_nodes and connect is not None else None
+        if grid is not None:
+            folder.append(RESUMED, _resumption(state, ledger))
+        return execute(parts, plan, folder, key, ledger, start, state, callbacks, grid=grid)
+
+
+def _resumption(state: State, ledger: Ledger) -> dict[str, Any]:
+    """What a resumed run on nodes says of itself: nodes that had answered the round under way send the same bytes."""
+    last = ledger.trained[-1].round if ledger.trained else 0
+    return {"round": state.round + 1, "under_way": last > state.round}
 
 
 def _require_objects(config: Config, folder: RunFolder, model: nn.Module | None, data: Task | None) -> None:

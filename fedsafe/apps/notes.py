@@ -1,0 +1,67 @@
+"""What the server of a run on nodes keeps beside its record, in ``RUN/private/``."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from fedsafe.apps.nodes import Exchange, new_run
+from fedsafe.errors import RecordError
+from fedsafe.records import End, Round, Start
+from fedsafe.runs.judge import Assessment
+from fedsafe.store.lines import append_lines
+
+_NAME, _REPLIES = "run.token", "replies.jsonl"
+
+
+class RunNotes:
+    """The run's name to its nodes, and how each exchange with them was answered.
+
+    The name is on the disk before the first message of a round leaves: whoever resumes the run asks under the same
+    name, so that the nodes know what they have released in it.
+
+    Args:
+        path: The folder of a run that goes on; None for a new one.
+
+    Raises:
+        RecordError: The folder names no run that nodes know.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._private: Path | None = None
+        self.run = new_run() if path is None else _read(path / "private" / _NAME)
+
+    def tell(self, exchange: Exchange) -> None:
+        """Add a line about an exchange."""
+        if self._private is not None:
+            append_lines(self._private / _REPLIES, [asdict(exchange)])
+
+    def on_start(self, path: Path, start: Start, first_round: int) -> None:
+        """Write down the run's name."""
+        self._private = path / "private"
+        name = self._private / _NAME
+        if name.exists():
+            return
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.run + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def on_round(self, line: Round) -> None:
+        """Nothing."""
+
+    def on_assessment(self, assessment: Assessment) -> None:
+        """Nothing."""
+
+    def on_end(self, end: End) -> None:
+        """Nothing."""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        # The folder was made, and no message of a round had left: the nodes have released nothing under any name.
+        if not path.parent.is_dir():
+            raise RecordError(f"{path.parent.parent} is no run folder: name one to resume") from None
+        return new_run()
