@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from flwr.common.constant import (
@@ -91,7 +92,29 @@ def serve(federation: Federation) -> None:
     roll = _roll(server, app.state.linkstate_factory)
     roll.refresh()
     app.add_middleware(Door, roll=roll)
-    served = uvicorn.Config(
+    listening = secured(app, server, host, port)
+    LOG.addFilter(_is_news)
+    executor = _start_executor(port, files[0], state)
+    try:
+        uvicorn.Server(listening).run()
+    finally:
+        _end_group(executor.pid)
+        executor.wait(_PATIENCE)
+
+
+def secured(app: Any, server: Path, host: str, port: int) -> uvicorn.Config:
+    """How an ASGI app is served: over TLS from 1.2 on, with a word in the log about each connection that fails.
+
+    Args:
+        app: What is served.
+        server: The folder with the server's key and certificate.
+        host: The address to listen at.
+        port: The port.
+
+    Raises:
+        ConfigError: There is no TLS.
+    """
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -100,21 +123,15 @@ def serve(federation: Federation) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        ssl_certfile=config.ssl_certfile,
-        ssl_keyfile=config.ssl_keyfile,
+        ssl_certfile=str(server / "server.pem"),
+        ssl_keyfile=str(server / "server.key"),
     )
-    served.load()
-    if served.ssl is None:
+    config.load()
+    if config.ssl is None:
         raise ConfigError("the server has no TLS, and does not start without it")
-    served.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    served.ssl.sslobject_class = SayingWhy
-    LOG.addFilter(_is_news)
-    executor = _start_executor(port, files[0], state)
-    try:
-        uvicorn.Server(served).run()
-    finally:
-        _end_group(executor.pid)
-        executor.wait(_PATIENCE)
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    config.ssl.sslobject_class = SayingWhy
+    return config
 
 
 def _require_certificate(federation: Federation) -> None:
