@@ -141,7 +141,7 @@ def bounded_mean(
     """
     sample = np.asarray(values, dtype=np.float64)
     below, above = t_interval(sample, confidence)
-    if np.ptp(sample) > 0:
+    if np.ptp(sample) > 1e-9 * (high - low):  # more than rounding
         return (max(low, below), min(high, above)), "t"
     value, rare = float(sample[0]), clopper_pearson(0, sample.size, confidence)[1]
     return (value - rare * (value - low), value + rare * (high - value)), "alike, clopper-pearson"

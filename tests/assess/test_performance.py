@@ -68,8 +68,8 @@ def test_multiclass_scores_equal_scikit_learn(perceptron, inputs, judged):
 
 def test_likelihood_stays_finite_where_a_probability_rounds_to_zero(linear, inputs, judged):
     x = inputs(100)
-    found = run(judged(linear([0, 0, 0, 0, 900, 900], 0.0), x, np.zeros(100, dtype=np.int64)))
-    assert found["nll"].value == pytest.approx(900)
+    found = run(judged(linear([1, 0, 0, 0, 900, 900], 0.0), x, np.zeros(100, dtype=np.int64)))
+    assert found["nll"].value == pytest.approx(900 + x[:, 0].mean())
 
 
 def test_auc_intervals_cover():
@@ -173,10 +173,26 @@ def test_a_constant_classifier_is_at_chance(linear, inputs, judged):
     assert found["auc"].value == 0.5
 
 
-def test_a_single_example_gives_no_interval_of_a_mean(judged):
+def test_a_single_example_gives_no_mean_without_an_interval(judged):
     x, y = honest(1)
-    finding = run(judged(Echo(), x, y))["nll"]
-    assert (finding.status, finding.interval) == ("measured", None)
+    for name in ("nll", "brier"):
+        finding = run(judged(Echo(), x, y))[name]
+        assert (finding.status, finding.interval) == ("insufficient", None)
+        assert finding.detail["mean"] > 0
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_losses_that_are_all_alike_are_no_certainty(linear, inputs, judged, n):
+    """A constant model on one class: Student's interval would be a point, or one of rounding."""
+    found = run(judged(linear(np.zeros(6), -1.0), inputs(n), np.zeros(n, dtype=np.int64)))
+    assert found["nll"].status == "insufficient"
+    assert f"all {n} losses are 0.313" in found["nll"].reason
+    low, high = found["brier"].interval
+    assert low < found["brier"].value < high
+    assert found["brier"].value == pytest.approx(special.expit(-1.0) ** 2)
+    rare = 1 - 0.025 ** (1 / n)  # what Clopper and Pearson leave where none of n differs
+    assert high - low == pytest.approx(rare)
+    assert found["brier"].interval_method == "alike, clopper-pearson"
 
 
 def test_a_vocabulary_of_classes_needs_no_square_of_memory():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedsafe.assess.fairness.cells import too_few
 from fedsafe.assess.fairness.mean_gaps import largest_difference, normal_noise
 from fedsafe.assess.performance.calibration import Reliability, reliability
-from fedsafe.findings import Finding, Interval, Provenance, Scope, estimate, not_measured, t_interval
+from fedsafe.findings import Finding, Interval, Provenance, Scope, bounded_mean, estimate, not_measured
 
 Array = NDArray[np.float64]
 
@@ -149,6 +149,7 @@ def calibration_by_group(
         # At least half a record: a group without an error still has sampling error.
         errors.append(max(float(residuals.std(ddof=1)) / n**0.5, 0.5 / n))
         low, high = bins.interval(rng, resamples)
+        spread, how = bounded_mean(residuals, -1.0, 1.0)
         findings += [
             estimate(
                 ERROR,
@@ -165,8 +166,8 @@ def calibration_by_group(
             estimate(
                 LARGE,
                 means[-1],
-                interval=_within(t_interval(residuals)),
-                method="t",
+                interval=spread,
+                method=how,
                 n=n,
                 unit="examples",
                 anchors={"calibrated": 0.0},
@@ -225,7 +226,3 @@ def calibration_by_group(
 
 def _extremes(names: Sequence[str], values: Sequence[float]) -> dict[str, str]:
     return {"low": names[int(np.argmin(values))], "high": names[int(np.argmax(values))]}
-
-
-def _within(interval: Interval) -> Interval:
-    return max(-1.0, interval[0]), min(1.0, interval[1])

@@ -14,7 +14,7 @@ from fedsafe.assess.interpretability.explainers import Explained, attribute
 from fedsafe.assess.interpretability.features import by_unit, column_of_features
 from fedsafe.assess.interpretability.protocol import seeded
 from fedsafe.assess.interpretability.ranks import spearman
-from fedsafe.findings import Finding, Scope, estimate, not_measured, t_interval
+from fedsafe.findings import Finding, Scope, bounded_mean, estimate, not_measured
 
 Array = NDArray[np.float64]
 
@@ -85,12 +85,12 @@ def randomisation(
             "absolute": float(last[:, 1].mean()),
         }
     )
-    low, high = t_interval(last[:, 0])
+    interval, how = bounded_mean(last[:, 0], -1.0, 1.0)
     return estimate(
         METRIC,
         float(last[:, 0].mean()),
-        interval=(max(-1.0, low), min(1.0, high)),
-        method="t over random models",
+        interval=interval,
+        method=f"{how} over random models",
         n=models,
         unit="random models",
         anchors={"random_attribution": 0.0, "input_alone": 1.0},

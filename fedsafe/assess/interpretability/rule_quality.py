@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedsafe.assess.interpretability.rules import Rule, jaccard, matches, read_rules
 from fedsafe.data import InputSchema
-from fedsafe.findings import Finding, Provenance, estimate, t_interval
+from fedsafe.findings import Finding, Provenance, bounded_mean, estimate
 
 Array = NDArray[np.float64]
 Fit = Callable[[NDArray[Any], NDArray[Any]], Any]
@@ -99,12 +99,12 @@ def stability(
         return np.asarray(found)
 
     values = alike(answers, _PAIRS)
-    low, high = t_interval(values)
+    interval, how = bounded_mean(values, 0.0, 1.0)
     return estimate(
         STABILITY,
         float(values.mean()),
-        interval=(max(0.0, low), min(1.0, high)),
-        method="t over pairs of bootstrap trees",
+        interval=interval,
+        method=f"{how} over pairs of bootstrap trees",
         n=_PAIRS,
         unit="pairs of trees",
         anchors={"shuffled_decisions": float(alike(rng.permutation(answers), _CONTROLS).mean())},

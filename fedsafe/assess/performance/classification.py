@@ -11,6 +11,7 @@ from fedsafe.findings import (
     Evidence,
     Finding,
     Provenance,
+    bounded_mean,
     combine_shares,
     estimate,
     not_measured,
@@ -121,22 +122,38 @@ def _scores(logits: Array, y: NDArray[np.int64], prior: Array, context: Provenan
         constant = float(1 - prior @ prior)
     entropy = float(special.entr(prior).sum())
     return [
-        _mean("performance.nll", loss, entropy, context),
-        _mean("performance.brier", brier, constant, context),
+        _mean("performance.nll", loss, None, entropy, context),
+        # No more than 1 for the positive class, and 2 where every class counts.
+        _mean("performance.brier", brier, 1.0 if logits.shape[1] == 1 else 2.0, constant, context),
     ]
 
 
-def _mean(metric: str, values: Array, constant: float, context: Provenance) -> Finding:
-    interval = None
-    if len(values) > 1:
+def _mean(metric: str, values: Array, most: float | None, constant: float, context: Provenance) -> Finding:
+    """A mean of values between 0 and the most that one can be, or without end."""
+    n, mean = len(values), float(values.mean())
+    reason = ""
+    if n < 2:
+        reason = "the mean of one example has no interval"
+    elif most is None and np.ptp(values) <= 1e-9 * max(1.0, abs(mean)):
+        reason = (
+            f"all {n} losses are {mean:.3g}: how rare others are cannot be told, nor how large they may be"
+        )
+    if reason:
+        detail = {"mean": mean}
+        return not_measured(
+            metric, reason, status="insufficient", n=n, unit="examples", detail=detail, **context
+        )
+    if most is None:
         low, high = t_interval(values)
-        interval = (max(0.0, low), high)
+        interval, method = (max(0.0, low), high), "t"
+    else:
+        interval, method = bounded_mean(values, 0.0, most)
     return estimate(
         metric,
-        float(values.mean()),
+        mean,
         interval=interval,
-        method=None if interval is None else "t",
-        n=len(values),
+        method=method,
+        n=n,
         unit="examples",
         anchors={"class_shares": constant},
         **context,
