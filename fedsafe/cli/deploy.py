@@ -74,6 +74,37 @@ def init_command(
         )
 
 
+@deploy_app.command("gate")
+def gate_command(
+    own: _Own,
+    runtime: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The runtime interface of this client's SuperNode.")
+    ],
+    metrics_port: Annotated[int | None, typer.Option(help="For Prometheus, on the loopback address.")] = None,
+) -> None:
+    """Answer the server for one client: the only process that reads its records, adds noise and keeps its ledger."""
+    import logging
+    import sys
+
+    from fedsafe.deploy.serving import LOG, serve
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    serve(own, runtime=runtime, metrics_port=metrics_port)
+
+
+@deploy_app.command("spend")
+def spend_command(own: _Own) -> None:
+    """What this client's records have spent, run by run, and how the models do on its own validation records."""
+    from fedsafe.deploy.figures import lines_of_status
+
+    for line in lines_of_status(own):
+        typer.echo(line)
+
+
 @deploy_app.command("key")
 def key_command(own: _Own) -> None:
     """Make this client's key, and the request that the federation's authority signs."""

@@ -12,6 +12,7 @@ from prometheus_client import Counter as Total
 
 from fedsafe.deploy.client_ledger import ClientLedger
 from fedsafe.deploy.policy import Policy
+from fedsafe.errors import RecordError
 from fedsafe.records import dumps
 from fedsafe.store.files import replace_file
 
@@ -110,3 +111,39 @@ class Status:
             "realised_epsilon": realised,
             "own": self.own.get(name, []),
         }
+
+
+def lines_of_status(folder: Path) -> list[str]:
+    """What a client's page says, for people.
+
+    Args:
+        folder: Of the client.
+
+    Raises:
+        RecordError: Its gate has not written one.
+    """
+    path = folder / "state" / STATUS
+    try:
+        shown = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read: {error}; its gate writes it when it starts") from error
+    spent = shown["spent"]
+    lines = [
+        f"{shown['client']}: epsilon {spent['epsilon']:.3f} of {spent['budget_epsilon']:g} (delta {spent['delta']:.1e} "
+        f"of {spent['budget_delta']:.1e}) in {spent['period_days']:g} days",
+        f"noise that the server adds: {shown['server_noise']}",
+    ]
+    for run in shown["runs"]:
+        realised = run["realised_epsilon"]
+        lines.append(
+            f"run {run['run'][:12]}: {len(run['released'])} of {run['rounds']} rounds, epsilon "
+            f"{'not known' if realised is None else format(realised, '.3f')} of the planned {run['planned_epsilon']:.3f} "
+            f"at delta {run['delta']:g}"
+        )
+        for own in run["own"][-1:]:
+            figures = ", ".join(
+                f"{name} {value:.4f}" for name, value in own.items() if name != "round" and value is not None
+            )
+            lines.append(f"  on its own validation records, the model of round {own['round'] - 1}: {figures}")
+    lines += [f"refused {count} times: {reason}" for reason, count in sorted(shown["refusals"].items())]
+    return lines
