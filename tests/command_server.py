@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import traceback
 
 
@@ -39,20 +40,36 @@ def run_child(request: dict) -> None:
 
 
 def warm() -> None:
-    """Import what runs need, and calibrate the tiny plan, whose figures are remembered."""
+    """Import what commands need, calibrate the tiny plan, whose figures are remembered, and write a page."""
     import tiny_federation
 
+    import fedsafe.cli
+    import fedsafe.verify  # noqa: F401
+    from fedsafe.assess import ASSESSORS, find_assessor
     from fedsafe.privacy.circumstances import Circumstances
     from fedsafe.privacy.matrix import planned_claims
+    from fedsafe.report import write_report
+    from fedsafe.runs import run
     from fedsafe.runs.compose import calibrate, compose
     from fedsafe.runs.config import make_config
     from fedsafe.runs.judge import Judge
 
-    parts = compose(make_config(tiny_federation.config()))
+    config = tiny_federation.config()
+    parts = compose(make_config(config))
     plan = calibrate(parts)
     planned_claims(plan, Circumstances(key_from_seed=True))
     plan.spending()
     Judge(parts, ())
+    for name in ASSESSORS:
+        find_assessor(name)
+    with tempfile.TemporaryDirectory() as folder:
+        # A run starts threads, which no fork may inherit.
+        child = os.fork()
+        if child == 0:
+            run(config, out=f"{folder}/run")
+            os._exit(0)
+        os.waitpid(child, 0)
+        write_report(f"{folder}/run")
 
 
 def answer(value: object) -> None:
