@@ -5,13 +5,14 @@ use, users, ethical considerations) comes from the table ``[card]`` of the confi
 "not stated". What the record does not hold is "not recorded", and what was not measured is a limitation.
 """
 
+import functools
 import re
 import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsafe.records import Json
 from fedsafe.report import facts, formats
@@ -20,6 +21,9 @@ from fedsafe.report.audits import AUDIT, audit_alarms, audit_rows
 from fedsafe.report.cells import finding_cell, is_of_group, latest_findings
 from fedsafe.report.reading import Reading
 from fedsafe.report.tables import group_tables, headline, requirement_rows
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 NOT_STATED = "not stated"
 _SECTIONS = ("performance", "fairness", "robustness", "interpretability")
@@ -59,6 +63,13 @@ def render_card(reading: Reading) -> str:
     Returns:
         Markdown. Every text of the record is escaped, so that it cannot change the card's structure.
     """
+    text = _template().render(**_view(reading))
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+@functools.cache
+def _template() -> "Template":
+    """Compiled once."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -79,8 +90,7 @@ def render_card(reading: Reading) -> str:
         status=formats.status,
     )
     source = resources.files("fedsafe.report") / "templates" / "card.md.j2"
-    text = environment.from_string(source.read_text(encoding="utf-8")).render(**_view(reading))
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return environment.from_string(source.read_text(encoding="utf-8"))
 
 
 def escape(text: str) -> Markdown:
