@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedsafe.engine.grid import LocalGrid
 from fedsafe.errors import ConfigError
+from fedsafe.federation.arrays import values_of
 from fedsafe.params import Layout, Vector
 from fedsafe.verify.loading import caught
 
@@ -47,7 +48,7 @@ def unpacked(arrays: ArrayRecord, layout: Layout) -> NDArray[np.float64]:
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         if name not in arrays:
             raise ValueError(f"the released model has no {name!r}")
-        value = arrays[name].numpy()
+        value = values_of(arrays[name])
         if value.shape != shape:
             raise ValueError(f"{name!r} has shape {value.shape}, not {shape}")
         parts.append(np.asarray(value, np.float64).ravel())
