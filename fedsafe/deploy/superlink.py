@@ -44,6 +44,7 @@ ENVIRONMENT = {
 }
 """What every process of a federation has in its environment."""
 _PATIENCE = 5.0
+_EXECUTOR = "executor.pid"
 
 
 def serve(federation: Federation) -> None:
@@ -184,14 +185,10 @@ def _start_executor(port: int, authority: Path, state: Path) -> subprocess.Popen
 
     A server that was killed leaves its app behind, which would go on with a run that is being resumed: it ends first.
     """
-    noted, address = state / "executor.pid", f"127.0.0.1:{port}"
-    if noted.is_file() and noted.read_text().isdigit():
-        group = int(noted.read_text())
-        if _is_executor(group, address):
-            _end_group(group)
+    end_leftovers(state, port)
     command = [
         str(Path(sys.executable).with_name("flower-superexec")),
-        *("--runtime-api-address", address),
+        *("--runtime-api-address", f"127.0.0.1:{port}"),
         *("--root-certificates", str(authority)),
         *("--superexec-auth-secret-file", str(state / "superexec.secret")),
         *("--parent-pid", str(os.getpid())),
@@ -200,8 +197,22 @@ def _start_executor(port: int, authority: Path, state: Path) -> subprocess.Popen
     started = subprocess.Popen(  # noqa: S603 - words of our own
         command, env={**os.environ, "PATH": path}, start_new_session=True
     )
-    noted.write_text(str(started.pid))
+    (state / _EXECUTOR).write_text(str(started.pid))
     return started
+
+
+def end_leftovers(state: Path, port: int) -> None:
+    """End what a server that was killed has left running.
+
+    Args:
+        state: The folder ``DIR/server/state``.
+        port: The server's.
+    """
+    noted = state / _EXECUTOR
+    if noted.is_file() and noted.read_text().isdigit():
+        group = int(noted.read_text())
+        if _is_executor(group, f"127.0.0.1:{port}"):
+            _end_group(group)
 
 
 def _is_executor(group: int, address: str) -> bool:
