@@ -54,6 +54,18 @@ def compare_command(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override an option.")
     ] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,NAME=L..H",
+            help="Search settings for each budget: clip, lr, server-lr, momentum, rate, steps, or any key.",
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Of each search, on average; 8 by default.")] = None,
+    tune_on: Annotated[
+        str | None,
+        typer.Option(metavar="SPLIT", help="held-out (the default; its cost is stated) or public records."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one for each processor by default.")] = None,
     stack: Annotated[int, typer.Option(help="Runs that a process trains as one stack.")] = 8,
     out: Annotated[
@@ -81,6 +93,9 @@ def compare_command(
             "--tier": tier,
             "--rounds": rounds,
             "--set": set_,
+            "--tune": tune,
+            "--trials": trials,
+            "--tune-on": tune_on,
             "--workers": workers,
         }
         _compare_runs(given, [option for option, value in options.items() if value], out, as_json=as_json)
@@ -105,12 +120,14 @@ def compare_command(
             grid=_axes(grid or []),
             paired=paired,
         )
+        tuning = _tuning(tune, trials, tune_on)
         folder = out if out is not None else Path("comparisons") / (config.stem if config else "default")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"--out {folder} is a file: name a folder")
         kept = Kept(silent if as_json else say)
         try:
-            body = _run(comparison, folder, os.cpu_count() or 1 if workers is None else workers, stack, kept)
+            many = os.cpu_count() or 1 if workers is None else workers
+            body = _run(comparison, tuning, folder, many, stack, kept)
         except KeyboardInterrupt:
             kept.end()
             sys.stderr.write(
@@ -129,11 +146,37 @@ def compare_command(
         _show(body, page, time.perf_counter() - began)
 
 
-def _run(comparison: Any, folder: Path, workers: int, stack: int, kept: Kept) -> dict[str, Any]:
+def _tuning(names: Sequence[str] | None, trials: int | None, on: str | None) -> Any:
+    if names is None:
+        for option, value in (("--trials", trials), ("--tune-on", on)):
+            if value is not None:
+                raise ConfigError(
+                    f"{option} is about a search: add --tune with the settings to search, or leave it out"
+                )
+        return None
+    from fedsafe.runs.tuning import DEFAULT_TRIALS, Tuning
+
+    return Tuning(
+        names=names,
+        trials=DEFAULT_TRIALS if trials is None else trials,
+        on="held-out" if on is None else on,  # type: ignore[arg-type]  # refused there
+    )
+
+
+def _run(comparison: Any, tuning: Any, folder: Path, workers: int, stack: int, kept: Kept) -> dict[str, Any]:
     from fedsafe.report.comparison import render_comparison
     from fedsafe.runs.compare import run_comparison
 
-    body = run_comparison(comparison, folder, workers=workers, stack=stack, on_done=kept)
+    if tuning is None:
+        body = run_comparison(comparison, folder, workers=workers, stack=stack, on_done=kept)
+    else:
+        from fedsafe.report.comparison_tuning import OWNERS_PAGE, render_search
+        from fedsafe.runs.tuning_result import PRIVATE, run_tuned
+
+        done, trials = run_tuned(comparison, tuning, folder, workers=workers, stack=stack, on_done=kept)
+        body = done.body
+        if body["tuning"]["rows"] is None:
+            (folder / PRIVATE / OWNERS_PAGE).write_text(render_search(body, trials), encoding="utf-8")
     command = shlex.join(["fedsafe", *sys.argv[1:]])
     (folder / "comparison.html").write_text(render_comparison(body, command), encoding="utf-8")
     return body
@@ -204,6 +247,7 @@ def _show(body: dict[str, Any], page: Path, seconds: float) -> None:
     from rich.table import Table
 
     from fedsafe.report.comparison import closing_rows, time_rows
+    from fedsafe.report.comparison_tuning import tuning_lines
     from fedsafe.report.formats import epsilon
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -212,6 +256,8 @@ def _show(body: dict[str, Any], page: Path, seconds: float) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for text in tuning_lines(body):
+        console.print(text, soft_wrap=True)
     for line in body["publishing"]:
         if line["epsilon"] is not None:
             console.print(

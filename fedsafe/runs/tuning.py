@@ -21,7 +21,7 @@ from fedsafe.runs.config import Config, apply_override, make_config
 from fedsafe.runs.keys import data_fingerprint
 from fedsafe.runs.stacked_runs import prepare_runs
 from fedsafe.runs.tuning_cell import TrialStore, tuning_cells
-from fedsafe.runs.tuning_draws import Draws, Law, Searcher, draws_of, require_optuna
+from fedsafe.runs.tuning_draws import Draws, Law, Searcher, draws_of, other_searches, require_optuna
 from fedsafe.runs.tuning_space import Axis, read_axes
 from fedsafe.runs.tuning_split import PUBLIC, TUNING, check_evaluation, part_of, part_spec
 
@@ -125,12 +125,14 @@ class Tuned:
         data: A task in place of the configured one, with these records; None for the configured one.
         axes: What was searched.
         found: What was found, for each series and budget.
+        earlier: How many other searches the folder has had, which this one's cost leaves out.
     """
 
     comparison: TunedComparison
     data: Task | None
     axes: Sequence[Axis]
     found: Mapping[Place, Found]
+    earlier: int
 
 
 def tune(
@@ -191,7 +193,13 @@ def tune(
         **{one.name: getattr(final, one.name) for one in fields(final)},
         chosen={place: one.values for place, one in found.items()},
     )
-    return Tuned(comparison=tuned, data=kept if given else None, axes=axes, found=found)
+    return Tuned(
+        comparison=tuned,
+        data=kept if given else None,
+        axes=axes,
+        found=found,
+        earlier=other_searches(private, [search.draws for search in searches.values()]),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

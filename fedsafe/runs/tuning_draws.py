@@ -82,6 +82,11 @@ def draws_of(private: Path, described: Sequence[Any], *, mean: int, law: Law, se
     return Draws(name=name, key=key, trials=mean if law == "fixed" else _poisson(key, mean))
 
 
+def other_searches(private: Path, these: Iterable[Draws]) -> int:
+    """How many more searches a folder has had."""
+    return len({path.stem for path in (private / "searches").glob("*.key")} - {draws.name for draws in these})
+
+
 def _poisson(key: bytes, mean: int) -> int:
     """By inversion: the least number up to which the law has so much."""
     from scipy.special import pdtrik

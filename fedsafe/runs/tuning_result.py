@@ -34,7 +34,7 @@ def run_tuned(
     model: nn.Module | None = None,
     data: Task | None = None,
     on_done: Callable[[int, int], None] = lambda done, of: None,
-) -> Computed:
+) -> tuple[Computed, list[dict[str, Any]]]:
     """Search settings for each budget, train every budget with its own, and write the tables of both.
 
     Besides what `fedsafe.runs.compare.run_comparison` writes, ``tuning.csv`` and ``tuning.parquet`` have a row for each
@@ -52,7 +52,8 @@ def run_tuned(
         on_done: Told how many trials, and then runs, are there, and of how many.
 
     Returns:
-        The runs, with ``body["tuning"]``: see :func:`tuning_summary`.
+        The runs, with ``body["tuning"]``, see :func:`tuning_summary`; and all trials, see :func:`plain_trials`, which
+        are their owner's where ``body["tuning"]["rows"]`` is None.
 
     Raises:
         FedSafeError: As `fedsafe.runs.tuning.tune` and `fedsafe.runs.compare.compute_comparison`.
@@ -70,8 +71,9 @@ def run_tuned(
         }
     )
     write_tables(out, done.cells, done.results, done.keys, body)
-    write_tuning(out, tuned, body["tuning"])
-    return replace(done, body=body)
+    trials = plain_trials(tuned)
+    write_tuning(out, trials, body["tuning"])
+    return replace(done, body=body), trials
 
 
 def tuning_summary(tuning: Tuning, tuned: Tuned, done: Computed) -> dict[str, Any]:
@@ -81,7 +83,8 @@ def tuning_summary(tuning: Tuning, tuned: Tuned, done: Computed) -> dict[str, An
         ``on``, ``trials`` (for each budget, on average), ``axes``, ``metric``, ``scored_on`` and ``scored_records``,
         ``judged_on`` (where the final figures come from); ``choices``: for each series and budget ``values``,
         ``score``, ``law`` and ``units``, see `fedsafe.runs.tuning_costs.cost_of`; ``publishing``, for each unit, see
-        `fedsafe.runs.tuning_costs.cost_of_all`; ``rows``: every trial, or None where they are secret.
+        `fedsafe.runs.tuning_costs.cost_of_all`; ``earlier`` (how many other searches the folder has); ``rows``: every
+        trial, or None where they are secret.
     """
     finals: dict[Place, list[Result]] = {}
     for cell, result in zip(done.cells, done.results, strict=True):
@@ -129,6 +132,7 @@ def tuning_summary(tuning: Tuning, tuned: Tuned, done: Computed) -> dict[str, An
             for place, found in tuned.found.items()
         ],
         "publishing": [cost_of_all(list(spent.values()), unit) for unit in units],
+        "earlier": tuned.earlier,
         "rows": plain_trials(tuned) if shown else None,
     }
 
@@ -180,17 +184,16 @@ def tuning_table(body: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_tuning(out: Path, tuned: Tuned, body: Mapping[str, Any]) -> None:
+def write_tuning(out: Path, trials: Sequence[Mapping[str, Any]], body: Mapping[str, Any]) -> None:
     """Write the tables of a search.
 
     Raises:
         RecordError: The folder cannot be written to.
     """
     secret = body["rows"] is None
-    trials = pd.DataFrame(plain_trials(tuned))
     try:
         _write(out, "tuning", tuning_table(body))
-        _write(out / PRIVATE if secret else out, "trials", trials)
+        _write(out / PRIVATE if secret else out, "trials", pd.DataFrame(trials))
         if secret:
             for name in ("trials.csv", "trials.parquet"):
                 (out / name).unlink(missing_ok=True)  # of an earlier search that had nothing to hide
