@@ -5,12 +5,13 @@
     run = fedsafe.run("experiments/adult.toml")
     print(run.claims[0]["statement"])
     run.findings()
+    fedsafe.compare("experiments/adult.toml", epsilons=[1, 8, float("inf")]).summary()
     fedsafe.assess(model, data)  # a model of one's own, outside any run
 
 What is slow to import is imported when it is used.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fedsafe.assess.calling import assess
     from fedsafe.data import Task
     from fedsafe.runs import Callback, Config, Run
+    from fedsafe.runs.comparison_result import ComparisonResult
 else:
 
     def __getattr__(name: str) -> Any:
@@ -32,7 +34,7 @@ else:
 
 
 __version__ = "0.1.0"
-__all__ = ["assess", "open_run", "resume", "run"]
+__all__ = ["assess", "compare", "open_run", "resume", "run"]
 
 
 def run(
@@ -93,6 +95,72 @@ def resume(
     finished = runs.resume(path, model=model, data=_task(data, about), callbacks=callbacks)
     report.write_report(finished.path)
     return finished
+
+
+def compare(
+    config: "Config | Mapping[str, Any] | Path | str | None" = None,
+    *,
+    epsilons: Sequence[float | str] | None = None,
+    seeds: int = 5,
+    unit: str | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    paired: bool = False,
+    model: "nn.Module | None" = None,
+    data: Any = None,
+    about: Mapping[str, Any] | None = None,
+    out: Path | str | None = None,
+    workers: int = 1,
+    stack: int = 8,
+    on_done: Callable[[int, int], None] = lambda done, of: None,
+) -> "ComparisonResult":
+    """Train every budget with several seeds, all as one stack, and show what privacy costs, and whom.
+
+    Args:
+        config: What does not differ: a TOML file, plain values, or a :class:`fedsafe.runs.Config`; the default
+            experiment if left out.
+        epsilons: Budgets, each above 0: infinity is no privacy, ``"clipped"`` is no noise. 0.5, 1, 2, 4, 8 and infinity
+            if left out.
+        seeds: Runs of each budget, which differ in partition, weights and noise.
+        unit: ``"record"``, ``"client"`` or ``"both"``: whom the budgets are for; by default the levels that have a
+            target.
+        grid: Keys of the configuration to values, such as ``{"rounds": [20, 40]}``: a series of budgets for each
+            combination. The key ``"unit"`` has units. Series whose claims are unlike stand on axes of their own.
+        paired: Share cohorts, batches and noise between the runs of a seed, for differences without chance; needs
+            ``privacy.noise_key = "seed"``, and claims nothing.
+        model: A module to train in place of ``config.model``; its weights are the start of every run.
+        data: What to train on in place of ``config.task``, as in :func:`run`.
+        about: What is public about data that is no task, as in :func:`run`.
+        out: A folder that gets what the command writes, page included, and goes on with what it has; None to keep
+            nothing but the result.
+        workers: Processes. With more than one, a script needs the guard ``if __name__ == "__main__":``.
+        stack: Runs that a process trains together.
+        on_done: Told how many runs are there, and of how many.
+
+    Returns:
+        Its data frames, page and claims; ``save`` writes a folder.
+
+    Raises:
+        FedSafeError: Something cannot be used as it is; the message says what, the value, and what to do.
+    """
+    from fedsafe.report.comparison import render_comparison
+    from fedsafe.runs.comparison_result import compare as compare_runs
+
+    options: dict[str, Any] = {} if epsilons is None else {"epsilons": epsilons}
+    return compare_runs(
+        config,
+        seeds=seeds,
+        unit=unit,  # type: ignore[arg-type]  # refused there
+        grid=grid,
+        paired=paired,
+        model=model,
+        data=_task(data, about),
+        out=out,
+        workers=workers,
+        stack=stack,
+        on_done=on_done,
+        render=lambda body: render_comparison(body, "fedsafe.compare(...)"),
+        **options,
+    )
 
 
 def open_run(path: Path | str) -> "Run":

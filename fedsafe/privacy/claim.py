@@ -143,17 +143,21 @@ def require_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> N
     Raises:
         PlanViolation: It names everything that differs.
     """
-    differences = [
+    found = differences(first, second)
+    if found:
+        raise PlanViolation(
+            f"these epsilons cannot be compared, since their claims differ in {'; '.join(found)}: compare claims "
+            "of one kind, or make plans with the same one"
+        )
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """What keeps the epsilons of two claims from being compared, in words; see :func:`require_comparable`."""
+    found = [
         f"{key} ({first.get(key)!r} against {second.get(key)!r})"
         for key in COMPARED
         if first.get(key) != second.get(key)
     ]
     if (first.get("randomness") == SEED_KEY) != (second.get("randomness") == SEED_KEY):
-        differences.append(
-            "randomness (one is simulated, with no guarantee against anyone who knows the seed)"
-        )
-    if differences:
-        raise PlanViolation(
-            f"these epsilons cannot be compared, since their claims differ in {'; '.join(differences)}: compare claims "
-            "of one kind, or make plans with the same one"
-        )
+        found.append("randomness (one is simulated, with no guarantee against anyone who knows the seed)")
+    return found

@@ -1,12 +1,13 @@
 """The page of a comparison of budgets, from ``comparison.json`` alone."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedsafe.report import formats
+from fedsafe.report.comparison_panels import Panel, Plot, by_series, label_of, panels_of
 from fedsafe.report.comparison_plots import budget_plot, front_plot
 from fedsafe.report.comparison_reading import (
+    audit_reading,
     budget_title,
     choice_readings,
     curve_reading,
@@ -16,29 +17,12 @@ from fedsafe.report.comparison_reading import (
     value_text,
     who_pays,
 )
+from fedsafe.report.comparison_tuning import tuning_section
 from fedsafe.report.page import page
 
-_BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "no direction is better"}
 _BUDGET_KEY = "epsilon"
 # Assessors that take less than this share of all are not listed one by one.
 _LEAST_SHARE = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """One plot.
-
-    Attributes:
-        title: In words.
-        about: What is measured.
-        svg: The plot.
-        reading: One sentence.
-    """
-
-    title: str
-    about: str
-    svg: str
-    reading: str
 
 
 def render_comparison(body: Mapping[str, Any], command: str = "") -> str:
@@ -49,93 +33,97 @@ def render_comparison(body: Mapping[str, Any], command: str = "") -> str:
         command: How it was made.
     """
     group_plots = _group_plots(body)
+    panels = panels_of(body)
     return page(
         "comparison.html.j2",
         body=body,
         command=command,
-        axis=[{**claim, "delta": formats.delta(claim["delta"])} for claim in body["axis"]],
-        short_claim=_short_claim(body),
-        others=[_other(level) for level in body["settings"]["other"]],
-        plots=[_curve_plot(body, curve) for curve in body["curves"]],
+        panels=panels,
+        plots=[plot for curve in body["curves"] for plot in _curve_plots(body, curve, panels)],
+        audits=_audit_plots(body, panels),
         group_plots=group_plots,
         whom=[f"{plot.title[:1].upper()}{plot.title[1:]}: {plot.reading}" for plot in group_plots],
-        fronts=_front_plots(body),
+        fronts=_front_plots(body, panels),
         matrix=_front_matrix(body),
         budgets=_budget_rows(body),
         choices=choice_readings(body),
         statements=[_statement(line) for line in body["statements"]],
         publishing=[{**line, "delta": formats.delta(line["delta"])} for line in body["publishing"]],
         times=_times(body["time"]),
+        tuning=tuning_section(body),
     )
 
 
-def _axis_unit(body: Mapping[str, Any]) -> str:
-    """What a budget on an axis is, short enough to stand below it."""
-    return f"epsilon per {' and per '.join(body['settings']['units'])}; lower protects more"
-
-
-def _short_claim(body: Mapping[str, Any]) -> str:
-    """What stands above every axis: unit, delta, adjacency and adversary of the budgets; whether they are simulated."""
-    claims = [
-        f"epsilon per {claim['unit']} at delta {formats.delta(claim['delta'])}, "
-        f"{claim['adjacency'].partition(' (')[0]} adjacency, against {claim['adversary']}"
-        for claim in body["axis"]
-    ]
-    simulated = "simulated, no guarantee: " if body["settings"]["reproducible"] else ""
-    return f"{simulated}{'; '.join(claims)}"
-
-
-def _other(level: Mapping[str, Any]) -> str:
-    target = "off" if level["epsilon"] == "inf" else f"at epsilon {level['epsilon']}"
-    return f"the {level['unit']} level stays {target} in every run"
-
-
-def _by_series(body: Mapping[str, Any], curve: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    order = ordered(body["settings"]["epsilons"])
-    return {
-        series_name(series): sorted(
-            (_inside(point, curve) for point in curve["points"] if point["series"] == series),
-            key=lambda point: order.index(point["epsilon"]),
+def _curve_plots(
+    body: Mapping[str, Any], curve: Mapping[str, Any], panels: Sequence[Panel]
+) -> Iterator[Plot]:
+    """A measure against the budget, on an axis for each panel."""
+    for place, panel in enumerate(panels):
+        series = by_series(body, curve, panel.series)
+        yield Plot(
+            title=", ".join(text for text in (curve["title"], panel.title) if text),
+            about=curve["about"] + (f" ({curve['note']})" if curve["note"] else ""),
+            svg=budget_plot(
+                series,
+                ordered(body["settings"]["epsilons"]),
+                label=label_of(curve),
+                unit=panel.unit,
+                percent=curve["unit"] == "share",
+                name=f"{curve['key']}-{place}",
+            ),
+            reading=" ".join(
+                curve_reading(curve, name, points, len(series) > 1) for name, points in series.items()
+            ),
+            claim=panel.claim,
         )
-        for series in body["settings"]["series"]
-    }
 
 
-def _inside(point: Mapping[str, Any], curve: Mapping[str, Any]) -> dict[str, Any]:
-    """A point whose interval stays where the measure can be: t knows nothing of a share's ends."""
-
-    def within(end: float | None) -> float | None:
-        if end is None:
-            return None
-        end = end if curve["low"] is None else max(end, curve["low"])
-        return end if curve["high"] is None else min(end, curve["high"])
-
-    return {**point, "low": within(point["low"]), "high": within(point["high"])}
-
-
-def _label(curve: Mapping[str, Any], title: str | None = None) -> str:
-    unit = "%" if curve["unit"] == "share" else curve["unit"]
-    shown = ", ".join(text for text in (title, unit) if text)
-    return f"{shown}; {_BETTER[curve['direction']]}" if shown else _BETTER[curve["direction"]]
-
-
-def _curve_plot(body: Mapping[str, Any], curve: Mapping[str, Any]) -> Plot:
-    series = _by_series(body, curve)
-    return Plot(
-        title=curve["title"],
-        about=curve["about"] + (f" ({curve['note']})" if curve["note"] else ""),
-        svg=budget_plot(
-            series,
-            ordered(body["settings"]["epsilons"]),
-            label=_label(curve),
-            unit=_axis_unit(body),
-            percent=curve["unit"] == "share",
-            name=curve["key"],
-        ),
-        reading=" ".join(
-            curve_reading(curve, name, points, len(series) > 1) for name, points in series.items()
-        ),
-    )
+def _audit_plots(body: Mapping[str, Any], panels: Sequence[Panel]) -> list[Plot]:
+    """What canaries prove beside what is accounted for, for each kind of canaries and each series."""
+    ends: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for curve in body["audits"]:
+        end, unit, _ = curve["key"].split(" ", 2)
+        ends.setdefault((unit, curve["note"]), {})[end] = curve
+    several = len(body["settings"]["series"]) > 1
+    plots = []
+    for (unit, about), curves in ends.items():
+        for panel in panels:
+            if f"per {unit}" not in panel.unit:
+                continue
+            for series in panel.series:
+                name = series_name(series)
+                lines = {
+                    words: [
+                        point for point in by_series(body, curves[end])[name] if point["epsilon"] != "clipped"
+                    ]
+                    for end, words in (
+                        ("audited", "canaries prove at least"),
+                        ("accounted", "accounted at most"),
+                    )
+                    if end in curves
+                }
+                plots.append(
+                    Plot(
+                        title=f"{about[:1].upper()}{about[1:]}{f', {name}' if several else ''}",
+                        about="An audit gives a lower bound and the accountant an upper one, both at the audit's "
+                        "delta and as means over seeds. A low figure is no guarantee: a better audit may prove more.",
+                        svg=budget_plot(
+                            lines,
+                            [
+                                budget
+                                for budget in ordered(body["settings"]["epsilons"])
+                                if budget != "clipped"
+                            ],
+                            label="epsilon; lower protects more",
+                            unit=panel.unit,
+                            percent=False,
+                            name=f"audit-{about}-{name}",
+                        ),
+                        reading=audit_reading(lines),
+                        claim=panel.claim,
+                    )
+                )
+    return plots
 
 
 def _group_plots(body: Mapping[str, Any]) -> list[Plot]:
@@ -145,10 +133,11 @@ def _group_plots(body: Mapping[str, Any]) -> list[Plot]:
         attributes.setdefault(curve["note"], []).append(curve)
     several = len(body["settings"]["series"]) > 1
     plots = []
+    placed = [(panel, series) for panel in panels_of(body) for series in panel.series]
     for attribute, members in attributes.items():
-        for series in body["settings"]["series"]:
+        for panel, series in placed:
             name = series_name(series)
-            lines = {curve["title"]: _by_series(body, curve)[name] for curve in members}
+            lines = {curve["title"]: by_series(body, curve)[name] for curve in members}
             plots.append(
                 Plot(
                     title=f"{attribute}{f', {name}' if several else ''}",
@@ -156,49 +145,61 @@ def _group_plots(body: Mapping[str, Any]) -> list[Plot]:
                     svg=budget_plot(
                         lines,
                         ordered(body["settings"]["epsilons"]),
-                        label=_label(members[0], "accuracy"),
-                        unit=_axis_unit(body),
+                        label=label_of(members[0], "accuracy"),
+                        unit=panel.unit,
                         percent=True,
                         name=f"group-{attribute}-{name}",
                     ),
                     reading=who_pays(members[0], lines),
+                    claim=panel.claim,
                 )
             )
     return plots
 
 
-def _front_plots(body: Mapping[str, Any]) -> list[Plot]:
-    """The first measure against each of the others."""
+def _front_plots(body: Mapping[str, Any], panels: Sequence[Panel]) -> list[Plot]:
+    """The first measure against each of the others; unlike budgets apart."""
     directed = [curve for curve in body["curves"] if curve["direction"] != "none"]
     if len(directed) < 2:
         return []
     main = directed[0]
-    fronts = {(front["first"], front["second"]): front["points"] for front in body["fronts"]}
+    fronts = {(front["panel"], front["first"], front["second"]): front["points"] for front in body["fronts"]}
     plots = []
     for other in directed[1:]:
-        front = [point_name(point) for point in fronts.get((main["key"], other["key"]), ())]
-        values = {point_name(point): point["value"] for point in main["points"]}
-        points = [
-            (point_name(point), values[point_name(point)], point["value"], point_name(point) in front)
-            for point in other["points"]
-            if point["value"] is not None and values.get(point_name(point)) is not None
-        ]
-        if not points:
-            continue
-        plots.append(
-            Plot(
-                title=f"{main['title']} and {other['title'][:1].lower()}{other['title'][1:]}",
-                about="Filled: no other run is better in both.",
-                svg=front_plot(
-                    points,
-                    labels=(_label(main, main["title"]), _label(other, other["title"])),
-                    percent=(main["unit"] == "share", other["unit"] == "share"),
-                    name=f"{main['key']}-{other['key']}",
-                ),
-                reading=f"On the front: {', '.join(front) or 'nothing'}.",
+        for place, panel in enumerate(panels):
+            name = point_name if len(panel.series) > 1 else _budget_of
+            front = [name(point) for point in fronts.get((place, main["key"], other["key"]), ())]
+            values = {
+                name(point): point["value"] for point in main["points"] if point["series"] in panel.series
+            }
+            points = [
+                (name(point), values[name(point)], point["value"], name(point) in front)
+                for point in other["points"]
+                if point["series"] in panel.series
+                if point["value"] is not None and values.get(name(point)) is not None
+            ]
+            if not points:
+                continue
+            title = f"{main['title']} and {other['title'][:1].lower()}{other['title'][1:]}"
+            plots.append(
+                Plot(
+                    title=", ".join(text for text in (title, panel.title) if text),
+                    about="Filled: no other run is better in both.",
+                    svg=front_plot(
+                        points,
+                        labels=(label_of(main, main["title"]), label_of(other, other["title"])),
+                        percent=(main["unit"] == "share", other["unit"] == "share"),
+                        name=f"{main['key']}-{other['key']}-{place}",
+                    ),
+                    reading=f"On the front: {', '.join(front) or 'nothing'}.",
+                )
             )
-        )
     return plots
+
+
+def _budget_of(point: Mapping[str, Any]) -> str:
+    """The budget alone, where there is one series."""
+    return budget_title(point["epsilon"])
 
 
 def _front_matrix(body: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -222,7 +223,7 @@ def _budget_rows(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     curve = body["curves"][0]
     knees = {series_name(choice["series"]): choice for choice in body["choices"]}
     rows = []
-    for name, points in _by_series(body, curve).items():
+    for name, points in by_series(body, curve).items():
         for point in points:
             choice, lost = knees[name], point["lost"]
             marks = [
@@ -287,6 +288,8 @@ def _times(spent: Mapping[str, Any]) -> list[tuple[str, float]]:
             rows.append((f"judging: {formats.status(name)}", share))
             rest -= share
     rows.append(("judging: all else", rest))
+    if spent["auditing"]:
+        rows.append(("audits: second trainings with canaries", spent["auditing"]))
     known = sum(seconds for _, seconds in rows)
     rows.append(
         ("start-up of processes, checks before the first run, tables", max(0.0, spent["processors"] - known))

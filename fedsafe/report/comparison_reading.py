@@ -85,6 +85,25 @@ def difference_text(curve: Mapping[str, Any], value: float) -> str:
     return f"{100 * value:.2f} points" if curve["unit"] == "share" else f"{value:.3g}"
 
 
+def audit_reading(lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What canaries prove at the largest budget, beside what is accounted for there."""
+    audited, accounted = (
+        {point["epsilon"]: point["value"] for point in points if point["value"] is not None}
+        for points in (*lines.values(), (), ())[:2]
+    )
+    finite = [budget for budget in ordered(list(audited)) if budget not in BUDGETLESS]
+    parts = []
+    if finite:
+        text = f"at epsilon {finite[-1]} canaries prove at least {audited[finite[-1]]:.3g}"
+        if finite[-1] in accounted:
+            text += f", and at most {accounted[finite[-1]]:.3g} is accounted for"
+        parts.append(text)
+    if "inf" in audited:
+        parts.append(f"without privacy they prove at least {audited['inf']:.3g}")
+    text = "; ".join(parts) or "no run was audited"
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def who_pays(curve: Mapping[str, Any], lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Which group loses most at the smallest budget at which losses are known."""
     losses: dict[str, dict[str, float]] = {}
@@ -98,10 +117,12 @@ def who_pays(curve: Mapping[str, Any], lines: Mapping[str, Sequence[Mapping[str,
         return "What each group loses is not known: there is no run without privacy to compare with."
     here = losses[whole[0]]
     most, least = min(here, key=lambda group: here[group]), max(here, key=lambda group: here[group])
-    return (
-        f"At epsilon {whole[0]}, {most} pays most ({difference_text(curve, here[most])} against no privacy) and "
-        f"{least} least ({difference_text(curve, here[least])})."
-    )
+    worst, best = (_signed_text(curve, here[group]) for group in (most, least))
+    return f"At epsilon {whole[0]}, {most} pays most ({worst} against no privacy) and {least} least ({best})."
+
+
+def _signed_text(curve: Mapping[str, Any], value: float) -> str:
+    return f"{100 * value:+.2f} points" if curve["unit"] == "share" else f"{value:+.3g}"
 
 
 def choice_readings(body: Mapping[str, Any]) -> list[str]:

@@ -83,7 +83,7 @@ def how_it_was_paid(found: Mapping[str, Any]) -> list[str]:
     """What the search did with private records, and what its figure rests on."""
     if found["on"] == "public":
         text = (
-            f"The {found['trials']} trials of each budget trained on public records, and were scored on others of them: "
+            f"The {found['trials']} trials of each budget trained on public records and were scored on others: "
             "no private record was touched, so that the search costs nothing, and the figures with it are those of one "
             "run. What is best on these records need not be best on the private ones."
         )
@@ -95,8 +95,8 @@ def how_it_was_paid(found: Mapping[str, Any]) -> list[str]:
     if any(choice["law"] == "poisson" for choice in private):
         lines.append(
             f"How many trials a budget had was drawn at random (Poisson, {found['trials']} on average). This number, "
-            "the settings that were tried and the scores that were not best stay secret, in the folder private. Of what "
-            "leaves, the chosen settings with their score and one run with them, the cost is as in the table "
+            "the settings that were tried and the scores that were not best stay secret, in the folder private. Of "
+            "what leaves, the chosen settings with their score and one run with them, the cost is as in the table "
             "(Papernot and Steinke, 2022). Whoever publishes the trials pays for each of them as a release of its own."
         )
     if any(choice["law"] == "fixed" and choice["searched"] for choice in private):
@@ -251,8 +251,8 @@ def _reading(
         middle = median(float(trial["score"]) for trial in mine)
         name = budget_title(budget) if budget in BUDGETLESS else f"epsilon {budget}"
         parts.append(
-            f"for {name}, {best[axis['key']]} was best of {len(mine)} with {formats.quantity(best['score'], unit)} where "
-            f"the middle one has {formats.quantity(middle, unit)}"
+            f"for {name}, {best[axis['key']]} was best of {len(mine)} with {formats.quantity(best['score'], unit)} "
+            f"where the middle one has {formats.quantity(middle, unit)}"
         )
     text = "; ".join(parts) or "there was no trial with a score"
     return f"{text[:1].upper()}{text[1:]}."

@@ -1,29 +1,56 @@
 """Run a comparison of budgets, and put together what its runs found: tidy tables, and all that its page shows."""
 
-import json
+import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
+from torch import nn
 
+from fedsafe.data import Task
 from fedsafe.errors import RecordError
 from fedsafe.records import to_plain
-from fedsafe.runs.cells import CellStore, Result, compute_cells
+from fedsafe.runs.cells import CellStore, Result, Work, compute_cells
 from fedsafe.runs.comparison import Cell, Comparison, budget_name
-from fedsafe.runs.comparison_cell import comparison_cells, paired_cells
-from fedsafe.runs.comparison_costs import axis_claims, check_cells, publishing, statements
-from fedsafe.runs.comparison_measures import groups, measured
+from fedsafe.runs.comparison_cell import comparison_cells
+from fedsafe.runs.comparison_costs import check_cells, panels, publishing, statements
+from fedsafe.runs.comparison_measures import audits, groups, measured
 from fedsafe.runs.comparison_summary import curves, enough, fronts, knee, time_table, trend
+from fedsafe.runs.comparison_tables import write_tables
+from fedsafe.runs.compose import Parts
+from fedsafe.runs.config import Config
+from fedsafe.runs.keys import KEY_FILE, create_key, data_fingerprint, read_key
 from fedsafe.runs.start import code_revision, package_versions
-from fedsafe.store.files import replace_file
 
 SCHEMA = "fedsafe.comparison/1"
 TOLERANCE = 0.01
 """A loss of so much, one point of a share, is what the table calls little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computed:
+    """A comparison whose runs are all there.
+
+    Args:
+        cells: In the comparison's order.
+        results: Of them.
+        keys: Of the results: what decides each.
+        body: The content of ``comparison.json``: see :func:`summary`.
+        work: Names what computed the results, for a `fedsafe.runs.cells.CellStore`.
+        secret: Of the names of cells; None where they do not depend on a user's records.
+    """
+
+    cells: Sequence[Cell]
+    results: Sequence[Result]
+    keys: Sequence[str]
+    body: dict[str, Any]
+    work: str
+    secret: bytes | None = field(default=None, repr=False)
 
 
 def run_comparison(
@@ -37,7 +64,8 @@ def run_comparison(
     """Train and judge what is missing of a comparison, and write its tables and ``comparison.json``.
 
     The tables are ``runs.csv`` and ``runs.parquet``, one row for each run, and ``findings.csv`` and
-    ``findings.parquet``, one for each of its findings.
+    ``findings.parquet``, one for each of its findings; ``configurations/`` has what ``fedsafe run`` makes each run
+    from.
 
     Args:
         comparison: What to compare.
@@ -50,14 +78,43 @@ def run_comparison(
         The content of ``comparison.json``: see :func:`summary`.
 
     Raises:
-        FedSafeError: A cell is not possible, or claims differ, which is said before anything is trained; or one failed.
+        FedSafeError: A cell is not possible, which is said before anything is trained; or one failed.
+    """
+    done = compute_comparison(comparison, out, workers=workers, stack=stack, on_done=on_done)
+    write_tables(out, done.cells, done.results, done.keys, done.body)
+    return done.body
+
+
+def compute_comparison(
+    comparison: Comparison,
+    out: Path,
+    *,
+    workers: int = 1,
+    stack: int = 8,
+    model: nn.Module | None = None,
+    data: Task | None = None,
+    on_done: Callable[[int, int], None] = lambda done, of: None,
+) -> Computed:
+    """The same, without its tables, and with a module or a task in place of the configured ones.
+
+    Cells of a user's own records are kept under a digest of these records, keyed with a secret in ``out/private``, so
+    that nobody can test a guess of them.
+
+    Raises:
+        FedSafeError: As :func:`run_comparison`.
     """
     began, processors = time.perf_counter(), _processor_seconds()
     cells = list(comparison.cells())
-    check_cells(comparison, cells)
+    first = check_cells(cells, model=model, data=data)
     checked = time.perf_counter() - began
-    work = paired_cells if comparison.paired else comparison_cells
-    store = CellStore(out, work=work.__name__)
+    work: Work = functools.partial(comparison_cells, model=model, data=data)
+    if model is None and data is None:
+        work = comparison_cells
+    named, secret = comparison_cells.__name__, None
+    if model is not None or data is not None or _is_table(comparison.base):
+        secret = _secret(out)
+        named += f" {_fingerprint(secret, first, model)}"
+    store = CellStore(out, work=named)
     keys = [store.key(cell.config) for cell in cells]
     kept = {key for key in keys if store.read(key) is not None}
     results = compute_cells(
@@ -78,8 +135,42 @@ def run_comparison(
             },
         }
     )
-    write_tables(out, cells, results, keys, body)
-    return body
+    return Computed(cells=cells, results=results, keys=keys, body=body, work=named, secret=secret)
+
+
+def _is_table(config: Config) -> bool:
+    """Whether records come from a file of the user's own, which may change."""
+    return isinstance(config.task, dict) and "path" in config.task
+
+
+def _secret(out: Path) -> bytes:
+    """The folder's own, made where absent."""
+    private = out / "private"
+    try:
+        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return read_key(private) if (private / KEY_FILE).exists() else create_key(private, seed=None)
+    except OSError as error:
+        raise RecordError(f"{private} cannot be made: {error.strerror}; choose another folder") from error
+
+
+def _fingerprint(secret: bytes, parts: Parts, model: nn.Module | None) -> str:
+    """Of records, and of a module's weights, under the folder's secret."""
+    arrays = [
+        np.frombuffer(parts.task.description.encode(), np.uint8),
+        *(
+            array
+            for examples in (parts.task.train, parts.task.evaluation)
+            for array in (
+                examples.x,
+                examples.y,
+                *(examples.groups[name] for name in sorted(examples.groups)),
+            )
+        ),
+    ]
+    if model is not None:
+        arrays.append(np.frombuffer(repr(model).encode(), np.uint8))
+        arrays += [value.detach().cpu().numpy() for _, value in sorted(model.state_dict().items())]
+    return data_fingerprint(secret, arrays)
 
 
 def summary(
@@ -88,17 +179,20 @@ def summary(
     """What a page shows.
 
     Returns:
-        ``axis`` (what an epsilon on an axis says, for each unit), ``curves`` and ``groups`` (each measure, and each
-        group's accuracy, against the budget), ``fronts`` (Pareto, of any two), ``choices`` (for each series: the trend,
-        the knee and the least budget that loses little), ``statements`` (each budget in other words), ``publishing``
-        (what all of it costs together) and ``settings``.
+        ``axis`` (what an epsilon on an axis says, for each panel and unit), ``curves`` and ``groups`` (each measure,
+        and each group's accuracy, against the budget), ``audits`` (what canaries prove and what is accounted for),
+        ``fronts`` (Pareto, of any two), ``choices`` (for each series: the trend, the knee and the least budget that
+        loses little), ``statements`` (each budget in other words), ``publishing`` (what all of it costs together) and
+        ``settings``, in which ``panels`` says which series share an axis.
 
     Raises:
-        PlanViolation: Claims are not about the same thing.
+        PlanViolation: Claims of one series are not about the same thing.
     """
     lines = curves(cells, results, measured)
-    first, base = results[0], comparison.base
-    series = [dict(line) for line in {tuple(cell.series.items()): None for cell in cells}]
+    first, base, series = results[0], comparison.base, comparison.series
+    axes, claims = panels(comparison, cells, results)
+    for panel in axes:
+        panel["other"] = _other_levels(base, panel["units"])
     return {
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,10 +205,11 @@ def summary(
             "epsilons": [budget_name(epsilon) for epsilon in comparison.epsilons],
             "seeds": comparison.seeds,
             "units": list(comparison.levels),
-            "other": _other_levels(comparison),
             "series": series,
+            "panels": axes,
             "paired": comparison.paired,
             "reproducible": base.privacy.noise_key == "seed",
+            "audited": base.audit is not None,
             "tier": base.assess.tier,
             "rounds": first["rounds"],
             "clients": first["clients"],
@@ -122,10 +217,15 @@ def summary(
             "evaluation": first["evaluation"],
             "evaluation_records": first["evaluation_records"],
         },
-        "axis": axis_claims(comparison, results),
+        "axis": claims,
         "curves": lines,
         "groups": curves(cells, results, groups),
-        "fronts": fronts(lines),
+        "audits": curves(cells, results, audits),
+        "fronts": [
+            {"panel": place, **front}
+            for place, panel in enumerate(axes)
+            for front in fronts(lines, panel["series"])
+        ],
         "choices": [
             {
                 "series": one,
@@ -144,67 +244,13 @@ def summary(
     }
 
 
-def _other_levels(comparison: Comparison) -> list[dict[str, Any]]:
+def _other_levels(base: Config, units: Sequence[str]) -> list[dict[str, Any]]:
     """The levels that stay as they are configured."""
-    privacy = comparison.base.privacy
     return [
-        {"unit": unit, "epsilon": budget_name(getattr(privacy, unit).epsilon)}
+        {"unit": unit, "epsilon": budget_name(getattr(base.privacy, unit).epsilon)}
         for unit in ("record", "client")
-        if unit not in comparison.levels
+        if unit not in units
     ]
-
-
-def write_tables(
-    out: Path,
-    cells: Sequence[Cell],
-    results: Sequence[Result],
-    keys: Sequence[str],
-    body: Mapping[str, Any],
-) -> None:
-    """Write the tidy tables and ``comparison.json``.
-
-    Raises:
-        RecordError: The folder cannot be written to.
-    """
-    runs, findings = [], []
-    for cell, result, key in zip(cells, results, keys, strict=True):
-        place = {"budget": budget_name(cell.epsilon), **dict(cell.series), "seed": cell.seed}
-        claims = {f"epsilon_{claim['unit']}": claim["epsilon"] for claim in result["claims"]}
-        noise = {f"noise_{unit}": value for unit, value in result["noise"].items()}
-        figures = {figure.key: figure.value for figure in measured(result["findings"])}
-        runs.append(
-            {
-                **place,
-                **claims,
-                **noise,
-                **result["metrics"],
-                **figures,
-                "accepted": result["accepted"],
-                "parameters_sha256": result["parameters_sha256"],
-                "cell": key,
-            }
-        )
-        findings += [
-            {
-                **place,
-                "metric": finding["metric"],
-                "where": json.dumps(finding["where"], sort_keys=True),
-                "status": finding["status"],
-                "value": finding["value"],
-                "low": (finding["interval"] or (None, None))[0],
-                "high": (finding["interval"] or (None, None))[1],
-                "n": finding["n"],
-            }
-            for finding in result["findings"]
-        ]
-    try:
-        for name, rows in (("runs", runs), ("findings", findings)):
-            frame = pd.DataFrame(rows)
-            replace_file(out / f"{name}.csv", frame.to_csv(index=False).encode())
-            frame.to_parquet(out / f"{name}.parquet", index=False)
-        replace_file(out / "comparison.json", json.dumps(body, indent=1, allow_nan=False).encode())
-    except OSError as error:
-        raise RecordError(f"{out} cannot be written: {error.strerror}; choose another folder") from error
 
 
 def _processor_seconds() -> float:

@@ -22,12 +22,17 @@ CLIPPED = 1e300
 DEFAULT_EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf)
 DEFAULT_SEEDS = 5
 
+UNIT = "unit"
+"""Key of a grid that is no key of a configuration: which level the budgets of a series are for."""
+
 # What has an option of its own, or is not for comparing.
 _NOT_FOR_GRIDS = {
     "seed": "use --seeds",
     "task": "budgets are compared on one task; make a comparison for each",
     "data": "cells are judged on the same records; make a comparison for each",
+    "audit": "every cell is audited alike",
     "privacy.noise_key": "use --reproducible",
+    "privacy.paired": "use --paired",
     "privacy.record.epsilon": "use --epsilon with --unit record",
     "privacy.client.epsilon": "use --epsilon with --unit client",
     "engine": "it cannot change a result",
@@ -63,8 +68,8 @@ class Comparison:
         seeds: How many runs each cell of the grid stands for.
         unit: Which level the budgets are for; by default each that has one in the configuration. The other level stays
             as it is configured.
-        grid: Key of the configuration to its values, as text: a series of budgets for each combination.
-        paired: Runs of a seed share cohorts, batches and noise at the scale of each.
+        grid: Key of the configuration, or ``"unit"``, to its values, as text: a series of budgets for each combination.
+        paired: Runs of a seed share cohorts, batches and noise at the scale of each, as ``privacy.paired`` says.
 
     Raises:
         ConfigError: An axis is empty or out of range, a key is not for comparing, or pairing would give secrets away.
@@ -90,12 +95,14 @@ class Comparison:
                 raise ConfigError(f"--epsilon names {budget_name(epsilon)} twice: leave one out")
         if self.seeds < 1:
             raise ConfigError(f"--seeds {self.seeds}: give a whole number from 1")
-        if self.unit is not None and self.unit not in get_args(Unit):
-            raise ConfigError(f"--unit {self.unit!r} is no unit of privacy: use {', '.join(get_args(Unit))}")
+        if self.unit is not None:
+            _require_unit("--unit", self.unit)
         if self.base.engine.name == "flower":
             raise ConfigError(
                 "engine.name = 'flower' trains on nodes, one run at a time: use 'ray' or 'inline'"
             )
+        if self.base.privacy.paired:
+            object.__setattr__(self, "paired", True)
         if self.paired and self.base.privacy.noise_key != "seed":
             raise ConfigError(
                 "--paired shares noise between runs, which gives their updates away: add --reproducible, so that no "
@@ -113,17 +120,35 @@ class Comparison:
         repeated = [value for value in values if list(values).count(value) > 1]
         if repeated:
             raise ConfigError(f"--grid {key} names {repeated[0]} twice: leave one out")
+        if key == UNIT:
+            if self.unit is not None:
+                raise ConfigError(f"--unit {self.unit} and --grid {UNIT} say the same thing: leave one out")
+            for value in values:
+                _require_unit(f"--grid {UNIT} =", value)
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """Which levels the budgets are for."""
-        if self.unit is None:
+        """Which levels the budgets of any series are for."""
+        named = {level for series in self.series for level in self.levels_of(series)}
+        return tuple(level for level in ("record", "client") if level in named)
+
+    @property
+    def series(self) -> list[dict[str, str]]:
+        """What tells the series of budgets apart: one, of nothing, without a grid."""
+        return [
+            dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
+        ]
+
+    def levels_of(self, series: Mapping[str, str]) -> tuple[str, ...]:
+        """Which levels the budgets of a series are for."""
+        unit = series.get(UNIT, self.unit)
+        if unit is None:
             privacy = self.base.privacy
             private = tuple(
                 unit for unit in ("record", "client") if math.isfinite(getattr(privacy, unit).epsilon)
             )
             return private or ("record",)
-        return ("record", "client") if self.unit == "both" else (self.unit,)
+        return ("record", "client") if unit == "both" else (unit,)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell: seeds inside budgets, budgets inside series.
@@ -131,17 +156,16 @@ class Comparison:
         Raises:
             ConfigError: A cell's configuration contradicts itself, or a key of the grid is unknown.
         """
-        combinations = [
-            dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
-        ]
         seeds = range(self.base.seed, self.base.seed + self.seeds)
-        for series, epsilon, seed in itertools.product(combinations, self.epsilons, seeds):
+        for series, epsilon, seed in itertools.product(self.series, self.epsilons, seeds):
             yield Cell(epsilon=epsilon, series=series, seed=seed, config=self._config(series, epsilon, seed))
 
     def _config(self, series: Mapping[str, str], epsilon: float, seed: int) -> Config:
         values = self.base.model_dump(exclude_none=True)
-        values.pop("audit", None)  # a second training, of each cell
+        levels = self.levels_of(series)
         for key, value in series.items():
+            if key == UNIT:
+                continue
             try:
                 apply_override(values, f"{key}={value}")
             except ConfigError as error:
@@ -149,8 +173,11 @@ class Comparison:
         values |= {"seed": seed, "sinks": []}
         values["engine"] |= {"name": "inline"}
         privacy: dict[str, Any] = values["privacy"]
-        for level in self.levels:
+        privacy["paired"] = self.paired
+        for level in levels:
             self._set_budget(privacy[level], level, epsilon)
+        if epsilon == CLIPPED:
+            values.pop("audit", None)  # no plan has such a level, and so no audit either
         if all(math.isinf(privacy[level]["epsilon"]) for level in ("record", "client")):
             # A noised evaluation has nothing to noise for.
             values["federation"].pop("evaluation", None)
@@ -159,7 +186,7 @@ class Comparison:
         if math.isinf(privacy["client"]["epsilon"]) and name in RULES and RULES[name].proven_sensitivity:
             # Rules that are made of noise have no other meaning without: the plain mean is what they would be.
             values["server"]["aggregator"] = "noisy_mean"
-        if epsilon == CLIPPED and "client" in self.levels and name != "noisy_mean":
+        if epsilon == CLIPPED and "client" in levels and name != "noisy_mean":
             raise ConfigError(
                 f"--epsilon clipped takes the noise out of a noisy mean, and server.aggregator is {name!r}: leave "
                 "clipped out, or compare the record level alone (--unit record)"
@@ -167,12 +194,18 @@ class Comparison:
         return make_config(values)
 
     def _set_budget(self, section: dict[str, Any], level: str, epsilon: float) -> None:
-        if f"privacy.{level}.noise" not in self.grid:
+        bounded = math.isfinite(epsilon) and epsilon != CLIPPED
+        if f"privacy.{level}.noise" not in self.grid or not bounded:
             section.pop("noise", None)
         section.pop("budgets", None)
         section["epsilon"] = epsilon
-        if math.isinf(epsilon) or epsilon == CLIPPED:
+        if not bounded:
             section.pop("arithmetic", None)
+
+
+def _require_unit(option: str, unit: str) -> None:
+    if unit not in get_args(Unit):
+        raise ConfigError(f"{option} {unit!r} is no unit of privacy: use {', '.join(get_args(Unit))}")
 
 
 def budget_name(epsilon: float) -> str:

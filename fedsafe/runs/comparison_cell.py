@@ -6,12 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
+from fedsafe.data import Task
 from fedsafe.findings import Finding
 from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.accounting import FixedSizeGaussian, SampledGaussian
 from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import headline_metric, to_plain
+from fedsafe.runs.audit import RunAudit
 from fedsafe.runs.byzantine_cell import plain_release
 from fedsafe.runs.cells import Result
 from fedsafe.runs.comparison import CLIPPED
@@ -25,31 +29,26 @@ from fedsafe.runs.stacked_runs import PreparedRun, prepare_runs, stacked_runs, t
 _COMPOSED = (CENTRAL, ADAPTIVE, LOCAL, BANDED)
 
 
-def comparison_cells(configs: Sequence[Config]) -> Iterator[tuple[int, Result]]:
+def comparison_cells(
+    configs: Sequence[Config], *, model: nn.Module | None = None, data: Task | None = None
+) -> Iterator[tuple[int, Result]]:
     """Train and judge cells in one stack; see `fedsafe.runs.cells.Work`.
 
     Args:
         configs: Of the cells.
+        model: A module to train in place of the configured one.
+        data: A task in place of the configured one.
 
     Yields:
         Which cell, and what is kept of it, as plain values.
     """
-    return _cells(configs, paired=False)
-
-
-def paired_cells(configs: Sequence[Config]) -> Iterator[tuple[int, Result]]:
-    """The same, for runs of a seed that share cohorts, batches and noise at the scale of each."""
-    return _cells(configs, paired=True)
-
-
-def _cells(configs: Sequence[Config], *, paired: bool) -> Iterator[tuple[int, Result]]:
     began = time.process_time()
-    prepared = prepare_runs(configs)
+    prepared = prepare_runs(configs, model=model, data=data)
     runs = [replace(run, plan=without_noise(run.plan)) for run in prepared]
     trainers = trainers_of(runs)
     ready = time.process_time()
     last: dict[int, Vector] = {}
-    for number, outcome in stacked_runs(runs, trainers, paired=paired):
+    for number, outcome in stacked_runs(runs, trainers):
         last[number] = outcome.parameters
     shares = {
         "preparing": (ready - began) / len(runs),
@@ -118,12 +117,15 @@ def _kept(run: PreparedRun, parameters: Vector, claims: _Claims, shares: dict[st
     judge = Judge(parts, claimed, plan)
     assessment = judge.assess(plan.rounds, parameters, timed=seconds.__setitem__)
     measured = time.process_time() - accounted
+    audited = _audited(run)
+    auditing = time.process_time() - accounted - measured
     task = parts.task
     found: Result = {
         "metric": headline_metric(task.kind),
         "metrics": judge.metrics(parameters),
         "parameters_sha256": fingerprint(parameters),
-        "findings": [plain_finding(finding) for group in assessment.findings.values() for finding in group],
+        "findings": [plain_finding(finding) for group in assessment.findings.values() for finding in group]
+        + [plain_finding(finding) for finding in audited],
         "accepted": assessment.accepted,
         "failed": [
             {"metric": verdict.requirement.metric, "verdict": verdict.verdict}
@@ -131,10 +133,9 @@ def _kept(run: PreparedRun, parameters: Vector, claims: _Claims, shares: dict[st
             if verdict.verdict != "pass"
         ],
         "claims": claimed,
-        "releases": {
-            "record": _released_by_record(plan),
-            "client": _released_by_client(plan),
-        },
+        "releases": released(plan),
+        # Of one person, for all of whose records or clients the claim is.
+        "groups": {"record": plan.record.group, "client": plan.client.group},
         "noise": {"record": plan.record.noise, "client": plan.client.noise},
         "clients": len(parts.records),
         "rounds": plan.rounds,
@@ -145,11 +146,24 @@ def _kept(run: PreparedRun, parameters: Vector, claims: _Claims, shares: dict[st
             **shares,
             "accounting": accounted - began,
             "judging": measured,
+            "auditing": auditing,
             "assessors": dict(seconds),
         },
     }
     plain: Result = to_plain(found)
     return plain
+
+
+def _audited(run: PreparedRun) -> list[Finding]:
+    """What the look after the last round finds, as in a run alone; nothing where the configuration asks for none."""
+    section = run.parts.config.audit
+    if section is None:
+        return []
+    audit = RunAudit(section, run.parts, run.plan, run.key)
+    try:
+        return audit.after(run.plan.rounds)
+    finally:
+        audit.close()
 
 
 def plain_finding(finding: Finding) -> dict[str, Any]:
@@ -165,10 +179,15 @@ def plain_finding(finding: Finding) -> dict[str, Any]:
     }
 
 
+def released(plan: PrivacyPlan) -> dict[str, list[dict[str, Any]] | None]:
+    """What one record, and one client, takes part in: for each unit, releases that compose; None where none do."""
+    return {"record": _released_by_record(plan), "client": _released_by_client(plan)}
+
+
 def _released_by_record(plan: PrivacyPlan) -> list[dict[str, Any]] | None:
-    """What one record takes part in; None where it has no guarantee, or where the claim is for several of a person."""
+    """What one record takes part in; None where it has no guarantee."""
     level, evaluation = plan.record, plan.evaluation
-    if not level.noise or level.group > 1:
+    if not level.noise:
         return None
     parts = [level.mechanism()]
     if evaluation is not None and evaluation.noised:
@@ -180,8 +199,7 @@ def _released_by_record(plan: PrivacyPlan) -> list[dict[str, Any]] | None:
 def _released_by_client(plan: PrivacyPlan) -> list[dict[str, Any]] | None:
     """What one client takes part in; None without a guarantee, or where releases do not compose as Gaussian ones."""
     level, evaluation = plan.client, plan.evaluation
-    # What one of several clients of a person pays is less than the claim, which is for all of them.
-    if not level.noise or level.mechanism not in _COMPOSED or level.group > 1:
+    if not level.noise or level.mechanism not in _COMPOSED:
         return None
     release = level.release(clients=plan.clients, rounds=plan.rounds, cap=plan.record.max_participations)
     parts: list[SampledGaussian | FixedSizeGaussian] = [release]

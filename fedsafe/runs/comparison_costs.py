@@ -3,43 +3,50 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
+from fedsafe.data import Task
 from fedsafe.errors import ConfigError, PlanViolation
-from fedsafe.privacy.accounting import Release, account, analytic_noise, search_cost
-from fedsafe.privacy.claim import COMPARED, require_comparable
+from fedsafe.privacy.accounting import (
+    Accounted,
+    Release,
+    account,
+    analytic_noise,
+    group_epsilon,
+    search_cost,
+)
+from fedsafe.privacy.claim import COMPARED, differences, require_comparable
+from fedsafe.runs.audit import check_audit
 from fedsafe.runs.byzantine_cell import read_release
 from fedsafe.runs.cells import Result
 from fedsafe.runs.comparison import CLIPPED, Cell, Comparison, budget_name
-from fedsafe.runs.planning import plan_and_claims
+from fedsafe.runs.compose import Parts
 from fedsafe.runs.stacked_runs import prepare_runs
 
 FALSE_POSITIVES = 0.001
 """The rate of false alarms at which an attacker's success is stated."""
 
 
-def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> None:
-    """Compose a cell of each kind, so that a wrong request, or claims that differ, is one line before anything slow.
+def check_cells(cells: Sequence[Cell], *, model: nn.Module | None = None, data: Task | None = None) -> Parts:
+    """Compose a cell of each kind, so that a wrong request is one line before anything slow.
+
+    Returns:
+        The parts of the first cell.
 
     Raises:
         FedSafeError: A cell is not possible.
-        PlanViolation: The claims of two series are not about the same thing, so that their budgets have no common axis.
     """
-    first = cells[0].seed
-    kinds: dict[tuple[str, ...], Cell] = {}
-    open_ones: dict[tuple[str, ...], Cell] = {}
+    kinds: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
-        if cell.seed == first:
-            private = math.isfinite(cell.epsilon) and cell.epsilon != CLIPPED
-            (kinds if private else open_ones).setdefault(tuple(cell.series.values()), cell)
-    prepare_runs([cell.config for cell in open_ones.values()])
-    claims: dict[str, list[Mapping[str, Any]]] = {}
-    for run in prepare_runs([cell.config for cell in kinds.values()]):
-        from_seed = run.parts.config.privacy.noise_key == "seed"
-        for claim in plan_and_claims(run.parts, key_from_seed=from_seed).claims:
-            claims.setdefault(claim["unit"], []).append(claim)
-    for unit in comparison.levels:
-        require_one_axis(claims.get(unit, ()))
+        private = math.isfinite(cell.epsilon) and cell.epsilon != CLIPPED
+        kinds.setdefault((*cell.series.values(), private), cell)
+    runs = prepare_runs([cell.config for cell in kinds.values()], model=model, data=data)
+    for run in runs:
+        check_audit(run.parts)
+    return runs[0].parts
 
 
 def require_one_axis(claims: Sequence[Mapping[str, Any]]) -> None:
@@ -56,20 +63,77 @@ def require_one_axis(claims: Sequence[Mapping[str, Any]]) -> None:
             raise PlanViolation(f"no common axis of {claim['unit']}-level budgets: {error}") from error
 
 
-def axis_claims(comparison: Comparison, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """What every epsilon on an axis says, for each unit that is compared.
+def panels(
+    comparison: Comparison, cells: Sequence[Cell], results: Sequence[Result]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Which series may share an axis, and what every epsilon on it says.
+
+    Returns:
+        The panels: each with ``units`` (whom its budgets are for), ``series``, and ``differs`` (what sets its claims
+        apart from those of the first one, in words; "" of the first). The claims: for each panel and unit, with
+        ``panel`` (its place).
 
     Raises:
-        PlanViolation: Claims differ.
+        PlanViolation: The claims of one series are not about the same thing.
     """
-    found = []
-    for unit in comparison.levels:
-        claims = [claim for result in results for claim in result["claims"] if claim["unit"] == unit]
+    found: list[dict[str, Any]] = []
+    claims: list[dict[str, dict[str, Any]]] = []
+    for series in comparison.series:
+        units = comparison.levels_of(series)
+        own = _claims_of(series, units, cells, results)
+        for panel, shown in zip(found, claims, strict=True):
+            if _unlike(panel["units"], shown, units, own) is None:
+                panel["series"].append(series)
+                # A series without a guarantee says less than one that has it.
+                for unit in units:
+                    if shown[unit]["epsilon"] is None:
+                        shown[unit] = own[unit]
+                break
+        else:
+            differs = _unlike(found[0]["units"], claims[0], units, own) if found else ""
+            found.append({"units": list(units), "series": [series], "differs": differs})
+            claims.append(own)
+    alike = (*COMPARED, "sampler", "regime", "randomness", "arithmetic", "assumptions", "not_covered")
+    return found, [
+        {"panel": place, **{key: claim[key] for key in alike}}
+        for place, shown in enumerate(claims)
+        for claim in shown.values()
+    ]
+
+
+def _claims_of(
+    series: Mapping[str, str], units: Sequence[str], cells: Sequence[Cell], results: Sequence[Result]
+) -> dict[str, dict[str, Any]]:
+    """One claim for each unit of a series: one with a guarantee, where there is any."""
+    found = {}
+    for unit in units:
+        claims = [
+            claim
+            for cell, result in zip(cells, results, strict=True)
+            if cell.series == series
+            for claim in result["claims"]
+            if claim["unit"] == unit
+        ]
         require_one_axis(claims)
-        shown = next((claim for claim in claims if claim["epsilon"] is not None), claims[0])
-        alike = (*COMPARED, "sampler", "regime", "randomness", "arithmetic", "assumptions", "not_covered")
-        found.append({key: shown[key] for key in alike})
+        found[unit] = next((claim for claim in claims if claim["epsilon"] is not None), claims[0])
     return found
+
+
+def _unlike(
+    units: Sequence[str],
+    claims: Mapping[str, Mapping[str, Any]],
+    other_units: Sequence[str],
+    others: Mapping[str, Mapping[str, Any]],
+) -> str | None:
+    """What sets the claims of two series apart, in words; None where they may share an axis."""
+    if tuple(units) != tuple(other_units):
+        return f"unit ({' and '.join(other_units)}, against {' and '.join(units)})"
+    for unit in units:
+        if None not in (claims[unit]["epsilon"], others[unit]["epsilon"]):
+            differs = differences(others[unit], claims[unit])
+            if differs:
+                return "; ".join(differs)
+    return None
 
 
 def statements(
@@ -79,7 +143,7 @@ def statements(
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cell, result in zip(cells, results, strict=True):
         for claim in result["claims"]:
-            if claim["unit"] not in comparison.levels:
+            if claim["unit"] not in comparison.levels_of(cell.series):
                 continue
             place = (tuple(cell.series.values()), cell.epsilon, claim["unit"])
             known = found.get(place)
@@ -133,11 +197,23 @@ def publishing(comparison: Comparison, results: Mapping[str, Result]) -> list[di
         results: By key: the runs that are different.
 
     Returns:
-        For each unit: ``runs`` and ``private`` (how many, and how many of them with a guarantee), ``epsilon`` of all of
-        the latter together, ``best`` of the largest budget's runs where their number had been drawn at random, and
-        ``reason`` where there is none.
+        For each unit that is compared or has a guarantee: ``runs`` and ``private`` (how many, and how many of them with
+        a guarantee), ``group`` (the most records or clients of one person, for all of which the figures are),
+        ``epsilon`` of all of the latter runs together, ``best`` of the largest budget's runs where their number had
+        been drawn at random, and ``reason`` where there is none.
     """
-    return [_publishing(comparison, results, unit) for unit in comparison.levels]
+    guaranteed = {
+        claim["unit"]
+        for result in results.values()
+        for claim in result["claims"]
+        if claim["epsilon"] is not None
+    }
+    # A level that stays as it is configured is spent again by every run, too.
+    return [
+        _publishing(comparison, results, unit)
+        for unit in ("record", "client")
+        if unit in guaranteed or unit in comparison.levels
+    ]
 
 
 def _publishing(comparison: Comparison, results: Mapping[str, Result], unit: str) -> dict[str, Any]:
@@ -152,6 +228,7 @@ def _publishing(comparison: Comparison, results: Mapping[str, Result], unit: str
         "runs": len(results),
         "private": len(claims),
         "delta": max((claim["delta"] for claim in claims.values()), default=None),
+        "group": max((results[key]["groups"][unit] for key in claims), default=1),
         "epsilon": None,
         "accountant": None,
         "best": None,
@@ -172,12 +249,31 @@ def _publishing(comparison: Comparison, results: Mapping[str, Result], unit: str
         }
     releases = {key: [read_release(part) for part in results[key]["releases"][unit]] for key in claims}
     try:
-        together = account([part for parts in releases.values() for part in parts], found["delta"])
+        together = _together([part for parts in releases.values() for part in parts], found)
         found |= {"epsilon": _finite(together.epsilon), "accountant": together.accountant}
     except ConfigError as error:
         return {**found, "reason": str(error)}
+    if found["group"] > 1:
+        return found  # the bound on the best of several is of one element
     largest = max(claims, key=lambda key: float(claims[key]["epsilon"]))
     return {**found, **_best_of(releases[largest], found["delta"], len(claims))}
+
+
+def _together(releases: Sequence[Release], about: Mapping[str, Any]) -> Accounted:
+    """What all releases cost, of one element or of all that one person has.
+
+    Raises:
+        ConfigError: They are not under one adjacency.
+    """
+    whole = account(releases, about["delta"])
+    if about["group"] == 1:
+        return whole
+    first, *rest = releases
+    return replace(
+        whole,
+        epsilon=group_epsilon(first, about["delta"], about["group"], tuple(rest)),
+        accountant=f"{whole.accountant}, for {about['group']} {about['unit']}s of one person",
+    )
 
 
 def _best_of(releases: Sequence[Release], delta: float, runs: int) -> dict[str, Any]:

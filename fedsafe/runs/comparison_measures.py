@@ -54,6 +54,21 @@ def groups(findings: Sequence[Mapping[str, Any]]) -> list[Measured]:
     ]
 
 
+def audits(findings: Sequence[Mapping[str, Any]]) -> list[Measured]:
+    """What canaries prove, and what is accounted for beside it: two figures for each unit and kind of canaries.
+
+    They have no interval of their own: each is one end of a bracket.
+    """
+    found = []
+    for end, metric in (("audited", "privacy.audited_epsilon"), ("accounted", "privacy.accounted_epsilon")):
+        for finding in _named(findings, metric):
+            unit, kind = finding["where"].get("unit"), finding["where"].get("canaries")
+            about = f"per {unit}, {kind} canaries"
+            title = f"{end.capitalize()} epsilon {about}"
+            found.append(_figure(f"{end} {unit} {kind}", title, {**finding, "interval": None}, note=about))
+    return found
+
+
 def _figures(findings: Sequence[Mapping[str, Any]]) -> Iterator[Measured | None]:
     yield _only(findings, "accuracy", "Accuracy", "performance.accuracy")
     yield _only(findings, "r2", "Share of the variance explained", "performance.r2")

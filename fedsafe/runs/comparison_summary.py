@@ -173,8 +173,12 @@ def enough(curve: Curve, series: Mapping[str, str], tolerance: float) -> str | N
     return None
 
 
-def fronts(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+def fronts(curves: Sequence[Curve], series: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     """For any two measures, and for the budget and each: the points of which no other is better in both (Pareto).
+
+    Args:
+        curves: Of any series.
+        series: Those whose budgets share an axis.
 
     Returns:
         ``first`` and ``second`` (keys; ``"epsilon"`` is the budget, of which less is better) and ``points`` on the
@@ -186,7 +190,7 @@ def fronts(curves: Sequence[Curve]) -> list[dict[str, Any]]:
         if curve["direction"] == "none":
             continue
         sign = -1.0 if curve["direction"] == "lower" else 1.0
-        for point in curve["points"]:
+        for point in (point for point in curve["points"] if point["series"] in series):
             place = (repr(point["series"]), point["epsilon"])
             shown[place] = {"series": point["series"], "epsilon": point["epsilon"]}
             better["epsilon"][place] = -_order(point["epsilon"])
@@ -228,11 +232,12 @@ def time_table(results: Iterable[Result]) -> dict[str, Any]:
         "training": 0.0,
         "accounting": 0.0,
         "judging": 0.0,
+        "auditing": 0.0,
         "assessors": {},
     }
     for result in results:
         seconds = result["seconds"]
-        for part in ("preparing", "training", "accounting", "judging"):
+        for part in ("preparing", "training", "accounting", "judging", "auditing"):
             found[part] += seconds[part]
         for name, took in seconds["assessors"].items():
             found["assessors"][name] = found["assessors"].get(name, 0.0) + took

@@ -121,6 +121,11 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         learning_rate=config.client.plain_rate,
     )
     check_adaptive(config)
+    if config.privacy.paired and config.engine.name == "flower":
+        raise ConfigError(
+            "privacy.paired = true is for simulations that are compared, and engine.name = 'flower' trains on nodes: "
+            "leave one of the two out"
+        )
     task = load_task(config.task) if data is None else data
     objective = objective_of(config.client, task)
     federation = config.federation
@@ -342,6 +347,7 @@ def client_runtime(
         validation=parts.federated.validation if evaluation is not None else None,
         evaluation=evaluation,
         between=functools.partial(_let_go_of, parts.task.train),
+        paired=config.privacy.paired,
     )
 
 

@@ -14,7 +14,7 @@ from fedsafe.data.mapped import blocks
 from fedsafe.errors import LedgerError
 from fedsafe.rng import KEY_BYTES, key_from_seed, new_key
 
-_NAME = "noise.key"
+KEY_FILE = "noise.key"
 
 
 def create_key(private: Path, *, seed: int | None) -> bytes:
@@ -25,12 +25,26 @@ def create_key(private: Path, *, seed: int | None) -> bytes:
         seed: Derive the key from this seed, for reproducible simulations; None asks the operating system.
     """
     key = new_key() if seed is None else key_from_seed(seed)
-    descriptor = os.open(private / _NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    keep_key(private, key)
+    return key
+
+
+def keep_key(private: Path, key: bytes) -> None:
+    """Store a key where there is none yet.
+
+    Args:
+        private: A folder for its owner alone, which is made if it is not there.
+        key: The secret.
+
+    Raises:
+        OSError: Another one is there, or the file cannot be written.
+    """
+    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(private / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(key.hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return key
 
 
 def read_key(private: Path) -> bytes:
@@ -39,7 +53,7 @@ def read_key(private: Path) -> bytes:
     Raises:
         LedgerError: It is missing or damaged.
     """
-    path = private / _NAME
+    path = private / KEY_FILE
     try:
         key = bytes.fromhex(path.read_text().strip())
     except (OSError, ValueError) as error:

@@ -83,4 +83,9 @@ def uncovered(parts: Parts) -> tuple[str, ...]:
             "findings of the audit, where they end the run, and what requirements on them decide: they come from a "
             "second training on the same records, with canaries: the simulator's view, not for release"
         )
+    if parts.config.privacy.paired:
+        phrases.append(
+            "anyone at all, once there is another run of this seed with privacy.paired: the two share their noise, and "
+            "their difference gives the updates away"
+        )
     return (*phrases, *released_by(parts.config.server.aggregator))

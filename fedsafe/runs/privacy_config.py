@@ -115,8 +115,22 @@ class ClientPrivacyConfig(Section):
 
 
 class PrivacyConfig(Section):
-    """Both levels. Privacy is on unless it is turned off by name."""
+    """Both levels. Privacy is on unless it is turned off by name.
+
+    Runs that are ``paired`` share cohorts, batches and noise, at the scale of each, with every other such run of the
+    seed: for differences between simulations. Two of them give the updates away.
+    """
 
     noise_key: Literal["os", "seed"] = "os"
+    paired: bool = False
     record: RecordPrivacyConfig = RecordPrivacyConfig()
     client: ClientPrivacyConfig = ClientPrivacyConfig()
+
+    @model_validator(mode="after")
+    def _paired_without_a_guarantee(self) -> "PrivacyConfig":
+        if self.paired and self.noise_key != "seed":
+            raise ConfigError(
+                "privacy.paired = true shares noise between runs, which gives their updates away: add --reproducible "
+                "(privacy.noise_key = 'seed'), so that no guarantee is claimed"
+            )
+        return self

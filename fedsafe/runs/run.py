@@ -179,7 +179,7 @@ def execute(
     """Run the rounds that are left on the grid given, or on one of ours, and close the record."""
     began = time.perf_counter()
     curve = _Background(plan.spending)
-    judge = Judge(parts, start.claims, plan)
+    judge, paired = Judge(parts, start.claims, plan), parts.config.privacy.paired
     with ExitStack() as stack:
         # Told first: whoever interrupts while workers start should hear how to resume.
         for callback in callbacks:
@@ -192,7 +192,7 @@ def execute(
         aggregator = aggregator_of(parts, plan)
         if state.aggregator_state is not None:
             aggregator.restore(state.aggregator_state)
-            aggregator.recall(parts.layout.total, server_noise(key, ledger))
+            aggregator.recall(parts.layout.total, server_noise(key, ledger, paired=paired))
         present = presence(parts.config, parts.availability) if parts.availability is not None else None
         strategy = NoisyAverage(
             plan=plan,
@@ -203,6 +203,7 @@ def execute(
             key=key,
             optimizer_state=state.optimizer_state,
             present=present,
+            paired=paired,
         )
         sizes = parts.federated.validation.sizes.tolist()
         audit = None

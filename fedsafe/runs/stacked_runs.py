@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fedsafe.client import ClientJob, LocalTraining, Trainer
 from fedsafe.data import Task, load_task
@@ -66,11 +67,14 @@ class PreparedRun:
         return local_training(self.parts.config.client, self.plan.record, self.parts.config.rounds)
 
 
-def prepare_runs(configs: Sequence[Config], *, data: Task | None = None) -> list[PreparedRun]:
+def prepare_runs(
+    configs: Sequence[Config], *, model: nn.Module | None = None, data: Task | None = None
+) -> list[PreparedRun]:
     """Compose and calibrate runs; what several of them have in common is made once.
 
     Args:
         configs: Resolved configurations.
+        model: A module to train in place of the configured ones; its weights are the start.
         data: A task in place of the configured ones.
 
     Returns:
@@ -96,7 +100,7 @@ def prepare_runs(configs: Sequence[Config], *, data: Task | None = None) -> list
             named = _dumped(config.task)
             if data is None and named not in tasks:
                 tasks[named] = load_task(config.task)
-            parts = alike[key] = compose(config, data=tasks[named] if data is None else data)
+            parts = alike[key] = compose(config, model=model, data=tasks[named] if data is None else data)
         else:
             check_adaptive(config)
             if not poisons:
@@ -122,15 +126,13 @@ def trainers_of(runs: Sequence[PreparedRun]) -> list[Trainer]:
 
 
 def stacked_runs(
-    runs: Sequence[PreparedRun], trainers: Sequence[Trainer] | None = None, *, paired: bool = False
+    runs: Sequence[PreparedRun], trainers: Sequence[Trainer] | None = None
 ) -> Iterator[tuple[int, RoundOutcome]]:
     """Train runs together, round by round.
 
     Args:
         runs: Of any tasks, models and plans.
         trainers: As :func:`trainers_of` makes them, which is the default.
-        paired: Runs of one seed share cohorts, batches and noise, at the scale of each. Two releases with one noise at
-            two scales give the updates away: for keys that follow from the seed alone.
 
     Yields:
         Which run, and what a round of it left behind; rounds of one run in their order.
@@ -139,7 +141,8 @@ def stacked_runs(
         ConfigError: Runs are paired whose noise is a secret.
         FedSafeError: A run failed; the others end with it.
     """
-    if paired and any(run.key != key_from_seed(run.parts.config.seed) for run in runs):
+    paired = [run for run in runs if run.parts.config.privacy.paired]
+    if any(run.key != key_from_seed(run.parts.config.seed) for run in paired):
         raise ConfigError(
             "paired runs share their noise, which would give their updates away: set privacy.noise_key = 'seed' "
             "(--reproducible), so that no guarantee is claimed"
@@ -153,9 +156,7 @@ def stacked_runs(
         for number, (run, trainer) in enumerate(zip(runs, shared, strict=True)):
             joined = _JoinedTrainer(trainer, run.training, meeting)
             threads.append(
-                threading.Thread(
-                    target=_in_thread, args=(number, run, joined, meeting, folder, paired), daemon=True
-                )
+                threading.Thread(target=_in_thread, args=(number, run, joined, meeting, folder), daemon=True)
             )
         stack.callback(_end, threads, meeting)
         for thread in threads:
@@ -169,10 +170,9 @@ def _in_thread(
     trainer: "_JoinedTrainer",
     meeting: "_Meeting",
     folder: Path,
-    paired: bool,
 ) -> None:
     try:
-        _execute(number, run, trainer, meeting, folder / f"{number}.sqlite", paired)
+        _execute(number, run, trainer, meeting, folder / f"{number}.sqlite")
     except BaseException as error:
         meeting.leave(error)
     else:
@@ -185,13 +185,12 @@ def _execute(
     trainer: "_JoinedTrainer",
     meeting: "_Meeting",
     ledger_path: Path,
-    paired: bool,
 ) -> None:
     """All rounds of a run, as `fedsafe.runs.run.execute` has them, but for what is written."""
     parts, plan = run.parts, run.plan
     ledger = Ledger.create(ledger_path, plan, key_fingerprint="not a release")
     try:
-        runtime = replace(client_runtime(parts, plan, run.key, trainer=trainer), paired=paired)
+        runtime = client_runtime(parts, plan, run.key, trainer=trainer)
         grid = InlineGrid(
             clients=plan.clients, apps=ClientApps(one=runtime.answer, batch=runtime.answer_chunk)
         )
@@ -207,7 +206,7 @@ def _execute(
             ledger=ledger,
             key=run.key,
             present=present,
-            paired=paired,
+            paired=parts.config.privacy.paired,
         )
         app = make_server_app(
             strategy,

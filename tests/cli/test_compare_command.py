@@ -38,7 +38,7 @@ def test_a_comparison_is_one_object_and_goes_on(fedsafe, tiny_toml, tmp_path):
         (("--unit", "mixed"), "'mixed' is no unit of privacy: use record, client, both"),
         (("--grid", "privacy.record.clib=1,2"), "did you mean 'privacy.record.clip'"),
         (("--grid", "rounds"), "not of the form a.b=c,d"),
-        (("--grid", "privacy.record.delta=1e-5,1e-6"), "delta (1e-05 against 1e-06)"),
+        (("--grid", "unit=record,mixed"), "'mixed' is no unit of privacy"),
         (("--paired",), "add --reproducible"),
         (("--workers", "0"), "from 1"),
         (("--tier", "best"), "assess.tier = 'best'"),

@@ -11,10 +11,11 @@ from tiny_federation import config
 
 import fedsafe.client.stacked.stacked_trainer as training
 import fedsafe.runs.compare as compare
-from fedsafe.errors import ConfigError, FedSafeError, PlanViolation
+from fedsafe.errors import ConfigError, FedSafeError
 from fedsafe.runs import make_config, run
 from fedsafe.runs.comparison import CLIPPED, Comparison, budget_name, read_budget
-from fedsafe.runs.comparison_cell import comparison_cells, paired_cells
+from fedsafe.runs.comparison_cell import comparison_cells
+from fedsafe.runs.compose import compose
 from fedsafe.runs.stacked_runs import prepare_runs, stacked_runs
 
 SEEDED = {"privacy__noise_key": "seed"}
@@ -156,7 +157,7 @@ def test_tables_are_tidy(whole, rows):
 # Pairing.
 
 
-def streams(comparison, monkeypatch, *, paired):
+def streams(comparison, monkeypatch):
     """For each run: the clients of each round, and where their batches and noise come from."""
     seen = []
     whole = training.StackedTrainer.train
@@ -175,31 +176,32 @@ def streams(comparison, monkeypatch, *, paired):
     found = []
     for one in runs:
         seen.clear()
-        list(stacked_runs([one], paired=paired))
+        list(stacked_runs([one]))
         found.append([job for jobs in seen[1:] for job in jobs])  # the first warms up
     return found
 
 
 def test_paired_runs_share_cohorts_batches_and_noise_at_the_scale_of_each(monkeypatch):
-    one, other = streams(compared(epsilons=(0.1, 0.3), seeds=1, paired=True), monkeypatch, paired=True)
+    one, other = streams(compared(epsilons=(0.1, 0.3), seeds=1, paired=True), monkeypatch)
     assert [job[:3] for job in one] == [job[:3] for job in other]
     assert one[0][3] > other[0][3] > 0.0
-    one, other = streams(compared(epsilons=(0.1, 0.3), seeds=1), monkeypatch, paired=False)
+    one, other = streams(compared(epsilons=(0.1, 0.3), seeds=1), monkeypatch)
     assert not {job[1] for job in one} & {job[1] for job in other}
     assert not {job[2] for job in one} & {job[2] for job in other}
 
 
-def test_a_paired_run_in_a_stack_is_the_paired_run_alone():
-    configs = [cell.config for cell in compared(paired=True).cells()]
-    together = dict(paired_cells(configs))
-    for number in (0, 5):
-        (alone,) = paired_cells([configs[number]])
-        assert together[number]["parameters_sha256"] == alone[1]["parameters_sha256"]
-        assert together[number]["findings"] == alone[1]["findings"]
+def test_a_configuration_that_is_paired_makes_a_paired_comparison():
+    paired = make_config(config(**SEEDED, **JUDGED, privacy__paired=True))
+    comparison = compared(base=paired)
+    assert comparison.paired
+    assert [cell.config for cell in comparison.cells()] == [
+        cell.config for cell in compared(paired=True).cells()
+    ]
 
 
 def test_pairing_claims_nothing(tmp_path):
     body = compare.run_comparison(compared(epsilons=(0.1, 0.3), seeds=1, paired=True), tmp_path)
+    assert all("their difference gives the updates away" in claim["not_covered"][0] for claim in body["axis"])
     assert all(
         line["epsilon"] is None and "give the updates away" in line["reason"] for line in body["publishing"]
     )
@@ -208,15 +210,19 @@ def test_pairing_claims_nothing(tmp_path):
 
 
 def test_secret_noise_is_never_paired():
-    secret = make_config(config())
     with pytest.raises(ConfigError, match="--reproducible"):
-        compared(base=secret, paired=True)
-    runs = prepare_runs([secret])
+        compared(base=make_config(config()), paired=True)
+    with pytest.raises(ConfigError, match="add --reproducible"):
+        make_config(config(privacy__paired=True))
+    (paired,) = prepare_runs([make_config(config(**SEEDED, privacy__paired=True))])
+    forged = dataclasses.replace(paired, key=bytes(32))
     with pytest.raises(ConfigError, match="give their updates away"):
-        next(stacked_runs(runs, paired=True))
-    forged = dataclasses.replace(runs[0], key=bytes(32))
-    with pytest.raises(ConfigError, match="give their updates away"):
-        next(stacked_runs([forged], paired=True))
+        next(stacked_runs([forged]))
+
+
+def test_nodes_are_never_paired():
+    with pytest.raises(ConfigError, match=r"privacy\.paired"):
+        compose(make_config(config(**SEEDED, privacy__paired=True, engine={"name": "flower"})))
 
 
 # Requests.
@@ -230,6 +236,10 @@ def test_secret_noise_is_never_paired():
         ({"epsilons": (1.0, 1.0)}, "names 1 twice"),
         ({"epsilons": ()}, "empty"),
         ({"seeds": 0}, "--seeds 0"),
+        ({"grid": {"unit": ["record", "mixed"]}}, "'mixed' is no unit of privacy: use record, client, both"),
+        ({"grid": {"unit": ["record"]}, "unit": "client"}, "say the same thing"),
+        ({"grid": {"privacy.paired": ["true"]}}, "use --paired"),
+        ({"grid": {"audit.every": ["1"]}}, "audited alike"),
         ({"unit": "mixed"}, "'mixed' is no unit of privacy: use record, client, both"),
         ({"grid": {"seed": ["1", "2"]}}, "use --seeds"),
         ({"grid": {"privacy.record.epsilon": ["1"]}}, "use --epsilon"),
@@ -255,22 +265,6 @@ def test_what_is_no_budget_is_refused():
     for text in ("much", "nan", ""):
         with pytest.raises(ConfigError, match="is not a number"):
             read_budget(text)
-
-
-@pytest.mark.parametrize(
-    ("grid", "differs"),
-    [
-        (
-            {"privacy.record.delta": ["1e-5", "1e-6"]},
-            r"record-level budgets: .*delta \(1e-05 against 1e-06\)",
-        ),
-        ({"server.aggregator": ["noisy_mean", "local_gaussian"]}, r"client-level budgets: .*adversary"),
-    ],
-)
-def test_unlike_claims_have_no_common_axis(grid, differs, tmp_path):
-    with pytest.raises(PlanViolation, match=differs):
-        compare.run_comparison(compared(epsilons=(0.1,), grid=grid), tmp_path)
-    assert not (tmp_path / "cells").exists()
 
 
 def test_a_grid_is_a_series_for_each_value():

@@ -122,7 +122,7 @@ def test_fronts_leave_out_what_another_beats():
     ]
     found = {
         (f["first"], f["second"]): [p["epsilon"] for p in f["points"]]
-        for f in fronts(curves(cells, results, measured))
+        for f in fronts(curves(cells, results, measured), [{}])
     }
     assert found["accuracy", "ece"] == ["2", "inf"]  # calibration: less is better
     assert found["epsilon", "accuracy"] == ["1", "2", "inf"]
@@ -197,6 +197,7 @@ def test_time_is_summed():
             "training": 2.0,
             "accounting": 0.5,
             "judging": 3.0,
+            "auditing": 0.5,
             "assessors": {"a": 1.0},
         }
     }
