@@ -255,4 +255,5 @@ def _check(axis: Axis, comparison: Comparison) -> None:
         for _ in replace(comparison, grid={axis.key: list(axis.ends())}, seeds=1).cells():
             pass
     except ConfigError as error:
-        raise ConfigError(str(error).replace("--grid", "--tune")) from error
+        text = str(error).replace("--grid", "--tune")
+        raise ConfigError(text if "--tune" in text else f"--tune {axis.name}: {text}") from error
