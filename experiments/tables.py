@@ -48,8 +48,8 @@ SHOWN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "digits": {
         "budgets": {
-            "measures": ["accuracy", "ece", "attacked"],
-            "plots": [["accuracy", "attacked"], ["ece"]],
+            "measures": ["accuracy", "ece"],
+            "plots": [["accuracy"], ["ece"]],
         }
     },
 }
@@ -69,7 +69,11 @@ def main(arguments: Sequence[str]) -> int:
         if not equals or part not in SHOWN[name]:
             sys.stderr.write(f"{text} is not PART=FOLDER with a part of {name}: {', '.join(SHOWN[name])}\n")
             return 2
-        kept[part] = recorded(Path(folder), SHOWN[name][part])
+        try:
+            kept[part] = recorded(Path(folder), SHOWN[name][part])
+        except OSError as error:
+            sys.stderr.write(f"{error.filename} cannot be read: {error.strerror}; run the command first\n")
+            return 2
     path.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     readme = ROOT / name / "README.md"
     text = readme.read_text(encoding="utf-8")
