@@ -126,18 +126,10 @@ def _figures(reading: Reading) -> list[dict[str, Any]]:
         intervals={number: (scale * ends[0], scale * ends[1]) for number, ends in intervals.items()},
     )
     unit = ", encoded units" if reading.kind == "regression" else ""
+    loss = Curve(title=f"loss{unit}; lower is better", rounds=numbers, values=losses, last=last)
     figures = [
-        {
-            "svg": draw(scaled),
-            "reading": f"{name[:1].upper()}{name[1:]} after round {numbers[-1]}: "
-            f"{_said(values[-1], 'share' if share else '')}{_best(numbers, values, 'share' if share else '')}.",
-        },
-        {
-            "svg": draw(
-                Curve(title=f"loss{unit}; lower is better", rounds=numbers, values=losses, last=last)
-            ),
-            "reading": f"Mean loss after round {numbers[-1]}: {_said(losses[-1], '')}.",
-        },
+        {"svg": draw(scaled), "reading": _moved(name, numbers, values, "share" if share else "")},
+        {"svg": draw(loss), "reading": _moved("mean loss", numbers, losses, "")},
     ]
     return figures + [figure for unit in UNITS if (figure := _spend(reading, unit, last))]
 
@@ -157,16 +149,13 @@ def _measured(reading: Reading, metric: str) -> tuple[dict[int, tuple[float, flo
     return intervals, references
 
 
-def _said(value: float | None, unit: str) -> str:
-    return "not a finite number" if value is None else formats.quantity(value, unit)
-
-
-def _best(numbers: list[int], values: list[float | None], unit: str) -> str:
-    known = [(value, number) for value, number in zip(values, numbers, strict=True) if value is not None]
-    if len(known) < 2:
-        return ""
-    best, number = max(known, key=lambda pair: pair[0])
-    return f"; highest so far {formats.quantity(best, unit)}, after round {number}"
+def _moved(name: str, numbers: list[int], values: list[float | None], unit: str) -> str:
+    """From where to where, in one sentence."""
+    newest = "not a finite number" if values[-1] is None else formats.quantity(values[-1], unit)
+    said = f"{name[:1].upper()}{name[1:]} after round {numbers[-1]}: {newest}"
+    if len(numbers) < 2 or values[0] is None:
+        return f"{said}."
+    return f"{said}; after round {numbers[0]} it was {formats.quantity(values[0], unit)}."
 
 
 def _spend(reading: Reading, unit: str, last: int) -> dict[str, Any] | None:
@@ -184,6 +173,6 @@ def _spend(reading: Reading, unit: str, last: int) -> dict[str, Any] | None:
         floor=0.0,
         lines={} if target is None else {f"target {target:.4g}": float(target)},
     )
-    of = "" if target is None else f" of {formats.epsilon(target)}"
+    of = "" if target is None else f" of {target:.4g}"
     reached = f"{formats.epsilon(values[-1])}{of} after round {reading.rounds[-1].round}"
     return {"svg": draw(curve), "reading": f"Planned spend for one {unit}, in the worst case: {reached}."}

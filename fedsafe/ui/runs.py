@@ -1,17 +1,17 @@
 """A run as the page shows it: its record read as it grows, its state, and its row in the list."""
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from fedsafe.errors import RecordError
-from fedsafe.records import End, Json, RecordLine, Round, Start, from_json
+from fedsafe.records import End, Json, RecordLine, Round, Start
 from fedsafe.report import facts, formats, tables
 from fedsafe.report.reading import Reading
+from fedsafe.ui.checked import checked_finding, checked_line
 from fedsafe.ui.files import Beneath
 from fedsafe.ui.growing import GrowingLines
 from fedsafe.ui.states import State, state_of
@@ -19,16 +19,6 @@ from fedsafe.ui.states import State, state_of
 UNITS = ("record", "client")
 UNDER_ATTACK = "byzantine/byzantine.html"
 Shown = TypeVar("Shown")
-
-# What every later line of code takes for granted of a record that was written by somebody else.
-_SHAPES: Mapping[type, Mapping[str, type | tuple[type, ...]]] = {
-    Start: {
-        **dict.fromkeys(("run", "created", "trainer"), str),
-        **dict.fromkeys(("task", "model", "federation", "plan", "versions", "machine", "assessment"), dict),
-    },
-    Round: {"round": int, "metrics": dict, "spend": dict, "ledger": dict},
-    End: {"rounds": int, "status": str},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +54,7 @@ class Row:
         metric: What the value is of.
         value: The headline metric of the accepted model, or of the newest.
         interval: Its interval, or "".
+        note: How the interval was made, and on which records.
         spent: For each unit.
         state: How it is.
         problem: What is wrong with the folder; "" where nothing is.
@@ -80,6 +71,7 @@ class Row:
     metric: str = ""
     value: str = formats.ABSENT
     interval: str = ""
+    note: str = ""
     spent: tuple[Spent, ...] = ()
     state: State
     problem: str = ""
@@ -95,9 +87,9 @@ class RunFiles:
 
     def __init__(self, key: str, name: str) -> None:
         self.key, self.name = key, name
-        self._record: GrowingLines[RecordLine] = GrowingLines(self._at("record.jsonl"), _checked)
-        self._findings: GrowingLines[Json] = GrowingLines(self._at("findings.jsonl"), _finding)
-        self._requirements: GrowingLines[Json] = GrowingLines(self._at("requirements.jsonl"), _finding)
+        self._record: GrowingLines[RecordLine] = GrowingLines(self._at("record.jsonl"), checked_line)
+        self._findings: GrowingLines[Json] = GrowingLines(self._at("findings.jsonl"), checked_finding)
+        self._requirements: GrowingLines[Json] = GrowingLines(self._at("requirements.jsonl"), checked_finding)
         self._row: Row | None = None
         self._missing = ""
 
@@ -159,6 +151,7 @@ class RunFiles:
             metric=shown.name,
             value=shown.value,
             interval=shown.interval,
+            note=shown.note,
             spent=tuple(_spent(reading, unit) for unit in UNITS),
             state=row.state,
             problem=row.problem,
@@ -283,34 +276,3 @@ def _spent(reading: Reading, unit: str) -> Spent:
     who = adversary.partition(" who ")[0].rstrip(",")
     start = f"at delta {claim['delta']}, against"
     return Spent(unit=unit, epsilon=claim["epsilon"], about=f"{start} {adversary}", short=f"{start} {who}")
-
-
-def _checked(line: Json) -> RecordLine:
-    found = from_json(line)
-    for name, kind in _SHAPES[type(found)].items():
-        value = getattr(found, name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise RecordError(f"the {found.kind} line has {name} = {_short(value)}; the file was edited")
-    if isinstance(found, Round):
-        for name, value in [*found.metrics.items(), *found.spend.items()]:
-            if value is not None and not isinstance(value, int | float):
-                raise RecordError(f"the round line has {name} = {_short(value)}, which is no number")
-    if isinstance(found, Start) and not all(
-        isinstance(claim, dict) for claim in (*found.claims, *found.matrix)
-    ):
-        raise RecordError("the start line has claims that are no objects; the file was edited")
-    return found
-
-
-def _finding(line: Json) -> Json:
-    """Findings and verdicts that at least say what they are about, and after which round."""
-    if not isinstance(line.get("metric"), str):
-        raise RecordError("it names no metric; the file was edited")
-    number = line.get("round")
-    return {**line, "round": number if isinstance(number, int) else 0}
-
-
-def _short(value: object) -> str:
-    with contextlib.suppress(Exception):
-        return repr(value)[:60]
-    return "something"

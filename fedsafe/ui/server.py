@@ -13,7 +13,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from fedsafe.errors import FedSafeError
-from fedsafe.ui.comparisons import Picked, axes, pick, short_claim
+from fedsafe.ui.axes import Picked, axes, pick, short_claim
+from fedsafe.ui.files import read_from
 from fedsafe.ui.guard import FILE_POLICY, Guard
 from fedsafe.ui.ledgers import read_ledger
 from fedsafe.ui.library import COMPARISON, GRID, RUN, Library, inside
@@ -266,21 +267,26 @@ def _file(site: _Site, path: str) -> Response:
 
 
 def _stream(site: _Site, path: str, media: str, headers: dict[str, str]) -> Response:
-    try:
-        with site.library.files.file(path) as descriptor:
-            size, stream = os.fstat(descriptor).st_size, os.fdopen(os.dup(descriptor), "rb")
-    except OSError:
+    files = site.library.files
+    stamp = files.stamp(path)
+    if stamp is None:
         return site.missing(f"There is no file {path!r} that can be had")
 
     def content() -> Iterator[bytes]:
-        # A file that grows meanwhile is sent as it was.
-        with stream:
-            left = size
-            while left > 0 and (piece := stream.read(min(_CHUNK, left))):
-                left -= len(piece)
-                yield piece
+        # Opened anew for each piece: whoever goes away in the middle leaves nothing open. A file that grows meanwhile
+        # is sent as it was, one that is replaced is cut short, which the browser sees.
+        done = 0
+        while done < stamp.size:
+            with files.file(path) as descriptor:
+                same = os.fstat(descriptor).st_ino == stamp.inode
+                piece = read_from(descriptor, done, min(_CHUNK, stamp.size - done)) if same else b""
+            if not piece:
+                return
+            done += len(piece)
+            yield piece
 
-    return StreamingResponse(content(), media_type=media, headers={**headers, "content-length": str(size)})
+    headers["content-length"] = str(stamp.size)
+    return StreamingResponse(content(), media_type=media, headers=headers)
 
 
 def _download(folder: str, name: str) -> dict[str, str]:
