@@ -56,6 +56,35 @@ def test_a_bracket_says_what_is_proven_and_what_withstood() -> None:
         assert words in figure.svg
 
 
+def test_a_smoothed_curve_shows_its_intervals_and_says_on_how_many_examples() -> None:
+    curve = [
+        {"radius": radius, "certified": share, "low": share - 0.1, "high": share + 0.05}
+        for radius, share in ((0.0, 0.9), (0.3, 0.7), (0.6, 0.2))
+    ]
+    place = {"method": "smoothing", "norm": "l2", "scale": 0.25}
+    found = [finding("certified", "certified.mean_radius", 0.4, place, detail={"curve": curve}, n=1200)]
+    (figure,) = shown(found)["robustness"].figures
+    assert "share of 1,200 examples" in figure.reading
+    assert "95 % interval" in figure.reading
+    assert "FillBetweenPolyCollection" in figure.svg
+    # A curve of an older record has none, and is drawn all the same.
+    for row in curve:
+        del row["low"], row["high"]
+    (figure,) = shown(found)["robustness"].figures
+    assert "FillBetweenPolyCollection" not in figure.svg
+
+
+def test_no_label_of_a_legend_is_cut_and_none_lies_on_the_lines() -> None:
+    own = "somebody.elses.package:a_bound_with_a_long_name"
+    found = [attacked(0.01, 0.8), attacked(0.2, 0.6), certified(own, 0.01, 0.5), certified(own, 0.2, 0.1)]
+    (figure,) = shown(found)["robustness"].figures
+    assert f"{own} (lower bound)" in figure.svg
+    texts = re.findall(r'<text [^>]* y="([\d.]+)"[^>]*>([^<]*)<', figure.svg)
+    heights = {words: float(height) for height, words in texts}
+    lower, axis = heights[f"{own} (lower bound)"], heights["radius, in units of the encoded features"]
+    assert lower > axis  # downwards
+
+
 def test_of_several_attacks_the_worst_is_drawn() -> None:
     weak = {**attacked(0.1, 0.85), "where": {"attack": "fgsm", "norm": "linf", "radius": 0.1}}
     for order in ([weak, attacked(0.1, 0.7)], [attacked(0.1, 0.7), weak]):

@@ -22,6 +22,7 @@ from fedsafe.findings import (
     Evidence,
     Finding,
     bounded_mean,
+    clopper_pearson,
     estimate,
     not_measured,
     proportion,
@@ -276,7 +277,7 @@ class Certified:
         findings = [
             proportion(
                 _SMOOTHED,
-                int(np.sum(found > radius) if radius else np.sum(found >= 0)),
+                _certified_at(radius, found),
                 len(rows),
                 method="clopper-pearson",
                 where={**where, "radius": radius},
@@ -288,8 +289,9 @@ class Certified:
             for radius in sorted(self.smoothed_radii)
             if radius < how.largest_radius
         ]
+        # No certificate reaches the largest radius.
         grid = np.linspace(0, how.largest_radius, 41)[:-1]
-        curve = [{"radius": float(r), "certified": float(np.mean(found >= r))} for r in grid]
+        curve = [_smoothed_point(float(radius), found) for radius in grid]
         findings.append(
             _mean_radius(subject, where, np.maximum(found, 0), how.largest_radius, curve, base, detail)
         )
@@ -352,6 +354,17 @@ def _prove(
             # A bound that is not finite proves nothing.
             proven.append(margins.cpu().numpy() > slack[part])
     return np.concatenate(proven)
+
+
+def _certified_at(radius: float, found: NDArray[np.float64]) -> int:
+    """How many examples are certified for all changes up to a radius: what is certified at R holds below it."""
+    return int(np.sum(found > radius) if radius else np.sum(found >= 0))
+
+
+def _smoothed_point(radius: float, found: NDArray[np.float64]) -> dict[str, float]:
+    count = _certified_at(radius, found)
+    low, high = clopper_pearson(count, len(found))
+    return {"radius": radius, "certified": count / len(found), "low": low, "high": high}
 
 
 def _point(finding: Finding) -> dict[str, float]:

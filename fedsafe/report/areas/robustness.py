@@ -57,20 +57,27 @@ def _bracket_reading(upper: Sequence[Point], lower: Mapping[str, Sequence[Point]
 
 def smoothing(findings: Sequence[Json]) -> Iterator[Figure]:
     """What randomised smoothing certifies, against the radius."""
-    series: dict[str, list[tuple[float, float]]] = {}
+    series: dict[str, list[Point]] = {}
+    examples: set[int] = set()
     for finding, place, _ in measured(findings, "certified.mean_radius"):
         curve = (finding.get("detail") or {}).get("curve")
         if place.get("method") == "smoothing" and isinstance(curve, list):
-            series[f"noise {place.get('scale')}"] = [(row["radius"], row["certified"]) for row in curve]
+            series[f"noise {place.get('scale')}"] = [
+                (row["radius"], row["certified"], (row.get("low"), row.get("high"))) for row in curve
+            ]
+            examples.add(int(finding.get("n") or 0))
     if series:
+        n = " and ".join(f"{count:,}" for count in sorted(examples))
         yield Figure(
             svg=area_plots.controlled_plot(
-                series,
+                {name: [(radius, share) for radius, share, _ in points] for name, points in series.items()},
                 label="certified accuracy of the smoothed model, %",
                 across="radius (L2), encoded units",
+                bands={name: [ends for _, _, ends in points] for name, points in series.items()},
             ),
             reading="For the vote of the model over noisy copies of an input, which is another classifier than the "
-            "model alone: the share of examples whose answer is right and cannot change within the radius.",
+            f"model alone: the share of {n} examples whose answer is right and cannot change within the radius. The "
+            "band is the 95 % interval of each point by itself.",
         )
 
 
