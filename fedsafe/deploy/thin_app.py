@@ -1,5 +1,6 @@
 """What a federation's server hands to Flower for every run: a bundle that names installed code and holds none."""
 
+import warnings
 from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
@@ -17,6 +18,8 @@ def build_thin_app(app: Path) -> bytes:
         ConfigError: Flower does not take it.
     """
     try:
-        return bytes(build_fab_from_disk(app))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what Flower itself calls
+            return bytes(build_fab_from_disk(app))
     except (ValueError, OSError) as error:
         raise ConfigError(f"{app} is no Flower app: {error}") from error
