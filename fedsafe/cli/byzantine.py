@@ -1,21 +1,24 @@
 """``fedsafe byzantine CONFIG``: attacks, rules and shares of adversaries as a grid, with a page of heat maps."""
 
-import json
 import math
-import os
-import shlex
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fedsafe.cli.grids import (
+    Kept,
+    command_line,
+    finish,
+    names,
+    output_folder,
+    processes,
+    require_counts,
+    training,
+)
 from fedsafe.errors import ConfigError
-
-_INTERRUPTED = 130
 
 
 def byzantine_command(
@@ -55,55 +58,34 @@ def byzantine_command(
 
     Finished runs are kept: the same command goes on after an interruption. Nothing of it is a release.
     """
-    for option, number in (("--workers", workers), ("--stack", stack), ("--rounds", rounds)):
-        if number is not None and number < 1:
-            raise ConfigError(f"{option} {number}: give a whole number from 1")
+    require_counts(workers=workers, stack=stack, rounds=rounds)
     began = time.perf_counter()
     axes: dict[str, Any] = {
-        "attacks": _names("--attacks", attacks),
-        "aggregators": _names("--aggregators", aggregators),
+        "attacks": names("--attacks", attacks),
+        "aggregators": names("--aggregators", aggregators),
         "shares": _numbers("--shares", shares),
         "epsilons": _numbers("--epsilon", epsilon),
-        "partitions": _names("--partition", partition),
+        "partitions": names("--partition", partition),
     }
-    # What anything else prints is no part of the result.
-    with redirect_stdout(sys.stderr):
+    folder = output_folder(out, "byzantine", config)
+    with training(folder, as_json=as_json) as kept:
         from fedsafe.runs.byzantine import Grid
         from fedsafe.runs.config import read_config
 
         overrides = [*(set_ or []), *([] if rounds is None else [f"rounds={rounds}"])]
         base = read_config(config, overrides)
         grid = Grid(base=base, seeds=seeds, **{name: axis for name, axis in axes.items() if axis is not None})
-        folder = out if out is not None else Path("byzantine") / (config.stem if config else "default")
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"--out {folder} is a file: name a folder")
-        kept = Kept(silent if as_json else say)
-        try:
-            body = _run(grid, folder, os.cpu_count() or 1 if workers is None else workers, stack, kept)
-        except KeyboardInterrupt:
-            kept.end()
-            sys.stderr.write(
-                f"interrupted: {kept.done} of {kept.of} runs or more are kept in {folder}; the same command goes on\n"
-            )
-            raise typer.Exit(_INTERRUPTED) from None
-        kept.end()
+        body = _run(grid, folder, processes(workers), stack, kept)
     page = folder / "byzantine.html"
-    if as_json:
-        seconds = time.perf_counter() - began
-        typer.echo(
-            json.dumps({**body, "seconds": seconds, "page": str(page), "exit_status": 0}, allow_nan=False)
-        )
-    else:
-        _show(body, page, time.perf_counter() - began)
+    finish(body, page, began, as_json=as_json, show=lambda seconds: _show(body, seconds))
 
 
-def _run(grid: Any, folder: Path, workers: int, stack: int, kept: "Kept") -> dict[str, Any]:
+def _run(grid: Any, folder: Path, workers: int, stack: int, kept: Kept) -> dict[str, Any]:
     from fedsafe.report.byzantine import render_byzantine
     from fedsafe.runs.byzantine_grid import run_grid
 
     body = run_grid(grid, folder, workers=workers, stack=stack, on_done=kept)
-    command = shlex.join(["fedsafe", *sys.argv[1:]])
-    (folder / "byzantine.html").write_text(render_byzantine(body, command), encoding="utf-8")
+    (folder / "byzantine.html").write_text(render_byzantine(body, command_line()), encoding="utf-8")
     if folder.resolve().name == "byzantine" and (folder.resolve().parent / "record.jsonl").is_file():
         from fedsafe.report import write_report
 
@@ -111,51 +93,9 @@ def _run(grid: Any, folder: Path, workers: int, stack: int, kept: "Kept") -> dic
     return body
 
 
-class Kept:
-    """Counts runs that are done, and says so on one line.
-
-    Args:
-        say: Where.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self.done, self.of = 0, 0
-
-    def __call__(self, done: int, of: int) -> None:
-        """So many are done, of so many."""
-        self.done, self.of = done, of
-        self._say(f"\r{done} of {of} runs")
-
-    def end(self) -> None:
-        """No more."""
-        if self.of:
-            self._say("\n")
-
-
-def say(text: str) -> None:
-    """To a terminal, if there is one."""
-    if sys.stderr.isatty():
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
-def silent(text: str) -> None:
-    """Nothing."""
-
-
-def _names(option: str, text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ConfigError(f"{option} {text!r} names nothing: give names with commas between them")
-    return names
-
-
 def _numbers(option: str, text: str | None) -> list[float] | None:
     numbers = []
-    for name in _names(option, text) or []:
+    for name in names(option, text) or []:
         try:
             number = float(name)
         except ValueError:
@@ -166,8 +106,8 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
     return numbers or None
 
 
-def _show(body: dict[str, Any], page: Path, seconds: float) -> None:
-    """Each rule's worst attack, warnings, and where the page is."""
+def _show(body: dict[str, Any], seconds: float) -> None:
+    """Each rule's worst attack, and warnings."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -210,4 +150,3 @@ def _show(body: dict[str, Any], page: Path, seconds: float) -> None:
             soft_wrap=True,
         )
     console.print(f"{body['runs']} runs, {seconds:.0f} s")
-    console.print(f"written  {page}", soft_wrap=True)

@@ -1,21 +1,25 @@
 """``fedsafe compare``: what each privacy budget costs, in one command; or finished runs beside each other."""
 
 import json
-import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fedsafe.cli.byzantine import Kept, say, silent
+from fedsafe.cli.grids import (
+    Kept,
+    command_line,
+    finish,
+    names,
+    output_folder,
+    processes,
+    require_counts,
+    training,
+)
 from fedsafe.errors import ConfigError
-
-_INTERRUPTED = 130
 
 
 def compare_command(
@@ -77,9 +81,7 @@ def compare_command(
 
     Finished runs are kept: the same command goes on after an interruption, and another budget adds its own runs alone.
     """
-    for option, number in (("--workers", workers), ("--stack", stack), ("--rounds", rounds)):
-        if number is not None and number < 1:
-            raise ConfigError(f"{option} {number}: give a whole number from 1")
+    require_counts(workers=workers, stack=stack, rounds=rounds)
     given = sources or []
     began = time.perf_counter()
     if any(path.is_dir() for path in given) or len(given) > 1:
@@ -101,8 +103,8 @@ def compare_command(
         _compare_runs(given, [option for option, value in options.items() if value], out, as_json=as_json)
         return
     config = given[0] if given else None
-    # What anything else prints is no part of the result.
-    with redirect_stdout(sys.stderr):
+    folder = output_folder(out, "comparisons", config)
+    with training(folder, as_json=as_json) as kept:
         from fedsafe.runs.comparison import DEFAULT_EPSILONS, DEFAULT_SEEDS, Comparison, read_budget
         from fedsafe.runs.config import read_config
 
@@ -112,38 +114,19 @@ def compare_command(
             *([] if tier is None else [f"assess.tier={tier}"]),
             *(['privacy.noise_key="seed"'] if reproducible else []),
         ]
+        budgets = names("--epsilon", epsilon)
         comparison = Comparison(
             base=read_config(config, overrides),
-            epsilons=DEFAULT_EPSILONS if epsilon is None else [read_budget(name) for name in _names(epsilon)],
+            epsilons=DEFAULT_EPSILONS if budgets is None else [read_budget(name) for name in budgets],
             seeds=DEFAULT_SEEDS if seeds is None else seeds,
             unit=unit,  # type: ignore[arg-type]  # refused there
             grid=_axes(grid or []),
             paired=paired,
         )
         tuning = _tuning(tune, trials, tune_on)
-        folder = out if out is not None else Path("comparisons") / (config.stem if config else "default")
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"--out {folder} is a file: name a folder")
-        kept = Kept(silent if as_json else say)
-        try:
-            many = os.cpu_count() or 1 if workers is None else workers
-            body = _run(comparison, tuning, folder, many, stack, kept)
-        except KeyboardInterrupt:
-            kept.end()
-            sys.stderr.write(
-                f"interrupted: {kept.done} of {kept.of} runs are kept in {folder}; the same command goes on\n"
-            )
-            sys.stderr.flush()
-            os._exit(_INTERRUPTED)
-        kept.end()
+        body = _run(comparison, tuning, folder, processes(workers), stack, kept)
     page = folder / "comparison.html"
-    if as_json:
-        seconds = time.perf_counter() - began
-        typer.echo(
-            json.dumps({**body, "seconds": seconds, "page": str(page), "exit_status": 0}, allow_nan=False)
-        )
-    else:
-        _show(body, page, time.perf_counter() - began)
+    finish(body, page, began, as_json=as_json, show=lambda seconds: _show(body, seconds))
 
 
 def _tuning(names: Sequence[str] | None, trials: int | None, on: str | None) -> Any:
@@ -177,8 +160,7 @@ def _run(comparison: Any, tuning: Any, folder: Path, workers: int, stack: int, k
         body = done.body
         if body["tuning"]["rows"] is None:
             (folder / PRIVATE / OWNERS_PAGE).write_text(render_search(body, trials), encoding="utf-8")
-    command = shlex.join(["fedsafe", *sys.argv[1:]])
-    (folder / "comparison.html").write_text(render_comparison(body, command), encoding="utf-8")
+    (folder / "comparison.html").write_text(render_comparison(body, command_line()), encoding="utf-8")
     return body
 
 
@@ -191,9 +173,8 @@ def _compare_runs(paths: Sequence[Path], unfit: Sequence[str], out: Path | None,
     from fedsafe.runs.comparison_runs import compare_runs
 
     body = compare_runs(paths)
-    folder = out if out is not None else Path("comparisons") / "-".join(path.resolve().name for path in paths)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder} is a file: name a folder")
+    named = Path("-".join(path.resolve().name for path in paths) + ".runs")
+    folder = output_folder(out, "comparisons", named)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "comparison.html"
     (folder / "comparison.json").write_text(json.dumps(body, indent=1, allow_nan=False), encoding="utf-8")
@@ -204,13 +185,6 @@ def _compare_runs(paths: Sequence[Path], unfit: Sequence[str], out: Path | None,
     for line in closing_lines(body):
         typer.echo(line)
     typer.echo(f"written  {page}")
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ConfigError(f"--epsilon {text!r} names nothing: give budgets with commas between them")
-    return names
 
 
 def _axes(given: Sequence[str]) -> dict[str, list[str]]:
@@ -241,8 +215,8 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _show(body: dict[str, Any], page: Path, seconds: float) -> None:
-    """Each budget with what it costs, where the time went, and where the page is."""
+def _show(body: dict[str, Any], seconds: float) -> None:
+    """Each budget with what it costs, and where the time went."""
     from rich.console import Console
     from rich.table import Table
 
@@ -274,4 +248,3 @@ def _show(body: dict[str, Any], page: Path, seconds: float) -> None:
         f"{body['runs']} runs ({spent['fresh']} computed now), {seconds:.0f} s, {spent['processors']:.0f} s of "
         "processor time"
     )
-    console.print(f"written  {page}", soft_wrap=True)

@@ -139,7 +139,7 @@ def test_what_cannot_be_judged_is_refused(model, data, error):
 
 
 def test_the_public_names_are_these():
-    assert package.__all__ == ["assess", "open_run", "resume", "run"]
+    assert package.__all__ == ["assess", "compare", "open_run", "resume", "run"]
     assert all(callable(getattr(package, name)) for name in package.__all__)
     with pytest.raises(AttributeError, match="asses"):
         package.asses  # noqa: B018 - the look-up is what is tested
