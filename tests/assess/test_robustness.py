@@ -299,3 +299,12 @@ def test_a_users_attack_that_fails_is_named_and_the_others_are_measured(
     assert attacked["pgd", 0.1].status == "measured"
     with pytest.raises(ConfigError, match="attack 'nothing'"):
         Robustness(attacks=("nothing",))
+
+
+def test_effort_is_a_table_of_a_configuration(perceptron, inputs, judged):
+    subject = judged(perceptron(), inputs(500), np.ones(500, dtype=np.int64))
+    _, attacked = run(subject, radii=RADII, cheap={"examples": 64})
+    assert {finding.n for finding in attacked.values()} == {64}
+    assert Robustness(cheap={"examples": 64})._effort("cheap").steps == robustness.CHEAP.steps
+    with pytest.raises(ConfigError, match=r"robustness\.full.*exampels"):
+        Robustness(full={"exampels": 64})

@@ -1,7 +1,8 @@
 """How accuracy falls under noise and under attack, with the attacks' checks on themselves."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from fedsafe.assess.robustness.flips import flip_findings
 from fedsafe.assess.robustness.nearest import find_nearest, median_distance
 from fedsafe.assess.robustness.planning import passes
 from fedsafe.assess.robustness.reporting import ATTACKED, Reporter
-from fedsafe.extensions import resolve
+from fedsafe.errors import ConfigError
+from fedsafe.extensions import resolve, unknown_option
 from fedsafe.findings import Finding, Scope, not_measured, proportion
 
 _NOISE = "robustness.noise_accuracy"
@@ -39,8 +41,8 @@ class Robustness:
         tolerance: Share of the examples on which an attack may be weaker than a simpler one, or than itself
             at a smaller radius or with fewer steps, before it is called unreliable. FGSM is the simple one.
         planted: Share of the planted adversarials that an attack must find, in the full tier.
-        cheap: Effort of the cheap tier.
-        full: Effort of the full tier.
+        cheap: Effort of the cheap tier; what a table leaves out stays as it is.
+        full: Effort of the full tier, likewise.
 
     Raises:
         ConfigError: An attack cannot be found, or what it needs is not installed.
@@ -55,12 +57,17 @@ class Robustness:
     flips: tuple[int, ...] = (1, 2, 3)
     tolerance: float = 0.01
     planted: float = 0.8
-    cheap: Effort = CHEAP
-    full: Effort = FULL
+    cheap: Effort | Mapping[str, Any] = CHEAP
+    full: Effort | Mapping[str, Any] = FULL
 
     def __post_init__(self) -> None:
         for name in (*self.attacks, *self.full_attacks):
             resolve("attack", name, ATTACKS)
+        for key in ("cheap", "full"):
+            table = getattr(self, key)
+            wrong = unknown_option(Effort, table) if isinstance(table, Mapping) else ""
+            if wrong:
+                raise ConfigError(f"robustness.{key}: {wrong}")
 
     def plan(self, subject: Subject, tier: Tier) -> Cost:
         """Passes of the noise, the attacks and their checks, as if no example fell before its time."""
@@ -116,7 +123,8 @@ class Robustness:
         return findings + flip_findings(subject, examples.take(flipped), rows[flipped], self.flips)
 
     def _effort(self, tier: Tier) -> Effort:
-        return self.cheap if tier == "cheap" else self.full
+        chosen, default = (self.cheap, CHEAP) if tier == "cheap" else (self.full, FULL)
+        return chosen if isinstance(chosen, Effort) else replace(default, **chosen)
 
     def _size(self, subject: Subject, tier: Tier) -> int:
         return self._effort(tier).size(subject.task.schema.shape, len(subject.evaluation))
