@@ -92,7 +92,9 @@ def _plain(host: str) -> str:
 
 def _same_address(name: str, here: str) -> bool:
     try:
-        return ip_address(name) == ip_address(here)
+        address = ip_address(here)
+        # A socket for both families says of an IPv4 address how it is written in IPv6.
+        return ip_address(name) in (address, getattr(address, "ipv4_mapped", None))
     except ValueError:
         return False
 

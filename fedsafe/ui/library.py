@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fedsafe.ui.comparisons import Comparison, read_comparison
-from fedsafe.ui.files import Beneath, Stamp
+from fedsafe.ui.files import MOST_ENTRIES, Beneath, Stamp
 from fedsafe.ui.grids import Grid, read_grid
 from fedsafe.ui.runs import Row, RunFiles, WholeRun
 from fedsafe.ui.states import Locks
@@ -76,7 +76,9 @@ class Library:
             summaries = [self._summary(key, kind) for key, kind in found.items() if kind != RUN]
         notes = []
         if left_out:
-            notes.append(f"{left_out} links to folders, or entries of very large folders, are left out")
+            notes.append(
+                f"Left out: links to folders, and entries beyond {MOST_ENTRIES:,} of one folder: {left_out}"
+            )
         # Stable sorts, the least important first.
         rows.sort(key=lambda row: row.key)
         rows.sort(key=lambda row: row.order, reverse=True)
