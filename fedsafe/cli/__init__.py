@@ -13,6 +13,7 @@ from fedsafe.cli.byzantine import byzantine_command
 from fedsafe.cli.compare import compare_command
 from fedsafe.cli.data import data_app
 from fedsafe.cli.deploy import deploy_app
+from fedsafe.cli.export import export_command
 from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.new import new_command
 from fedsafe.cli.report import report_command
@@ -40,6 +41,7 @@ app.command("audit")(audit_command)
 app.command("assess")(assess_command)
 app.command("byzantine")(byzantine_command)
 app.command("compare")(compare_command)
+app.command("export")(export_command)
 app.command("ui")(ui_command)
 app.add_typer(data_app, name="data")
 app.add_typer(deploy_app, name="deploy")

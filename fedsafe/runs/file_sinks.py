@@ -10,7 +10,8 @@ from typing import Any
 from fedsafe.errors import ConfigError
 from fedsafe.records import dumps
 
-_COLUMNS = ("round", "source", "metric", "where", "status", "value", "low", "high", "n", "n_unit")
+COLUMNS = ("round", "source", "metric", "where", "status", "value", "low", "high", "n", "n_unit")
+"""Of a tidy table of a run."""
 _TAKEN = (
     "config.toml", "record.jsonl", "findings.jsonl", "requirements.jsonl", "report.html", "card.md", "checkpoints",
     "private", ".",
@@ -69,8 +70,8 @@ class CsvSink:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if self._file.fresh:
-            writer.writerow(_COLUMNS)
-        writer.writerows(_rows(event))
+            writer.writerow(COLUMNS)
+        writer.writerows(metric_rows(event))
         self._file.append(text.getvalue())
 
     def close(self) -> None:
@@ -110,7 +111,8 @@ class _File:
         self.fresh = False
 
 
-def _rows(event: Mapping[str, Any]) -> Iterator[list[Any]]:
+def metric_rows(event: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """The rows of an event, with a value for each of :data:`COLUMNS`."""
     number = event.get("round")
     if event["kind"] == "round":
         for metric, value in event["metrics"].items():
