@@ -128,18 +128,17 @@ def lines_of_status(folder: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read: {error}; its gate writes it when it starts") from error
     spent = shown["spent"]
+    epsilon = f"epsilon {spent['epsilon']:.3f} of {spent['budget_epsilon']:g}"
+    delta = f"delta {spent['delta']:.1e} of {spent['budget_delta']:.1e}"
     lines = [
-        f"{shown['client']}: epsilon {spent['epsilon']:.3f} of {spent['budget_epsilon']:g} (delta {spent['delta']:.1e} "
-        f"of {spent['budget_delta']:.1e}) in {spent['period_days']:g} days",
+        f"{shown['client']}: {epsilon} ({delta}) in {spent['period_days']:g} days",
         f"noise that the server adds: {shown['server_noise']}",
     ]
     for run in shown["runs"]:
-        realised = run["realised_epsilon"]
-        lines.append(
-            f"run {run['run'][:12]}: {len(run['released'])} of {run['rounds']} rounds, epsilon "
-            f"{'not known' if realised is None else format(realised, '.3f')} of the planned {run['planned_epsilon']:.3f} "
-            f"at delta {run['delta']:g}"
-        )
+        realised = "not known" if run["realised_epsilon"] is None else f"{run['realised_epsilon']:.3f}"
+        epsilon = f"epsilon {realised} of the planned {run['planned_epsilon']:.3f} at delta {run['delta']:g}"
+        rounds = f"{len(run['released'])} of {run['rounds']} rounds"
+        lines.append(f"run {run['run'][:12]}: {rounds}, {epsilon}")
         for own in run["own"][-1:]:
             figures = ", ".join(
                 f"{name} {value:.4f}" for name, value in own.items() if name != "round" and value is not None

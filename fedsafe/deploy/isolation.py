@@ -19,14 +19,15 @@ Guarantees:
     ============================================  ====================================================
 """
 
+import contextlib
 import os
 import pwd
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from fedsafe.deploy.refusals import Refusal, Refused
 _TOOLS = ("unshare", "setpriv", "mount", "sh")
 _WRITABLE = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 - mounted empty for the app alone
 _MEGABYTE = 2**20
+_PATIENCE = 5.0  # seconds
 
 
 class Isolated:
@@ -71,7 +73,9 @@ class Isolated:
         if user.pw_uid == 0:
             raise Refused(Refusal.APP_NOT_ALLOWED, "isolation.user is root, who can read everything")
         self._policy, self._uid, self._gid = policy, user.pw_uid, user.pw_gid
-        self._hidden = [path.resolve() for path in hidden]
+        whole = [path.resolve() for path in hidden]
+        # What lies below a hidden folder is gone with it, and nothing can be mounted on it.
+        self._hidden = [path for path in whole if not any(other in path.parents for other in whole)]
 
     def run(self, fab: bytes, message: Message, train: Callable[[], RecordDict]) -> None:
         """Run an app on a message until it ends.
@@ -89,20 +93,17 @@ class Isolated:
             with theirs:
                 process = self._start(theirs.fileno())
             try:
-                self._talk(own, process, fab, message, train)
+                self._talk(own, fab, message, train)
             finally:
-                process.kill()
-                process.wait()
+                _end(process)
 
     def _talk(
         self,
         own: socket.socket,
-        process: "subprocess.Popen[bytes]",
         fab: bytes,
         message: Message,
         train: Callable[[], RecordDict],
     ) -> None:
-        end = time.monotonic() + self._policy.seconds
         own.settimeout(self._policy.seconds)
         try:
             kept = receive(own, 1) == b"k"  # as it found itself, see `fedsafe.deploy.inside`
@@ -118,19 +119,20 @@ class Isolated:
                 send(own, part)
             if receive(own, 1) != b"t":
                 return
-            made = train()
-            own.settimeout(max(0.1, end - time.monotonic()))
-            send(own, recorddict_to_proto(made).SerializeToString(deterministic=True))
-            process.wait(max(0.1, end - time.monotonic()))
         except EOFError:
-            return  # it ended: whether it asked is what counts
-        except (TimeoutError, subprocess.TimeoutExpired):
+            return  # it ended and did not ask
+        except TimeoutError:
             raise Refused(
-                Refusal.FAILED,
-                f"the uploaded app ran for more than {self._policy.seconds:g} s, and was ended",
+                Refusal.FAILED, f"the uploaded app ran for {self._policy.seconds:g} s, and was ended"
             ) from None
         except OSError as error:
             raise Refused(Refusal.FAILED, f"the uploaded app broke off: {error}") from error
+        made = train()
+        # What the app does with it is of no consequence: the reply is made.
+        with contextlib.suppress(OSError):
+            own.settimeout(_PATIENCE)
+            send(own, recorddict_to_proto(made).SerializeToString(deterministic=True))
+            own.recv(1)
 
     def _start(self, descriptor: int) -> "subprocess.Popen[bytes]":
         place = "; ".join(["set -e", *self._mounts(), 'exec "$@"'])
@@ -143,6 +145,7 @@ class Isolated:
             *(tools["unshare"], "--net", "--mount", "--ipc", "--uts", "--pid"),
             *("--fork", "--kill-child", "--mount-proc", tools["sh"], "-c", place, "place"),
             *(tools["setpriv"], f"--reuid={self._uid}", f"--regid={self._gid}", "--clear-groups"),
+            *("--pdeathsig", "KILL"),
             *("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"),
             *(sys.executable, "-I", "-c", program),
         ]
@@ -181,6 +184,26 @@ class Isolated:
             (resource.RLIMIT_CORE, 0),
         ):
             resource.setrlimit(limit, (value, value))
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a place with all that runs in it: its first process is the one whose death the kernel ends the others with.
+
+    The process that made the place only waits for it, and its death is a signal that an app can turn off.
+    """
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue  # it ended meanwhile
+        if parent == process.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(status.parent.name), signal.SIGKILL)
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _quoted(path: Path) -> str:

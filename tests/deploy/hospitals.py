@@ -28,6 +28,7 @@ from fedsafe.runs.compose import Parts, calibrate, compose
 from fedsafe.runs.config import parse_config
 
 NORTH, SOUTH = 20, 30
+ROWS = {"north": 25, "south": 38}  # a fifth of them is kept for validation
 SCHEMA = """format = "fedsafe.schema/1"
 [label]
 column = "ill"
@@ -120,11 +121,12 @@ def policy(**changes: Any) -> Policy:
 
 @dataclass
 class Hospital:
-    """The folder of ``north``, its gate, and a server's messages to it."""
+    """The folder of one hospital, its gate, and a server's messages to it."""
 
     folder: Path
     text: str = ""
     run: str = "a" * 32
+    name: str = "north"
     fab: bytes = field(default_factory=lambda: bundle(THIN))
     clock: Callable[[], float] = lambda: 1e9
     sent: list[Message] = field(default_factory=list)
@@ -133,8 +135,8 @@ class Hospital:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "schema.toml").write_text(SCHEMA)
         if not (self.folder / "patients.csv").exists():
-            (self.folder / "patients.csv").write_text(patients())
-        (self.folder / "data.toml").write_text(DATA)
+            (self.folder / "patients.csv").write_text(patients(ROWS[self.name]))
+        (self.folder / "data.toml").write_text(DATA.replace("north", self.name))
         if not (self.folder / "policy.toml").exists():
             self.allow()
         self.text = self.text or experiment(self.folder)
@@ -143,7 +145,7 @@ class Hospital:
 
     def allow(self, **changes: Any) -> None:
         """Write another policy; the gate reads it when it starts."""
-        (self.folder / "policy.toml").write_text(policy(**changes).to_toml())
+        (self.folder / "policy.toml").write_text(policy(client=self.name, **changes).to_toml())
 
     def restart(self) -> "Hospital":
         """End the gate as a kill does, and start another."""

@@ -98,7 +98,7 @@ def test_runs_add_up_until_one_does_not_fit(ledger, plan):
         ledger.agree(agreed(plan, run))
     release(ledger, run="a" * 32)
     release(ledger, run="b" * 32)
-    with pytest.raises(Refused, match="0.8 at delta") as error:
+    with pytest.raises(Refused, match=r"0\.8 at delta") as error:
         release(ledger, run="c" * 32)
     assert reason(error) == Refusal.BUDGET_SPENT
     assert ledger.released("c" * 32) == ()
@@ -126,7 +126,7 @@ def test_a_run_counts_until_a_period_after_its_last_release(ledger, plan, clock)
         release(ledger, run="b" * 32)
     clock.now += 11 * DAY
     release(ledger, run="b" * 32)
-    with pytest.raises(Refused, match="0.6 at delta") as error:
+    with pytest.raises(Refused, match=r"0\.6 at delta") as error:
         release(ledger, 3, run="a" * 32)  # it comes back into a period that another run has filled
     assert reason(error) == Refusal.BUDGET_SPENT
     assert ledger.spent(BUDGET).ever == pytest.approx(1.2)
@@ -237,10 +237,10 @@ def test_an_older_copy_or_none_is_detected(tmp_path, ledger, plan):
     release(ledger)
     ledger.close()
     (tmp_path / LEDGER).rename(tmp_path / "new")
-    with pytest.raises(LedgerError, match="is missing, and audit.jsonl says that something happened"):
+    with pytest.raises(LedgerError, match=r"is missing, and audit\.jsonl says that something happened"):
         ClientLedger.open(tmp_path, "north")
     shutil.copy(tmp_path / "old", tmp_path / LEDGER)
-    with pytest.raises(LedgerError, match="is older than audit.jsonl"):
+    with pytest.raises(LedgerError, match=r"is older than audit\.jsonl"):
         ClientLedger.open(tmp_path, "north")
     shutil.copy(tmp_path / "new", tmp_path / LEDGER)
     ClientLedger.open(tmp_path, "north").close()
