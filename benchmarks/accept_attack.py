@@ -14,6 +14,7 @@ PARTS = (
     "accept_robust_training",
     "accept_byzantine_adult",
     "accept_byzantine_grid",
+    "accept_byzantine_skewed",
     "accept_privacy_attacks",
 )
 

@@ -31,7 +31,7 @@ from fedsafe.params import fingerprint
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import Round, Start
 from fedsafe.runs.compose import compose
-from fedsafe.runs.config import AssessConfig, EngineConfig, parse_config
+from fedsafe.runs.config import AssessConfig, Config, EngineConfig, parse_config
 from fedsafe.runs.given import GIVEN_IN_PYTHON, IMPORT_FOLDERS
 from fedsafe.runs.judge import Judge, assessor_names, read_requirements
 from fedsafe.store import RunFolder
@@ -107,7 +107,7 @@ def open_subject(
     if not rounds or not isinstance(lines[0], Start):
         raise RecordError(f"{path} has no complete round: there is no model to judge")
     number = _chosen(folder, rounds, round)
-    start, config = lines[0], parse_config(folder.config)
+    start, config = lines[0], _config_of(folder, lines[0])
     for line in folder.read(IMPORT_FOLDERS):
         search(line.get("folders", ()))
     for option, given, setting in (("model", model, config.model), ("data", data, config.task)):
@@ -119,8 +119,6 @@ def open_subject(
     # The model is judged here, whatever clients trained on.
     here = config.model_copy(update={"engine": EngineConfig(name="inline", device="cpu")})
     parts = compose(here, model=model, data=data)
-    if config.digest != start.settings_sha256:
-        raise ConfigError(f"config.toml is not the one that {path} began with: restore it")
     parameters = folder.read_checkpoint(number)[0]["parameters"]
     if fingerprint(parameters) != rounds[number - 1].parameters_sha256:
         raise RecordError(f"the checkpoint of round {number} is not the one in the record: it was replaced")
@@ -139,6 +137,19 @@ def open_subject(
         seed=config.seed,
         folder=folder.path,
     )
+
+
+def _config_of(folder: RunFolder, start: Start) -> Config:
+    """The run's own configuration: what another one asks for is neither looked for nor reported."""
+    try:
+        config = parse_config(folder.config)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{folder.path}/config.toml is not the one that the run began with: {error}; restore it"
+        ) from error
+    if config.digest != start.settings_sha256:
+        raise ConfigError(f"config.toml is not the one that {folder.path} began with: restore it")
+    return config
 
 
 def _chosen(folder: RunFolder, rounds: Sequence[Round], round: int | None) -> int:
