@@ -26,6 +26,7 @@ from fedsafe.runs.compose import Parts
 from fedsafe.runs.config import Config
 from fedsafe.runs.keys import KEY_FILE, create_key, data_fingerprint, read_key
 from fedsafe.runs.start import code_revision, package_versions
+from fedsafe.runs.tuning_split import named_task
 
 SCHEMA = "fedsafe.comparison/1"
 TOLERANCE = 0.01
@@ -140,7 +141,8 @@ def compute_comparison(
 
 def _is_table(config: Config) -> bool:
     """Whether records come from a file of the user's own, which may change."""
-    return isinstance(config.task, dict) and "path" in config.task
+    task = named_task(config.task)
+    return not isinstance(task, str) and "path" in task
 
 
 def _secret(out: Path) -> bytes:

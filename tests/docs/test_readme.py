@@ -79,6 +79,8 @@ def test_every_command_of_the_readme_works(command, finished, fedsafe, tmp_path)
     if arguments[0] == "compare":
         arguments[arguments.index("--epsilon") + 1] = "1,inf"
         arguments[arguments.index("--seeds") + 1] = "2"
+        if "--trials" in arguments:
+            arguments[arguments.index("--trials") + 1] = "2"
         arguments += ["--rounds", "2", "--workers", "1", "--set", 'assess.assessors=["performance"]']
     if arguments[0] == "simulate":
         arguments += ["--engine", "inline"]

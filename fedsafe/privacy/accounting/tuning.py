@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -108,6 +109,22 @@ def _name(searches: Sequence[Search]) -> str:
 def _of_the_best(
     searches: Sequence[Search], orders: tuple[float, ...], adjacency: Adjacency
 ) -> Iterable[float]:
+    total = [0.0] * len(orders)
+    for search in searches:
+        run = counted(search.releases)
+        parts = [_curve(run, search.mean, search.runs, orders, adjacency)]
+        if search.again:
+            one = _curve(run, None, search.runs, orders, adjacency)
+            parts.append(tuple(search.again * value for value in one))
+        total = [math.fsum(values) for values in zip(total, *parts, strict=True)]
+    return total
+
+
+@lru_cache(maxsize=128)
+def _curve(
+    run: tuple[Release, ...], mean: float | None, runs: Runs, orders: tuple[float, ...], adjacency: Adjacency
+) -> tuple[float, ...]:
+    """Renyi divergences of a run, or of the best of several: a second each, and asked for again and again."""
     from dp_accounting import dp_event
     from dp_accounting.privacy_accountant import NeighboringRelation
     from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
@@ -116,15 +133,9 @@ def _of_the_best(
         NeighboringRelation.REPLACE_ONE if adjacency == "replace-one" else NeighboringRelation.REPLACE_SPECIAL
     )
     accountant = RdpAccountant(list(orders), relation)
-    for search in searches:
-        run = dp_event.ComposedDpEvent([_event(part, adjacency) for part in counted(search.releases)])
-        if search.mean is None:
-            accountant.compose(run)
-        else:
-            accountant.compose(dp_event.RepeatAndSelectDpEvent(run, search.mean, _SHAPES[search.runs]))
-        if search.again:
-            accountant.compose(run, search.again)
-    return map(float, accountant.rdp)
+    event = dp_event.ComposedDpEvent([_event(part, adjacency) for part in run])
+    accountant.compose(event if mean is None else dp_event.RepeatAndSelectDpEvent(event, mean, _SHAPES[runs]))
+    return tuple(map(float, accountant.rdp))
 
 
 def _event(part: Release, adjacency: Adjacency) -> Any:
