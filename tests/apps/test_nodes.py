@@ -23,7 +23,7 @@ def run():
 
 def join(grid, run, wait: float = 30.0):
     parts, plan = run
-    return connect(grid, parts, wait_for_nodes=0.01, wait_for_replies=wait)(plan)
+    return connect(grid, parts, run="0" * 32, wait_for_nodes=0.01, wait_for_replies=wait)(plan)
 
 
 def messages(run, clients) -> list[Message]:
@@ -110,7 +110,7 @@ def test_a_node_that_agreed_to_another_plan_stops_the_run_before_its_first_round
 
 def test_another_version_of_fedsafe_at_a_node_is_refused(run):
     grid = nodes(0, 1)
-    joined = connect(grid, run[0], wait_for_nodes=0.01, wait_for_replies=1.0)
+    joined = connect(grid, run[0], run="0" * 32, wait_for_nodes=0.01, wait_for_replies=1.0)
     with (
         mock.patch.object(fedsafe, "__version__", "0.0.0"),
         pytest.raises(EngineError, match=r"client 0 runs fedsafe .*, the server 0\.0\.0"),
@@ -120,7 +120,7 @@ def test_another_version_of_fedsafe_at_a_node_is_refused(run):
 
 def test_other_code_of_the_same_version_at_a_node_is_refused(run):
     grid = nodes(0, 1)
-    joined = connect(grid, run[0], wait_for_nodes=0.01, wait_for_replies=1.0)
+    joined = connect(grid, run[0], run="0" * 32, wait_for_nodes=0.01, wait_for_replies=1.0)
     with (
         mock.patch("fedsafe.apps.nodes.code_digest", return_value="another"),
         pytest.raises(EngineError, match="client 0 runs other code than the server, though both are fedsafe"),
@@ -172,7 +172,7 @@ def test_a_round_goes_on_without_a_client_that_is_late(run):
 
 def connect_record(run):
     sent = []
-    connect(nodes(0, 1, see=sent.append), run[0], wait_for_nodes=0.01, wait_for_replies=1.0)
+    connect(nodes(0, 1, see=sent.append), run[0], run="0" * 32, wait_for_nodes=0.01, wait_for_replies=1.0)
     return sent[0][0].content.config_records[EXPERIMENT]
 
 
