@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import fedsafe
+from fedsafe.deploy.certificates import LOOPBACK
 from fedsafe.deploy.federation import Federation, address, read_client
 
 
@@ -66,6 +67,7 @@ def write_pages(federation: Federation, *, keys_at_clients: bool, evaluation: st
         "count": len(federation.names),
         "clients": ", ".join(federation.names),
         "keys": _THEIR_OWN_KEYS if keys_at_clients else _OUR_KEYS,
+        "note": _ON_LOOPBACK if federation.host in LOOPBACK else "",
         "evaluation": f"      - ./{evaluation}:/federation/{evaluation}:ro\n" if evaluation else "",
     }
     (federation.folder / "README.md").write_text(fill("README.md", **facts), encoding="utf-8")
@@ -77,6 +79,10 @@ def write_pages(federation: Federation, *, keys_at_clients: bool, evaluation: st
     (federation.folder / "compose.yaml").write_text(text, encoding="utf-8")
 
 
+_ON_LOOPBACK: Final = (
+    "# This server is on loopback, which is for plain processes on one machine: for containers, give init --hosts\n"
+    "# server=server, or the host that clients reach it by.\n"
+)
 _OUR_KEYS: Final = (
     "The keys of all clients were made here, in one place, which is right for a trial on one machine. For a real "
     "federation let each client make its own: `fedsafe deploy init ... --keys-at-clients`."
