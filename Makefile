@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-experiments clean
+.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-experiments accept-deploy clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ accept-attack: $(READY) ## Run the full lines of training under attack; writes b
 
 accept-experiments: $(READY) ## Run the commands of the experiments' READMEs again; writes benchmarks/results/experiments.json
 	$(BIN)/python benchmarks/accept_experiments.py
+
+accept-deploy: $(READY) ## Run the full lines of deployment; writes benchmarks/results/deploy.json
+	$(BIN)/python benchmarks/accept_deploy.py
 
 bench: $(READY) ## Time FedSafe beside Opacus, Flower and pfl; writes benchmarks/results/bench.json
 	$(BIN)/python benchmarks/bench.py
