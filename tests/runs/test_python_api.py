@@ -186,3 +186,122 @@ def test_what_is_no_callback_is_refused_before_a_folder_exists(callbacks, tmp_pa
     with pytest.raises(ConfigError, match="callback"):
         run(config(), out=tmp_path / "run", callbacks=callbacks)
     assert not (tmp_path / "run").exists()
+
+
+# Comparing.
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(0)
+    return rng.random((240, 3)), rng.integers(0, 2, 240)
+
+
+@pytest.fixture(scope="module")
+def compared(arrays, tmp_path_factory):
+    """A module and data of one's own, kept in a folder."""
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1))
+    before = copy.deepcopy(model.state_dict())
+    options = {
+        "epsilons": [0.1, "clipped", math.inf],
+        "seeds": 2,
+        "grid": {"client.optimizer.lr": [0.1, 0.5]},
+        "model": model,
+        "data": arrays,
+        "about": {"low": 0, "high": 1},
+        "out": tmp_path_factory.mktemp("compared") / "out",
+    }
+    values = config(assess__assessors=["performance"], privacy__noise_key="seed")
+    result = fedsafe_package.compare(values, **options)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    return result, values, options
+
+
+def test_a_comparison_is_data_frames(compared):
+    result = compared[0]
+    cells = result.cells()
+    assert len(cells) == 2 * 3 * 2
+    assert cells["parameters_sha256"].nunique() == 12
+    assert {"budget", "client.optimizer.lr", "seed", "epsilon_record", "accuracy", "configuration"} <= set(
+        cells
+    )
+    assert (result.findings().groupby(["budget", "client.optimizer.lr", "seed"]).size() > 1).all()
+    summary = result.summary()
+    accuracy = summary[(summary["measure"] == "accuracy") & (summary["budget"] == "0.1")]
+    assert accuracy["client.optimizer.lr"].tolist() == ["0.1", "0.5"]
+    here = cells[(cells["budget"] == "0.1") & (cells["client.optimizer.lr"] == "0.1")]
+    assert accuracy["value"].iloc[0] == pytest.approx(here["accuracy"].mean())
+    assert (accuracy["low"] <= accuracy["value"]).all()
+    assert {"lost", "lost_low", "lost_high"} <= set(summary)
+    assert set(result.statements()["unit"]) == {"record", "client"}
+    assert {claim["unit"] for claim in result.claims} == {"record", "client"}
+    assert "no guarantee" in result.claims[0]["randomness"]
+    assert [line["private"] for line in result.publishing] == [4, 4]
+    assert len(repr(result)) < 100
+
+
+def test_what_is_saved_is_what_the_command_writes_and_is_gone_on_with(compared, tmp_path):
+    result, values, options = compared
+    page = result.save(tmp_path / "copy")
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    names = {path.name for path in (tmp_path / "copy").iterdir()}
+    tables = {f"{table}.{end}" for table in ("runs", "findings") for end in ("csv", "parquet")}
+    assert names == {*tables, "cells", "configurations", "comparison.html", "comparison.json", "private"}
+    assert ((tmp_path / "copy" / "private").stat().st_mode & 0o077) == 0
+    for folder in (tmp_path / "copy", options["out"]):
+        again = fedsafe_package.compare(values, **{**options, "out": folder})
+        assert again.body["time"]["kept"] == 12
+        assert again.body["time"]["fresh"] == 0
+
+
+def test_a_cell_on_objects_is_the_run_on_these_objects(compared, tmp_path):
+    result, _, options = compared
+    row = result.cells().iloc[1]
+    alone = fedsafe_package.run(
+        options["out"] / "configurations" / row["configuration"],
+        out=tmp_path / "run",
+        **{name: options[name] for name in ("model", "data", "about")},
+    )
+    lines = RunFolder.open(alone.path).record()
+    assert [line for line in lines if isinstance(line, Round)][-1].parameters_sha256 == row[
+        "parameters_sha256"
+    ]
+
+
+def test_other_records_or_weights_are_other_cells(compared, arrays, tmp_path):
+    _, values, options = compared
+    small = {**options, "epsilons": [math.inf], "seeds": 1, "grid": None}
+    kept = fedsafe_package.compare(values, **small)
+    assert fedsafe_package.compare(values, **small).body["time"]["fresh"] == 0
+    x = arrays[0].copy()
+    x[0, 0] = 0.5
+    assert fedsafe_package.compare(values, **{**small, "data": (x, arrays[1])}).body["time"]["fresh"] == 1
+    other = copy.deepcopy(options["model"])
+    other[0].weight.data[0, 0] += 1.0
+    found = fedsafe_package.compare(values, **{**small, "model": other})
+    assert found.body["time"]["fresh"] == 1
+    assert found.cells()["parameters_sha256"][0] != kept.cells()["parameters_sha256"][0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"epsilons": [0]}, "a budget is above 0"),
+        ({"epsilons": ["much"]}, "is not a number"),
+        ({"unit": "mixed"}, "is no unit of privacy"),
+        ({"grid": {"rouns": [1]}}, "did you mean 'rounds'"),
+        ({"grid": {"model": ["mlp"]}}, "the grid names model"),
+        ({"paired": True}, "add --reproducible"),
+        ({"workers": 0}, "workers = 0"),
+        ({"about": {"low": 0}}, "of data that is not given"),
+    ],
+)
+def test_a_wrong_comparison_is_one_line_and_leaves_nothing(wrong, said, tmp_path):
+    model = nn.Linear(5, 1) if "grid" in wrong else None
+    with pytest.raises(FedSafeError, match=said) as refused:
+        fedsafe_package.compare(
+            config(), **{"epsilons": [0.1], "model": model, "out": tmp_path / "out", **wrong}
+        )
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
