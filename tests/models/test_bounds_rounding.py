@@ -189,7 +189,7 @@ def test_a_network_built_to_exploit_rounding_is_not_certified():
     assert max(found) > 0.49
 
 
-@pytest.mark.parametrize("size", [1e39, 1e30])
+@pytest.mark.parametrize("size", [1e39, 1e25])
 def test_numbers_that_overflow_single_precision_prove_nothing(size):
     layers = [(np.full((1, 1), min(size, 1e38)), np.zeros(1)), (np.full((1, 1), size / 1e30), np.ones(1))]
     model = perceptron(layers)

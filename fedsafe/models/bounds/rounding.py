@@ -67,12 +67,11 @@ class Rounding:
             Errors of each entry; infinite where the model's numbers may be too large for its precision.
         """
         sizes = [torch.maximum(low.abs(), high.abs()) for low, high in inputs]
-        model = operation.rounded(lambda n: gamma(n, self._unit), *sizes)
-        ours = operation.rounded(lambda _: self.own, *sizes)
-        largest = operation.rounded(lambda n: 1.0, *sizes)
+        room = operation.rounded(lambda n: gamma(n, self._unit) + self.own, *sizes)
+        # At least its own share of the absolute terms: so these are finite in the model, with room to spare.
+        fits = room < self.own * self._most / 4
         # Products too small for full precision lose at most the least normal number each.
-        room = (model + ours) * (1 + 1e-6) + self._terms * self._least
-        return torch.where(largest < self._most / 4, room, torch.inf)
+        return torch.where(fits, room * (1 + 1e-6) + self._terms * self._least, torch.inf)
 
     def start(self, region: "InputRegion") -> Tensor:
         """``(n, *shape)`` the bound's own error in a linear function of the input, for coefficients of size 1."""
