@@ -28,7 +28,9 @@ def train(message: Message, context: Context) -> Message:
     if config.get("fail") == partition:
         raise ValueError(f"client {partition} was told to fail")
     die_once(config, partition)
-    time.sleep(cast("float", config.get("seconds", 0.0)))
+    gate = Path(cast("str", config.get("gate", "/")))
+    while not gate.exists():
+        time.sleep(0.01)
     state = context.state.metric_records.get("calls", MetricRecord({"count": 0}))
     state["count"] = cast("int", state["count"]) + 1
     context.state["calls"] = state
