@@ -87,7 +87,11 @@ def set_up(folder: Path, experiment: Mapping[str, Any] = EXPERIMENT) -> Federati
     )
     federation = write_federation(folder, wanted)
     for name, frame in tables.items():
-        frame.to_csv(federation.client_folder(name) / "records" / "patients.csv", index=False)
+        own = federation.client_folder(name)
+        frame.to_csv(own / "records" / "patients.csv", index=False)
+        source = tomllib.loads((own / "data.toml").read_text())
+        # A cholesterol of 417 is above 280, the last edge, all the same.
+        (own / "data.toml").write_text(tomli_w.dumps({**source, "outside": "clamp"}))
     return federation
 
 
