@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent
-WAITING = ("engine", "end_to_end", "apps", "cli", "benchmarks", "docs", "extensions", "runs", "ui")
+WAITING = ("engine", "end_to_end", "apps", "cli", "deploy", "benchmarks", "docs", "extensions", "runs", "ui")
 MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
 
 
