@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-experiments accept-deploy clean
+.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-compare accept-experiments accept-deploy clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ accept-assess: $(READY) ## Run the full lines of the assessors; writes benchmark
 
 accept-attack: $(READY) ## Run the full lines of training under attack; writes benchmarks/results/attack.json
 	$(BIN)/python benchmarks/accept_attack.py
+
+accept-compare: $(READY) ## Run the full lines of comparing budgets; writes benchmarks/results/compare.json
+	$(BIN)/python benchmarks/accept_compare.py
 
 accept-experiments: $(READY) ## Run the commands of the experiments' READMEs again; writes benchmarks/results/experiments.json
 	$(BIN)/python benchmarks/accept_experiments.py
