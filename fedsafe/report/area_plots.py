@@ -75,7 +75,7 @@ def bracket_plot(
     axes.set_xlabel("radius, in units of the encoded features")
     axes.set_ylim(0, 102)
     _radii(axes, sorted({radius for _, points in series for radius, _, _ in points}))
-    _legend(figure, max(len(name) for name, _ in series))
+    legend_below(figure, max(len(name) for name, _ in series))
     return as_svg(figure, f"bracket-{label}")
 
 
@@ -126,7 +126,7 @@ def intervals_plot(
             [value for value, _ in known], [place for _, place in known],
             color=INK, ls="none", marker="s", mfc="none", ms=5, label=short(reference, _LONGEST),
         )  # fmt: skip
-        _legend(figure, len(reference))
+        legend_below(figure, len(reference))
     if line is not None:
         axes.axvline(100 * line, color=TARGET, lw=1.1, ls=(0, (4, 3)))
     axes.set_yticks(places, [short(text) for text in labels], parse_math=False)
@@ -174,7 +174,7 @@ def controlled_plot(
     axes.set_xlabel(across)
     axes.margins(y=0.12)
     if len(series) > 1:
-        _legend(figure, max(map(len, series)))
+        legend_below(figure, max(map(len, series)))
     return as_svg(figure, f"controlled-{label}")
 
 
@@ -200,7 +200,7 @@ def roc_plot(series: Mapping[str, Sequence[tuple[float, float]]], *, label: str,
     axes.set_ylim(smallest, 1.1)
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate", color=INK, size=8.5)
-    _legend(figure, max(map(len, series)))
+    legend_below(figure, max(map(len, series)))
     return as_svg(figure, f"roc-{label}")
 
 
@@ -218,7 +218,7 @@ def _radii(axes: "Axes", radii: Sequence[float]) -> None:
     axes.set_xticks([], minor=True)
 
 
-def _legend(figure: "MplFigure", longest: int) -> None:
+def legend_below(figure: "MplFigure", longest: int) -> None:
     """Below the plot, where it hides no line; the figure grows by what it takes.
 
     Args:

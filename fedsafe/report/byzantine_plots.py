@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedsafe.report.drawing import INK, LEGEND, MAIN, SECOND, TARGET, Ends, as_svg, new_figure, short
+from fedsafe.report.area_plots import legend_below
+from fedsafe.report.drawing import INK, MAIN, SECOND, TARGET, Ends, as_svg, new_figure, short
 
 # Told apart by line and marker, so that a grey print reads as well.
 STYLES = (
@@ -45,6 +46,5 @@ def worst_plot(
     axes.set_xlabel("adversaries, % of the clients")
     axes.margins(y=0.1)
     if series:
-        for text in axes.legend(**{**LEGEND, "ncols": 2}).get_texts():
-            text.set_parse_math(False)
+        legend_below(figure, max(map(len, series)))
     return as_svg(figure, f"byzantine-{name}")

@@ -31,8 +31,8 @@ from fedsafe.models.bounds import InputRegion, Network, Norm, questions, trace
 
 _ACCURACY, _RADIUS, _SMOOTHED = "certified.accuracy", "certified.mean_radius", "certified.smoothed_accuracy"
 
-# A float32 corner of a box may lie beyond it by this much.
-_REACH = 1e-6
+# Beyond the radius, as much as an attack is forgiven: a float32 corner of a box may lie outside it.
+_REACH = 1e-5
 _CHUNK = 64
 # A share of fewer examples is not worth its cost.
 _FEWEST = 25

@@ -35,8 +35,14 @@ def spread(coefficients: dict[int, Tensor], inputs: tuple[int, ...], parts: tupl
 
 
 def charge(rows: Tensor, room: Tensor, owner: Tensor) -> Tensor:
-    """``(pairs,)`` how far linear functions may be off, if each entry of a value ``(n, *shape)`` is, by its room."""
+    """``(pairs,)`` how far linear functions may be off, if each entry of a value ``(n, *shape)`` is, by its room.
+
+    A room that is one number is that of all entries, which saves time where it is as small as the bound's own rounding.
+    """
     # Its own sum rounds off far less than a millionth of it.
+    if room.ndim == 0:
+        size: Tensor = torch.linalg.vector_norm(rows.flatten(1), ord=1, dim=1)
+        return size * room * (1 + 1e-6)
     return torch.einsum("pi,pi->p", rows.abs().flatten(1), room[owner].flatten(1)) * (1 + 1e-6)
 
 
@@ -49,14 +55,18 @@ class Relaxed:
         self.network, self.region, self.slope, self.rounding = network, region, slope, rounding
         self._relaxations: dict[int, Any] = {}
         # What each value, the input included, may be off by rounding.
-        self._rooms: dict[int, Tensor] = {} if rounding is None else {0: rounding.start(region)}
+        self._rooms: dict[int, Tensor] = {} if rounding is None else {0: rounding.start(region).max()}
 
     def learn(self, number: int, inputs: tuple[Bounds, ...]) -> None:
         """The lines of the step that makes a value, and what it rounds off."""
         operation = self.network.steps[number - 1].operation
         self._relaxations[number] = operation.relax(inputs, self.slope)
         if self.rounding is not None:
-            self._rooms[number] = self.rounding.step(operation, inputs)
+            room = self.rounding.step(operation, inputs)
+            exact = isinstance(
+                operation, Rectifier | MaxPooling | Reshape
+            )  # what the model rounds off is nothing
+            self._rooms[number] = room.max() if exact else room
 
     def least(self, number: int, coefficients: Tensor, owner: Tensor) -> Tensor:
         """``(pairs,)`` lower bounds of linear functions ``(pairs, *shape)`` of a value, a few at a time."""
@@ -126,11 +136,12 @@ class Relaxed:
         for number in steps:
             operation = self.network.steps[number - 1].operation
             if number in self._rooms:
-                constant = constant - charge(rows, window.of(self._rooms[number]), owner)
+                room = self._rooms[number]
+                constant = constant - charge(rows, window.of(room) if room.ndim else room, owner)
             rows, more, window = backward(operation, rows, owner, self._relaxations.get(number), window)
             constant = constant + more
         if self._rooms:
-            constant = constant - charge(rows, window.of(self._rooms[0]), owner)
+            constant = constant - charge(rows, self._rooms[0], owner)
         return constant + part(self.region, window).least(rows, owner, exact=False)
 
 
