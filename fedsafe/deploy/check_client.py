@@ -16,10 +16,10 @@ from fedsafe.deploy.certificates import (
     read_key,
     same_key,
 )
-from fedsafe.deploy.check import Checked, Looking, private, reach, valid, versions
 from fedsafe.deploy.client_ledger import LEDGER, ClientLedger
 from fedsafe.deploy.experiment import compose_experiment, read_experiment
 from fedsafe.deploy.federation import SECRET, ClientFolder, read_client
+from fedsafe.deploy.looking import Checked, Looking, private, reach, valid, versions
 from fedsafe.deploy.policy import read_policy
 from fedsafe.errors import ConfigError, DataError
 
