@@ -39,6 +39,9 @@ TESTS = {
     "bounds: below every point that a search finds, exact where the network is affine, by windows as by images": (
         "tests/models/test_bounds.py",
     ),
+    "rounding: no bound exceeds the minimum by rational arithmetic; a network built to exploit it is not certified": (
+        "tests/models/test_bounds_rounding.py",
+    ),
     "cross-check: CROWN's certified share is convex-adversarial's within one point, and its margins with one slope": (
         "tests/crosscheck/test_certificates.py",
     ),

@@ -191,6 +191,8 @@ def test_the_targeted_attack_reaches_a_class_that_is_not_the_second_best():
 def test_what_falls_back_says_so():
     assert remark("apgd-t", 2).startswith("the margin is climbed")
     assert remark("apgd-dlr", 3) is remark("pgd", 1) is None
+    for name in ("fgsm", "pgd", "pgd-momentum"):
+        assert "where the paper has cross-entropy" in remark(name, 3)
 
 
 def test_square_asks_for_no_gradient(perceptron, inputs):

@@ -84,6 +84,12 @@ WHOLE = frozenset({"autoattack"})
 """Sets of attacks that are run as they are: at one radius after another, and in no test of a part."""
 
 _FEWEST = {"apgd-dlr": 3, "apgd-t": 4}
+# With one output both losses have the same direction.
+_CLIMBED = {
+    "fgsm": "the margin is climbed, where the paper has cross-entropy",
+    "pgd": "starts climb the margin and cross-entropy in turn, where the paper has cross-entropy alone",
+    "pgd-momentum": "starts climb the margin and cross-entropy in turn, where the paper has cross-entropy alone",
+}
 
 
 def remark(name: str, outputs: int) -> str | None:
@@ -91,4 +97,4 @@ def remark(name: str, outputs: int) -> str | None:
     fewest = _FEWEST.get(name, 0)
     if outputs < fewest:
         return f"the margin is climbed: the ratio of logits needs {fewest} outputs, and there are {outputs}"
-    return None
+    return _CLIMBED.get(name) if outputs > 1 else None
