@@ -44,7 +44,7 @@ SHOWN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "groups": ["age", "sex"],
             "plots": [["accuracy", "worst clients", "worst group"], "groups age"],
         },
-        "clients": {"holder": "state", "unit": "workers", "budgets": ["0.1", "1"]},
+        "clients": {"holder": "state", "unit": "persons", "budgets": ["0.1", "1"]},
     },
     "digits": {
         "budgets": {
@@ -237,7 +237,7 @@ def _clients_block(part: str, content: Mapping[str, Any], shown: Mapping[str, An
             f"{unit} (training, test)",
             "always its majority, %",
             *(f"{way}, %" for way in WAYS),
-            pairs[0],
+            f"{pairs[0]}, points",
         ]
         rows = [
             [
@@ -335,8 +335,8 @@ def points(figure: Mapping[str, Any] | None) -> str:
     """A difference in points, with its interval."""
     if figure is None or figure["value"] is None:
         return ""
-    ends = "" if figure["low"] is None else f" [{100 * figure['low']:+.1f}, {100 * figure['high']:+.1f}]"
-    return f"{100 * figure['value']:+.1f}{ends}"
+    ends = "" if figure["low"] is None else f" [{100 * figure['low']:+z.1f}, {100 * figure['high']:+z.1f}]"
+    return f"{100 * figure['value']:+z.1f}{ends}"
 
 
 def _at(curve: Mapping[str, Any], budget: str) -> Mapping[str, Any]:

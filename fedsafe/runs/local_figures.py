@@ -8,7 +8,8 @@ same.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,52 +28,97 @@ Scores = Sequence[Array]
 PAIRS = ((FEDERATED, ALONE), (FINE_TUNED, ALONE), (FINE_TUNED, FEDERATED))
 ALL, WORST = "all", "worst"
 CONFIDENCE = 0.95
-_RESAMPLES = 2000
+_RESAMPLES = 1000
 
 
-def two_way(
-    clients: Sequence[Scores], figure: Callable[[Sequence[Array]], Array], low: float, high: float
-) -> dict[str, Any]:
-    """A figure of scores, its mean over seeds, and a 95 % interval over seeds and evaluation records.
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """Mean scores of every client under each of some ways to a model, and what they would be for other persons.
 
     Args:
-        clients: For each of one or two ways (the first minus the second), the clients' ``(seeds, records)`` scores.
-        figure: From the clients' mean scores, each ``(..., seeds)``, to the figure, ``(..., seeds)``.
-        low: What the figure, or the difference, is at least.
-        high: What it is at most.
+        own: ``(ways, clients, seeds)``.
+        scores: Of each client ``(ways, records)``, over all seeds.
+        drawn: ``(resamples, ways, clients, seeds)``: the client's records resampled, the same for all ways and seeds.
+        records: ``(clients,)`` evaluation records.
+    """
+
+    own: Array
+    scores: Sequence[Array]
+    drawn: Array
+    records: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ways: Sequence[Scores]) -> "Means":
+        """Means of ``(seeds, records)`` scores of each way and client; every way has the same clients and records."""
+        generator = public_generator(0, "local figures")
+        own, scores, drawn, records = [], [], [], []
+        for rows in zip(*ways, strict=True):
+            every = np.stack(rows)
+            n = every.shape[2]
+            weights = generator.multinomial(n, np.full(n, 1.0 / n), _RESAMPLES) / n
+            own.append(every.mean(axis=2))
+            scores.append(every.mean(axis=1))
+            drawn.append(np.einsum("bn,wsn->bws", weights, every, optimize=True))
+            records.append(n)
+        return cls(
+            own=np.stack(own, axis=1),
+            scores=scores,
+            drawn=np.stack(drawn, axis=2),
+            records=np.array(records),
+        )
+
+    def weighted(self, signs: Array, weights: Array) -> dict[str, Any]:
+        """A mean over clients, or its difference between two ways; see ``_estimate``.
+
+        Args:
+            signs: ``(ways,)`` 1, -1 or 0: what is added up.
+            weights: ``(clients,)`` that sum to 1.
+        """
+        used = np.flatnonzero(weights).tolist()
+        persons = sum(
+            float(weights[k] ** 2 * (signs @ self.scores[k]).var(ddof=1) / self.records[k])
+            for k in used
+            if self.records[k] > 1
+        )
+        own = np.einsum("w,k,wks->s", signs, weights, self.own)
+        return _estimate(own, persons, int(self.records[used].min()), signs)
+
+    def worst(self, signs: Array) -> dict[str, Any]:
+        """The least mean of any client in a run, or its difference between two ways; see ``_estimate``.
+
+        Args:
+            signs: ``(ways,)`` 1, -1 or 0: what is added up.
+        """
+        own = signs @ self.own.min(axis=1)
+        # The same persons are drawn for all ways: what a minimum does has no formula.
+        drawn = np.einsum("w,bws->bs", signs, self.drawn.min(axis=2))
+        return _estimate(own, float(drawn.mean(axis=1).var(ddof=1)), int(self.records.min()), signs)
+
+
+def _estimate(own: Array, persons: float, fewest: int, signs: Array) -> dict[str, Any]:
+    """A mean over seeds, and a 95 % interval over seeds and persons.
+
+    Args:
+        own: ``(seeds,)`` the figure of each, a share or a difference of two.
+        persons: Variance that other evaluation records would give the mean.
+        fewest: Evaluation records of the smallest client.
+        signs: A difference has one that is negative.
 
     Returns:
         ``value``, ``low``, ``high``, and ``seeds``, the figure of each. Where nothing differs, between seeds or between
         records, the ends are what a share of others could still be of whom none was seen (Clopper and Pearson, 1934).
     """
-    signs = (1.0, -1.0)[: len(clients)]
-    own: Array = sum(
-        sign * figure([rows.mean(axis=1) for rows in way]) for sign, way in zip(signs, clients, strict=True)
-    )  # type: ignore[assignment]
-    seeds = len(own)
-    # The same persons are drawn for both ways.
-    generator = public_generator(0, "local figures")
-    drawn = [
-        generator.multinomial(rows.shape[1], np.full(rows.shape[1], 1.0 / rows.shape[1]), _RESAMPLES)
-        / rows.shape[1]
-        for rows in clients[0]
-    ]
-    resampled: Array = sum(
-        sign * figure([weights @ rows.T for weights, rows in zip(drawn, way, strict=True)])
-        for sign, way in zip(signs, clients, strict=True)
-    )  # type: ignore[assignment]
+    low, high = (-1.0 if (signs < 0.0).any() else 0.0), 1.0
+    seeds, value = len(own), float(own.mean())
     between = float(own.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    records = float(resampled.mean(axis=1).var(ddof=1))
-    fewest = min(rows.shape[1] for rows in clients[0])
-    value = float(own.mean())
-    if between + records < 1e-18:
+    if between + persons < 1e-18:
         unseen = 1.0 - ((1.0 - CONFIDENCE) / 2) ** (1.0 / fewest)
         ends = value - unseen * (value - low), value + unseen * (high - value)
     else:
-        freedom = (between + records) ** 2 / (
-            (between**2 / (seeds - 1) if seeds > 1 else 0.0) + records**2 / max(1, fewest - 1)
+        freedom = (between + persons) ** 2 / (
+            (between**2 / (seeds - 1) if seeds > 1 else 0.0) + persons**2 / max(1, fewest - 1)
         )
-        half = float(special.stdtrit(freedom, (1.0 + CONFIDENCE) / 2)) * math.sqrt(between + records)
+        half = float(special.stdtrit(freedom, (1.0 + CONFIDENCE) / 2)) * math.sqrt(between + persons)
         ends = max(low, value - half), min(high, value + half)
     return {"value": value, "low": ends[0], "high": ends[1], "seeds": own.tolist()}
 
@@ -83,16 +129,16 @@ def local_body(cells: Sequence[Cell], results: Sequence[Result]) -> dict[str, An
     Returns:
         ``clients`` (names), ``records`` and ``evaluation_records`` of each, ``budgets``, ``seeds``, and ``rows``: for
         each budget ``costs`` (of each way, what one record pays), ``ways`` and ``differences``, each from its name to
-        ``{"all": ..., "worst": ..., NAME: ...}``, as :func:`two_way` gives them. ``"all"`` is the mean over all
+        ``{"all": ..., "worst": ..., NAME: ...}``, as :class:`Means` gives them. ``"all"`` is the mean over all
         evaluation records, ``"worst"`` that of whichever client has the least in a run.
     """
     first = results[0]
-    sizes = np.array([len(scores) for scores in first["majority"]], float)
     rows = []
     for epsilon in dict.fromkeys(cell.epsilon for cell in cells):
         here = [found for cell, found in zip(cells, results, strict=True) if cell.epsilon == epsilon]
         ways = {arm: _by_client(found["arms"][arm]["scores"] for found in here) for arm in ARMS}
         ways["majority"] = _by_client(found["majority"] for found in here)
+        means, names = Means.of(list(ways.values())), list(ways)
         rows.append(
             {
                 "epsilon": budget_name(epsilon),
@@ -104,10 +150,13 @@ def local_body(cells: Sequence[Cell], results: Sequence[Result]) -> dict[str, An
                     for arm in ARMS
                 },
                 "ways": {
-                    name: _figures([way], first["clients"], sizes, 0.0, 1.0) for name, way in ways.items()
+                    name: _figures(means, [float(name == way) for way in names], first["clients"])
+                    for name in names
                 },
                 "differences": {
-                    f"{one} - {other}": _figures([ways[one], ways[other]], first["clients"], sizes, -1.0, 1.0)
+                    f"{one} - {other}": _figures(
+                        means, [float(way == one) - float(way == other) for way in names], first["clients"]
+                    )
                     for one, other in PAIRS
                 },
             }
@@ -116,7 +165,7 @@ def local_body(cells: Sequence[Cell], results: Sequence[Result]) -> dict[str, An
         "clients": first["clients"],
         "records": first["records"],
         "evaluation": first["evaluation"],
-        "evaluation_records": sizes.astype(int).tolist(),
+        "evaluation_records": [len(scores) for scores in first["majority"]],
         "seeds": len({cell.seed for cell in cells}),
         "budgets": [row["epsilon"] for row in rows],
         "rows": rows,
@@ -128,18 +177,10 @@ def _by_client(runs: Iterable[Sequence[Sequence[float]]]) -> list[Array]:
     return [np.array(rows, float) for rows in zip(*runs, strict=True)]
 
 
-def _figures(
-    ways: Sequence[Scores], names: Sequence[str], sizes: Array, low: float, high: float
-) -> Mapping[str, dict[str, Any]]:
-    found = {
-        ALL: two_way(ways, lambda means: _mean(means, sizes), low, high),
-        WORST: two_way(ways, lambda means: np.asarray(np.min(means, axis=0)), low, high),
+def _figures(means: Means, signs: Sequence[float], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    added, each = np.array(signs), np.eye(len(names))
+    return {
+        ALL: means.weighted(added, means.records / means.records.sum()),
+        WORST: means.worst(added),
+        **{name: means.weighted(added, each[place]) for place, name in enumerate(names)},
     }
-    for place, name in enumerate(names):
-        alone = [[way[place]] for way in ways]
-        found[name] = two_way(alone, lambda means: means[0], low, high)
-    return found
-
-
-def _mean(means: Sequence[Array], sizes: Array) -> Array:
-    return np.asarray(np.tensordot(sizes / sizes.sum(), np.stack(means), axes=1))
