@@ -99,6 +99,9 @@ class SuperNode:
         secret: That gate and SuperNode share.
         most_bytes: That a message may have.
 
+    Attributes:
+        problem: Why there is no work, if that is not for lack of it.
+
     Raises:
         EngineError: The address is not of this machine.
     """
@@ -111,6 +114,7 @@ class SuperNode:
                 "whoever reaches it may answer for this client"
             )
         self._address, self._most = address, most_bytes
+        self.problem = ""
         signed = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={_ACQUIRE})
         self._client = self._connect(signed)
 
@@ -120,10 +124,12 @@ class SuperNode:
             found = self._client.AcquireTask(
                 AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP.value])
             )
+            self.problem = ""
             if not found.HasField("task") or not found.token:
                 return None
             return self._pull(found.token)
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            self.problem = f"the SuperNode at {self._address} gives no work: {type(error).__name__}: {error}"
             return None
 
     def reply(self, work: Work, reply: Message) -> None:

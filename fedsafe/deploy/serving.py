@@ -40,9 +40,13 @@ def serve(folder: Path, *, runtime: str, metrics_port: int | None = None) -> Non
         if metrics_port is not None:
             _listen(gate, metrics_port, stack)
         _say("waiting", client=gate.policy.client, runtime=runtime)
+        told = ""
         while True:
             if not step(gate, node):
                 time.sleep(_LOOK_SECONDS)
+            if node.problem != told:
+                told = node.problem
+                _say("no work" if told else "work again", why=told)
 
 
 def step(gate: Gate, node: Runtime) -> bool:

@@ -174,6 +174,7 @@ def test_without_the_secret_there_is_no_work(node, hospital):
     node.put(message(hospital, JOIN), hospital.fab)
     other = SuperNode(node.address, b"x" * 32, most_bytes=10**6)
     assert other.next() is None
+    assert "401" in other.problem
     other.close()
     own = SuperNode(node.address, SECRET, most_bytes=10**6)
     assert step(hospital.gate, own)
@@ -184,6 +185,7 @@ def test_without_the_secret_there_is_no_work(node, hospital):
 def test_a_supernode_that_is_not_there_is_waited_for():
     away = SuperNode("127.0.0.1:9", SECRET, most_bytes=10)
     assert away.next() is None
+    assert "127.0.0.1:9 gives no work: ConnectError" in away.problem
     away.close()
 
 
