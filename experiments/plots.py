@@ -37,7 +37,7 @@ def budgets_plot(
         panels: Title, and name to points with ``epsilon``, ``value``, ``low`` and ``high``, as shares.
         unit: What the horizontal axes show.
     """
-    figure = Figure(figsize=(4.4 * len(panels), 3.1), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(panels), 3.5), layout="constrained")
     every = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, series) in zip(every, panels, strict=True):
         _prepare(axes, title)
@@ -68,7 +68,15 @@ def budgets_plot(
         axes.set_xticks(list(places.values()), ["no\nprivacy" if name == "inf" else name for name in places])
         axes.set_xlabel(unit, size=8.5)
         if len(series) > 1:
-            axes.legend(frameon=False, fontsize=7.5, ncols=2 if len(series) > 4 else 1, handlelength=3.2)
+            # Below, where no curve is.
+            axes.legend(
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.24),
+                frameon=False,
+                fontsize=7.5,
+                ncols=2,
+                handlelength=3.2,
+            )
     _write(figure, path)
 
 
