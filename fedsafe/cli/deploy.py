@@ -163,12 +163,15 @@ def renew_command(folder: _Dir) -> None:
 
 
 @deploy_app.command("superlink")
-def superlink_command(folder: _Dir) -> None:
+def superlink_command(
+    folder: _Dir,
+    metrics_port: Annotated[int | None, typer.Option(help="For Prometheus, on the loopback address.")] = None,
+) -> None:
     """Run the federation's server here, with TLS and node keys, until it is told to stop."""
     from fedsafe.deploy.federation import read_federation
     from fedsafe.deploy.superlink import serve
 
-    serve(read_federation(folder))
+    serve(read_federation(folder), metrics_port=metrics_port)
 
 
 @deploy_app.command("check")

@@ -109,7 +109,7 @@ def start(
     Raises:
         ConfigError: The server does not run, or takes no run; or there is nothing to resume.
     """
-    last = _last(federation)
+    last = newest_run(federation)
     if resume and last is not None:
         stop(federation, last)  # its server is gone, and nobody told Flower
     if resume and out is None:
@@ -146,7 +146,7 @@ def last_run(federation: Federation) -> Submitted:
     Raises:
         RecordError: There is none.
     """
-    last = _last(federation)
+    last = newest_run(federation)
     if last is None:
         raise RecordError(
             f"no run was started from {federation.folder} yet: fedsafe deploy start {federation.folder}"
@@ -168,7 +168,7 @@ def state_of(federation: Federation, run: Submitted) -> State:
         words = [found.status.status, found.status.sub_status, found.status.details]
         status = ": ".join(word for word in words if word)
         sent, received = found.bytes_sent, found.bytes_recv
-    rounds = [line for line in _lines(run.out / "record.jsonl") if line.get("kind") == "round"]
+    rounds = [line for line in lines_of(run.out / "record.jsonl") if line.get("kind") == "round"]
     newest = rounds[-1] if rounds else {}
     return State(
         status=status,
@@ -249,7 +249,8 @@ def _new_folder(federation: Federation) -> Path:
     return runs / f"run-{number}"
 
 
-def _last(federation: Federation) -> Submitted | None:
+def newest_run(federation: Federation) -> Submitted | None:
+    """The newest run that was started from this folder; None where there was none."""
     try:
         values = json.loads((federation.server / "state" / _LAST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -258,7 +259,7 @@ def _last(federation: Federation) -> Submitted | None:
 
 
 def _exchange(out: Path) -> Exchange:
-    lines = _lines(out / "private" / "replies.jsonl")
+    lines = lines_of(out / "private" / "replies.jsonl")
     if not lines:
         return Exchange()
     newest = [line for line in lines if line["round"] == lines[-1]["round"]]
@@ -272,7 +273,7 @@ def _exchange(out: Path) -> Exchange:
     )
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines_of(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file that another process may be writing."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -34,6 +34,7 @@ from fedsafe.deploy.admission import LOG, Door, Roll, SayingWhy
 from fedsafe.deploy.certificates import names_of, read_certificate, why_not
 from fedsafe.deploy.federation import Federation
 from fedsafe.deploy.operator import OperatorOnly, secret_file
+from fedsafe.deploy.server_figures import listen
 from fedsafe.errors import ConfigError
 
 ENVIRONMENT = {
@@ -47,11 +48,12 @@ _PATIENCE = 5.0
 _EXECUTOR = "executor.pid"
 
 
-def serve(federation: Federation) -> None:
+def serve(federation: Federation, *, metrics_port: int | None = None) -> None:
     """Run the server until it is told to stop.
 
     Args:
         federation: Whose it is. Where clients reach it by loopback it listens there alone, elsewhere at every address.
+        metrics_port: Of the loopback address, for Prometheus; None for none.
 
     Raises:
         ConfigError: A key or certificate is missing, or the certificate does not hold.
@@ -95,6 +97,8 @@ def serve(federation: Federation) -> None:
     app.add_middleware(Door, roll=roll)
     listening = secured(app, server, host, port)
     LOG.addFilter(_is_news)
+    if metrics_port is not None:
+        listen(federation, metrics_port)
     executor = _start_executor(port, files[0], state)
     try:
         uvicorn.Server(listening).run()
