@@ -46,7 +46,7 @@ def test_a_curve_moves_while_the_run_trains(chromium, start, tiny_toml, tmp_path
     first = chromium.script(line)
     chromium.wait(f"{line} !== {first!r}")
     second = chromium.script(line)
-    assert second.startswith(first.partition("L")[0])
+    assert second.count("L") > first.count("L")
     chromium.wait(f"{line} !== {second!r}")
     assert chromium.script("window.mark") == "the same page"
     assert chromium.complaints == []
@@ -124,7 +124,7 @@ def test_axes_are_picked_by_the_keyboard_without_scripts(chromium, folder, serve
         )
         chromium.events.clear()
         chromium.key("Enter")
-        chromium._until("Page.loadEventFired")
+        chromium.until("Page.loadEventFired")
         assert chromium.script("location.search") == "?y=ece&x=epsilon"
         assert "Calibration error" in chromium.script("document.querySelector('figure svg').textContent")
         chromium.open(page.url + RUN)
