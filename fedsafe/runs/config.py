@@ -191,7 +191,10 @@ class Config(Section):
     @property
     def digest(self) -> str:
         """SHA-256 of everything but the engine, the sinks and the card, which cannot change a result."""
-        settings = tomli_w.dumps(self.model_dump(exclude={"engine", "sinks", "card"}, exclude_none=True))
+        left_out: dict[str, Any] = {"engine": True, "sinks": True, "card": True}
+        if not self.privacy.paired:  # as in folders of runs that are older than this setting
+            left_out["privacy"] = {"paired"}
+        settings = tomli_w.dumps(self.model_dump(exclude=left_out, exclude_none=True))
         return hashlib.sha256(settings.encode()).hexdigest()
 
     def to_toml(self) -> str:
