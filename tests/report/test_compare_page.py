@@ -136,3 +136,38 @@ def test_the_command_ends_with_the_same_figures(body):
     _, times = time_rows(body)
     whole = sum(float(seconds) for _, seconds in times)
     assert whole == pytest.approx(body["time"]["processors"], rel=0.1, abs=1.0)
+
+
+# Budgets of several units, audited.
+
+
+@pytest.fixture(scope="module")
+def by_unit(tmp_path_factory):
+    base = make_config(config(privacy__noise_key="seed", audit={"every": 3, "canaries": 60}))
+    comparison = Comparison(base=base, epsilons=(0.1, math.inf), seeds=1, grid={"unit": ["record", "client"]})
+    return run_comparison(comparison, tmp_path_factory.mktemp("units"))
+
+
+def test_unlike_budgets_stand_on_axes_of_their_own_with_the_difference_named(by_unit):
+    html = render_comparison(by_unit, "fedsafe compare tiny.toml")
+    Page(html)
+    for text in ("Axis 1: unit = record", "Axis 2: unit = client", "unit (client, against record)"):
+        assert text in html
+    for unit, other in (("record", "client"), ("client", "record")):
+        (figure,) = (found for found in figures(html) if f"<h3>Accuracy, unit = {unit}</h3>" in found)
+        assert f"epsilon per {unit}; lower protects more" in figure
+        assert f"epsilon per {other}" not in figure
+
+
+def test_what_canaries_prove_stands_beside_what_is_accounted_for(by_unit, html):
+    (figure,) = (found for found in figures(render_comparison(by_unit)) if "Per record, gradient" in found)
+    for text in ("canaries prove at least", "accounted at most", "At epsilon 0.1", "unit = record"):
+        assert text in figure
+    # Without an audit the page says how to ask for one.
+    assert "[audit]" in html
+    assert "canaries prove at least" not in html
+
+
+def test_how_a_run_is_repeated_alone_is_said(html):
+    assert "fedsafe run configurations/NAME.toml" in html
+    assert "to the last bit" in html
