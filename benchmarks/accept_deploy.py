@@ -5,6 +5,7 @@ server; of the rest, each hospital keeps a fifth to judge the model on by itself
 records.
 """
 
+import argparse
 import importlib.util
 import json
 import math
@@ -43,7 +44,6 @@ from fedsafe.deploy.registration import read_authority
 from fedsafe.runs import Run
 
 ROUNDS = 20
-SEEDS = range(5)
 PUBLIC = 0.25
 EPSILON, DELTA = 3.0, 1e-5
 MOST_EPSILON, MOST_POINTS = 4.0, 3.0
@@ -112,11 +112,11 @@ def accuracy(run: Run) -> float:
     return float([each for each in line if each["kind"] == "round"][-1]["metrics"]["accuracy"])
 
 
-def simulate(federation: Federation, folder: Path) -> list[float]:
+def simulate(federation: Federation, folder: Path, seeds: int) -> list[float]:
     """The same experiment on the same records by ``fedsafe.run``, once for each seed."""
     values = {**resolved_experiment(federation), "engine": {"name": "inline"}}
     task, found = simulated_task(federation), []
-    for seed in SEEDS:
+    for seed in range(seeds):
         run = fedsafe.run({**values, "seed": seed}, data=task, out=folder / f"simulated-{seed}")
         found.append(accuracy(run))
     return found
@@ -143,8 +143,8 @@ def train(deployment: Deployment, out: Path, seed: int) -> tuple[Run, subprocess
     return Run(out), done
 
 
-def trained(lines: Lines, deployment: Deployment, folder: Path) -> list[float]:
-    """Five runs of the deployment, and what they cost."""
+def trained(lines: Lines, deployment: Deployment, folder: Path, seeds: int) -> list[float]:
+    """A run of the deployment for each seed, and what they cost."""
     federation, found = deployment.federation, []
     checked = deployment.command("check", str(federation.folder))
     lines.add(
@@ -153,7 +153,7 @@ def trained(lines: Lines, deployment: Deployment, folder: Path) -> list[float]:
         f"exit {checked.returncode}, {len(checked.stdout.splitlines())} checks",
         met=checked.returncode == 0,
     )
-    for seed in SEEDS:
+    for seed in range(seeds):
         run, done = train(deployment, folder / f"deployed-{seed}", seed)
         found.append(accuracy(run))
         if seed == 0:
@@ -222,12 +222,12 @@ def compared(lines: Lines, deployed: list[float], simulated: list[float]) -> Non
     difference = 100 * (statistics.mean(deployed) - statistics.mean(simulated))
     parts = [100**2 * statistics.variance(each) / len(each) for each in (deployed, simulated)]
     error = math.sqrt(sum(parts))
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(SEEDS) - 1) for part in parts) if error else 1.0
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(deployed) - 1) for part in parts) if error else 1.0
     half = float(stats.t.ppf(0.95, freedom)) * error
     low, high = difference - half, difference + half
     lines.add(
         "the 90 % interval of the accuracy difference to the simulated run (five seeds) lies within 3 points",
-        "fedsafe deploy start DIR, five seeds; fedsafe.run on the same records, five seeds",
+        f"fedsafe deploy start DIR, {len(deployed)} seeds; fedsafe.run on the same records, {len(simulated)} seeds",
         f"deployed {[round(each, 4) for each in deployed]}, simulated {[round(each, 4) for each in simulated]}: "
         f"difference {difference:+.2f} points, interval [{low:+.2f}, {high:+.2f}]",
         met=low >= -MOST_POINTS and high <= MOST_POINTS,
@@ -301,6 +301,11 @@ def _plain_http(lines: Lines, deployment: Deployment) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seeds", type=int, default=5, help="at least 2; the full lines have 5")
+    parser.add_argument("--only", action="store_true", help="leave out the other modules' lines")
+    arguments = parser.parse_args()
+    seeds = arguments.seeds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = Lines(folder)
@@ -308,16 +313,16 @@ def main() -> None:
             "four hospitals are trained by a deployment and by a simulation", "fedsafe deploy"
         ):
             federation = set_up(folder / "heart")
-            allow_runs(federation, len(SEEDS))
-            simulated = simulate(federation, folder)
+            allow_runs(federation, seeds)
+            simulated = simulate(federation, folder, seeds)
             with Deployment(federation) as deployment:
                 deployment.start_all()
                 deployment.wait_until_connected(300)
-                deployed = trained(lines, deployment, folder)
+                deployed = trained(lines, deployment, folder, seeds)
                 compared(lines, deployed, simulated)
                 with lines.section("clients of no or another federation are turned away", "sh supernode.sh"):
                     turned_away(lines, deployment, folder)
-        for module in OTHERS:
+        for module in () if arguments.only else OTHERS:
             if importlib.util.find_spec(module) is not None:
                 with lines.section(f"the lines of {module}.py", module):
                     importlib.import_module(module).measure(lines, folder)

@@ -48,7 +48,7 @@ class Deployment:
             **os.environ,
             **ENVIRONMENT,
             "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+            "PYTHONUNBUFFERED": "1",
             **env,
         }
         self.logs = federation.folder / "logs"
@@ -77,10 +77,13 @@ class Deployment:
         end_leftovers(self.federation.server / "state", self.federation.port)
 
     def start_all(self) -> None:
-        """Everything, at once."""
+        """Everything; the SuperNodes once the server listens, since they wait longer after each vain attempt."""
         self.start_server()
         for name in self.federation.names:
-            self.start_client(name)
+            self.start_gate(name)
+        self.wait_for_log(SERVER, "Uvicorn running on")
+        for name in self.federation.names:
+            self.start_node(name)
 
     def start_server(self) -> None:
         """The server."""

