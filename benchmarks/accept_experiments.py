@@ -18,8 +18,9 @@ from lines import FEDSAFE, ROOT, Lines
 EXPERIMENTS = ROOT / "experiments"
 sys.path.insert(0, str(EXPERIMENTS))
 
+from blocks import SHOWN, block  # noqa: E402
 from commands import FOLDER, commands  # noqa: E402
-from tables import SHOWN, block, recorded  # noqa: E402
+from tables import recorded  # noqa: E402
 
 SECONDS = 180.0
 

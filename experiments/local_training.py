@@ -99,7 +99,7 @@ def compare(
 
 def _own(text: str, option: str) -> Any:
     from fedsafe.errors import ConfigError
-    from fedsafe.runs.local_training import OwnTraining
+    from fedsafe.runs.local_plans import OwnTraining
 
     try:
         rounds, lr, momentum = text.split(",")

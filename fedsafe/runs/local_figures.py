@@ -19,7 +19,7 @@ from scipy import special
 from fedsafe.rng import public_generator
 from fedsafe.runs.cells import Result
 from fedsafe.runs.comparison import Cell, budget_name
-from fedsafe.runs.local_training import ALONE, ARMS, FEDERATED, FINE_TUNED
+from fedsafe.runs.local_plans import ALONE, ARMS, FEDERATED, FINE_TUNED
 
 Array = NDArray[np.float64]
 # Of one client: (seeds, records).

@@ -8,7 +8,7 @@ import pytest
 from fedsafe.runs.comparison import Cell
 from fedsafe.runs.config import make_config
 from fedsafe.runs.local_figures import ALL, WORST, Means, local_body
-from fedsafe.runs.local_training import ARMS
+from fedsafe.runs.local_plans import ARMS
 
 CONFIG = make_config({})
 

@@ -12,16 +12,16 @@ from fedsafe.data import Examples
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.accounting import SampledGaussian, account
 from fedsafe.runs import local_training, make_config
-from fedsafe.runs.local_training import (
+from fedsafe.runs.local_plans import (
     ALONE,
     ARMS,
     FEDERATED,
     FINE_TUNED,
     OwnTraining,
-    local_cells,
+    plan_of,
     plans_of,
-    train_own,
 )
+from fedsafe.runs.local_training import local_cells, train_own
 from fedsafe.runs.stacked_runs import prepare_runs, stacked_runs, trainers_of
 
 HOSPITALS = ("East", "North", "West")
@@ -85,7 +85,7 @@ def test_noise_is_that_of_the_plan(monkeypatch):
     """Parameters after one step of noise alone: the right scale passes, two thirds and three halves fail."""
     (run,) = prepare_runs([local(privacy__record__epsilon=0.02)])
     own = OwnTraining(rounds=1, lr=0.01)
-    plan = local_training._plan(run.parts, 1)
+    plan = plan_of(run.parts, 1)
     (trainer,) = trainers_of([run])
     runs = [replace(run, key=seed.to_bytes(32, "little")) for seed in range(300)]
     rows = train_own(
@@ -106,9 +106,7 @@ def test_training_alone_without_privacy_is_gradient_descent():
     """Held to a loop over steps in float64: full batches, momentum, no noise."""
     (run,) = prepare_runs([local(privacy__record__epsilon=math.inf, client__rate=1.0, client__steps=1)])
     own = OwnTraining(rounds=5, lr=0.3, momentum=0.5)
-    (rows,) = train_own(
-        [run], trainers_of([run]), [local_training._plan(run.parts, 5)], own, [run.parts.initial], ALONE
-    )
+    (rows,) = train_own([run], trainers_of([run]), [plan_of(run.parts, 5)], own, [run.parts.initial], ALONE)
     train = run.parts.task.train
     for client, row in enumerate(rows):
         x, y = train.x[run.parts.records[client]].astype(float), train.y[run.parts.records[client]]
