@@ -77,8 +77,11 @@ def make_problem(name, *, sizes=(5, 40, 90, 17, 300, 60, 1, 33), seed=0, **train
     return build, LocalTraining(**settings), parts, start
 
 
-def compare_packings(made, parts, start, trials, rng):
-    """Random orders and chunk sizes, one client at a time included, give each client the same bits."""
+def compare_packings(made, parts, start, trials, rng, *, alone=True):
+    """Random orders and chunk sizes, one client at a time included, give each client the same bits, which are returned.
+
+    ``alone=False`` leaves the trial of one client at a time out.
+    """
     corrections = list(rng.normal(scale=0.1, size=(len(parts), len(start))).astype(np.float32))
     corrections[::3] = [None] * len(corrections[::3])
     whole = made.train(start, make_jobs(parts, range(len(parts)), corrections=corrections))
@@ -87,8 +90,9 @@ def compare_packings(made, parts, start, trials, rng):
         found = np.empty_like(whole)
         position = 0
         while position < len(order):
-            count = 1 if trial == 0 else int(rng.integers(1, 9))
+            count = 1 if alone and trial == 0 else int(rng.integers(1, 9))
             chosen = order[position : position + count]
             found[chosen] = made.train(start, make_jobs(parts, chosen, corrections=corrections))
             position += count
         np.testing.assert_array_equal(found.view(np.int32), whole.view(np.int32))
+    return whole
