@@ -8,15 +8,24 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 
+import httpx
 import pytest
 from deployment import Deployment, free_ports
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, GetNodesRequest
+from flwr.supercore.runtime import RuntimeHttpClient
 from quiet_environment import QUIET
 from small_federation import KEPT, NAMES, RECORDS
 
 from fedsafe.deploy.certificates import new_key, write_key
 from fedsafe.deploy.client_ledger import ClientLedger
+from fedsafe.deploy.operator import control
 from fedsafe.deploy.policy import read_policy
+from fedsafe.errors import ConfigError
 from fedsafe.runs import Run
+
+# Nine processes import Flower, five of them torch too: on a machine that is busy this takes minutes.
+pytestmark = pytest.mark.timeout(1200)
 
 
 @dataclass
@@ -25,6 +34,7 @@ class Finished:
     started: subprocess.CompletedProcess
     checked: subprocess.CompletedProcess
     status: subprocess.CompletedProcess
+    heard: list
     logs: dict
     codes: dict = field(default_factory=dict)
 
@@ -43,6 +53,30 @@ def forge(own, folder):
     return folder
 
 
+def intrude(federation, folder):
+    """What somebody on the server's machine hears who has not its secrets: for a run, for a task, for its papers."""
+    (folder / "wrong.token").write_text("0" * 64)
+    authority = federation.server / "ca.pem"
+    heard = []
+    with (
+        pytest.raises(ConfigError) as refused,
+        control(federation.port, authority, folder / "wrong.token") as client,
+    ):
+        client.StartRun(StartRunRequest())
+    heard.append(str(refused.value))
+    where = f"127.0.0.1:{federation.port}"
+    for ask in (
+        lambda client: client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"])),
+        lambda client: client.GetNodes(GetNodesRequest(run_id=1)),
+    ):
+        client = RuntimeHttpClient.from_server_address(where, False, str(authority), [])
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            ask(client)
+        client.close()
+        heard.append(str(refused.value.response.status_code))
+    return heard
+
+
 @pytest.fixture(scope="module")
 def finished(make, tmp_path_factory):
     folder = tmp_path_factory.mktemp("deployed")
@@ -54,15 +88,16 @@ def finished(make, tmp_path_factory):
         deployment.wait_until_connected()
         checked = deployment.command("check", str(federation.folder))
         started = deployment.command(
-            "start", str(federation.folder), "--wait-for-replies", "120", timeout=280
+            "start", str(federation.folder), "--wait-for-replies", "300", timeout=1000
         )
+        heard = intrude(federation, folder)
         status = deployment.command("status", str(federation.folder))
         deployment.until(
             lambda: deployment.processes["forged"].poll() is not None, "the forged node did not end"
         )
         logs = {name: deployment.log(name) for name in deployment.processes}
     codes = {name: process.returncode for name, process in deployment.processes.items()}
-    return Finished(federation, started, checked, status, logs, codes)
+    return Finished(federation, started, checked, status, heard, logs, codes)
 
 
 def test_everything_is_right_before_the_first_round(finished):
@@ -100,6 +135,12 @@ def test_a_forged_key_is_turned_away_and_both_logs_say_why(finished):
     assert "is not of this federation" in finished.logs["server"]
     assert "is not of this federation" in finished.logs["forged"]
     assert finished.codes["forged"] != 0
+
+
+def test_whoever_has_not_the_servers_secrets_starts_nothing_and_is_given_nothing(finished):
+    start, acquire, nodes = finished.heard
+    assert "the server refused: 401" in start
+    assert {acquire, nodes} <= {"401", "403"}
 
 
 def test_nothing_was_started_without_tls(finished):
