@@ -87,6 +87,7 @@ def compute_cells(
     workers: int = 1,
     stack: int = 12,
     alike: Callable[[Config], str] = lambda config: "",
+    order: Callable[[Config], int] = lambda config: 0,
     on_done: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Result]:
     """The results of cells, computed where they are not kept already.
@@ -98,6 +99,7 @@ def compute_cells(
         workers: Processes; with one, the work is done here.
         stack: Cells that one call of ``work`` gets at most: what an interruption loses, for each worker.
         alike: Cells that give the same text are computed together where that is possible.
+        order: Of cells that are alike: those that share a partition, for one, are composed once where they are near.
         on_done: Told how many of the different cells are there, and how many there are.
 
     Returns:
@@ -111,7 +113,10 @@ def compute_cells(
     cells = dict(zip(keys, configs, strict=True))
     found = {key: result for key in cells if (result := store.read(key)) is not None}
     on_done(len(found), len(cells))
-    missing = sorted((key for key in cells if key not in found), key=lambda key: (alike(cells[key]), key))
+    missing = sorted(
+        (key for key in cells if key not in found),
+        key=lambda key: (alike(cells[key]), order(cells[key]), key),
+    )
     batches = _batches(missing, [alike(cells[key]) for key in missing], stack, workers)
     if workers == 1 or len(batches) < 2:
         for batch in batches:
@@ -134,6 +139,10 @@ def compute_cells(
 def _batches(keys: Sequence[str], alike: Sequence[str], stack: int, workers: int) -> list[list[str]]:
     """Keys in their order, so many at a time and never across a border; small enough for every worker to have some."""
     most = max(1, min(stack, -(-len(keys) // max(1, workers))))
+    if len(set(alike)) == 1:
+        # As many for each worker, and of one size: the last one should not work alone.
+        many = -(-len(keys) // most)
+        most = -(-len(keys) // (-(-many // max(1, workers)) * max(1, workers)))
     batches: list[list[str]] = []
     last = None
     for key, kind in zip(keys, alike, strict=True):

@@ -119,7 +119,13 @@ def compute_comparison(
     keys = [store.key(cell.config) for cell in cells]
     kept = {key for key in keys if store.read(key) is not None}
     results = compute_cells(
-        [cell.config for cell in cells], work, store, workers=workers, stack=stack, on_done=on_done
+        [cell.config for cell in cells],
+        work,
+        store,
+        workers=workers,
+        stack=stack,
+        order=lambda config: config.seed,
+        on_done=on_done,
     )
     fresh = {key: result for key, result in zip(keys, results, strict=True) if key not in kept}
     body: dict[str, Any] = to_plain(
