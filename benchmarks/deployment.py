@@ -5,6 +5,7 @@ They are started by the scripts that ``fedsafe deploy init`` wrote, and none out
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,12 +26,15 @@ _PATIENCE = 120.0
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that nobody uses now, below those that outgoing connections take at any moment."""
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.randbelow(15_000) + 15_000
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 class Deployment:
@@ -152,9 +156,10 @@ class Deployment:
             time.sleep(0.1)
 
     def wait_until_connected(self, seconds: float = _PATIENCE) -> None:
-        """Wait until the server listens, and every client is connected to it."""
+        """Wait until every client is connected to the server, and its gate waits for work."""
         for name in self.federation.names:
             self.wait_for_log(f"{name}-supernode", "SuperNode ID", seconds)
+            self.wait_for_log(f"{name}-gate", '"waiting"', seconds)
 
     def command(self, *words: str, timeout: float = 900.0, **env: str) -> subprocess.CompletedProcess[str]:
         """``fedsafe deploy ...``, to its end."""
