@@ -37,7 +37,7 @@ class Command:
             self.code = self.poll(self.pid)
         return self.code is None
 
-    def wait(self, seconds: float = 60.0) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         end = time.monotonic() + seconds
         while self.running():
             if time.monotonic() > end:

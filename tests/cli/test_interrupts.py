@@ -23,7 +23,7 @@ def recorded(run: Path) -> int:
     return path.read_text().count('"kind":"round"') if path.exists() else 0
 
 
-def until(condition, alive, seconds=60.0) -> None:
+def until(condition, alive, seconds=120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert alive()
@@ -31,11 +31,19 @@ def until(condition, alive, seconds=60.0) -> None:
         time.sleep(0.01)
 
 
+def within(seconds: float) -> float:
+    """These seconds on a machine with nothing else to do; more by what others take of this one's processors."""
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.1:
+        pass
+    return seconds * max(1.0, (time.monotonic() - began) / 0.1)
+
+
 def test_during_the_rounds(start, fedsafe, tiny_toml, tmp_path):
     command = start("run", tiny_toml(**SLOW), "--out", "run", "--json")
     until(lambda: recorded(tmp_path / "run") >= 2, command.running)
     command.signal(signal.SIGINT)
-    assert command.wait(5.0) == 130
+    assert command.wait(within(5.0)) == 130
     assert command.err.splitlines()[-1] == (
         "interrupted: finished rounds are kept; go on with: fedsafe run --resume run"
     )
@@ -47,7 +55,7 @@ def test_during_the_rounds(start, fedsafe, tiny_toml, tmp_path):
     again = start("run", "--resume", "run")
     until(lambda: recorded(tmp_path / "run") > done, again.running)
     again.signal(signal.SIGINT)
-    assert again.wait(5.0) == 130
+    assert again.wait(within(5.0)) == 130
 
 
 def test_before_the_rounds(start, tiny_toml, tmp_path):
@@ -56,7 +64,7 @@ def test_before_the_rounds(start, tiny_toml, tmp_path):
     until(lambda: "calibrating" in command.out, command.running)
     time.sleep(0.3)
     command.signal(signal.SIGINT)
-    assert command.wait(5.0) == 130
+    assert command.wait(within(5.0)) == 130
     assert command.err == "interrupted: nothing was started\n"
     assert not (tmp_path / "run").exists()
 
@@ -106,7 +114,7 @@ def session_of(process: subprocess.Popen) -> dict[int, str]:
 
 def gone(process: subprocess.Popen, word: str = "") -> bool:
     """Whether no process of the command with this word in its command line is left, within seconds."""
-    end = time.monotonic() + 10.0
+    end = time.monotonic() + within(10.0)
     while left := [line for line in session_of(process).values() if word in line]:
         if time.monotonic() > end:
             return not left
@@ -122,7 +130,7 @@ def test_with_ray_before_the_rounds(ray_command, tiny_toml, tmp_path):
     process = ray_command("run", tiny_toml(engine__name="ray", engine__workers=1), "--out", "run")
     until(lambda: len(session_of(process)) > 2, lambda: process.poll() is None)  # Ray's first processes
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to Ray's processes too
-    assert process.wait(5.0) == 130
+    assert process.wait(within(5.0)) == 130
     assert said(tmp_path) == "interrupted: nothing was started\n"
     assert not (tmp_path / "run").exists()
     assert gone(process)
@@ -134,7 +142,7 @@ def test_with_ray_during_the_rounds_and_killed_after_a_resume(ray_command, fedsa
     process = ray_command("run", path, "--out", "run", "--reproducible")
     until(lambda: recorded(run) >= 1, lambda: process.poll() is None)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(5.0) == 130
+    assert process.wait(within(5.0)) == 130
     assert said(tmp_path) == "interrupted: finished rounds are kept; go on with: fedsafe run --resume run\n"
     assert gone(process)
 

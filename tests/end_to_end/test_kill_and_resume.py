@@ -48,7 +48,7 @@ def reserved(run: Path) -> int:
         return 0
 
 
-def until(condition, command, seconds=30.0) -> None:
+def until(condition, command, seconds=120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert command.running(), command.err
