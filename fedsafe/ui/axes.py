@@ -57,6 +57,44 @@ class Picked:
     rows: tuple[tuple[str, ...], ...]
 
 
+def panels(body: Mapping[str, Any]) -> list[Choice]:
+    """Which series share an axis; unlike claims stand on axes of their own, of which one is shown.
+
+    Args:
+        body: Of the comparison.
+    """
+    found = body["settings"].get("panels") or []
+    return [
+        Choice(value=str(place), title="; ".join(series_name(series) for series in panel["series"]))
+        for place, panel in enumerate(found)
+    ]
+
+
+def on_panel(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The comparison, as if it had nothing but the series of one axis.
+
+    Args:
+        body: Of the comparison.
+        name: Of the axis, as :func:`panels` has it; what is not there is replaced by the first.
+    """
+    names = [choice.value for choice in panels(body)]
+    if len(names) < 2:
+        return body
+    place = names.index(name) if name in names else 0
+    panel = body["settings"]["panels"][place]
+
+    def kept(curve: Mapping[str, Any]) -> dict[str, Any]:
+        return {**curve, "points": [point for point in curve["points"] if point["series"] in panel["series"]]}
+
+    return {
+        **body,
+        "settings": {**body["settings"], "series": panel["series"], "units": panel["units"]},
+        "axis": [claim for claim in body["axis"] if claim["panel"] == place],
+        "curves": [kept(curve) for curve in body["curves"]],
+        "groups": [kept(curve) for curve in body["groups"]],
+    }
+
+
 def axes(body: Mapping[str, Any]) -> tuple[list[Choice], list[Choice]]:
     """What may be put on the horizontal and on the vertical axis.
 

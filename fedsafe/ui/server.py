@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from fedsafe.errors import FedSafeError
-from fedsafe.ui.axes import Picked, axes, pick, short_claim
+from fedsafe.ui.axes import Picked, axes, on_panel, panels, pick, short_claim
 from fedsafe.ui.files import read_from
 from fedsafe.ui.guard import FILE_POLICY, Guard
 from fedsafe.ui.ledgers import read_ledger
@@ -80,7 +80,7 @@ class _Site:
         self._cookie = f"fedsafe-{secrets.token_hex(4)}"
         # Saving a figure sets options of matplotlib, which all threads see.
         self._drawing = threading.Lock()
-        self._picked: dict[tuple[str, str, str, str], Picked] = {}
+        self._picked: dict[tuple[str, str, str, str, str], Picked] = {}
 
     def page(self, template: str, /, status: int = 200, **values: Any) -> Response:
         """A page with its frame."""
@@ -115,9 +115,9 @@ class _Site:
             answer.set_cookie(self._cookie, given, httponly=True, samesite="strict")
         return answer
 
-    def picked(self, key: str, order: str, body: Mapping[str, Any], x: str, y: str) -> Picked:
+    def picked(self, key: str, order: str, body: Mapping[str, Any], x: str, y: str, of: str) -> Picked:
         """The plot of two axes, drawn once."""
-        place = (key, order, x, y)
+        place = (key, order, x, y, of)
         with self._drawing:
             if place not in self._picked:
                 if len(self._picked) > 100:
@@ -170,20 +170,21 @@ def _add_pages(app: FastAPI, site: _Site) -> None:
         )
 
     @app.get("/comparison/{key:path}")
-    def comparison_page(key: str, x: str = "epsilon", y: str = "") -> Response:
+    def comparison_page(key: str, x: str = "epsilon", y: str = "", of: str = "") -> Response:
         found = library.comparison(key)
         if found is None:
             return site.missing(f"There is no comparison {key!r} in this folder")
         values: dict[str, Any] = {"comparison": found, "files": site.files(key, COMPARISON), "picked": None}
         values |= {"claim": "", "claims": [], "horizontal": [], "vertical": [], "problem": found.problem}
+        values |= {"panels": [], "of": of}
         if found.body:
             try:
-                horizontal, vertical = axes(found.body)
-                values |= {"horizontal": horizontal, "vertical": vertical, "claims": found.body["axis"]}
-                values |= {"claim": short_claim(found.body)}
-                values |= (
-                    {"picked": site.picked(key, repr(found.order), found.body, x, y)} if vertical else {}
-                )
+                values |= {"panels": panels(found.body)}
+                body = on_panel(found.body, of)
+                horizontal, vertical = axes(body)
+                values |= {"horizontal": horizontal, "vertical": vertical, "claims": body["axis"]}
+                values |= {"claim": short_claim(body)}
+                values |= {"picked": site.picked(key, repr(found.order), body, x, y, of)} if vertical else {}
             except Exception as error:  # whatever a file of somebody else makes of this
                 values["problem"] = f"comparison.json cannot be shown ({type(error).__name__}: {error})"
         return site.page("comparison.html.j2", **values)

@@ -6,7 +6,7 @@ import re
 import fixture_comparison
 import pytest
 
-from fedsafe.ui.axes import axes, pick, plain_svg
+from fedsafe.ui.axes import axes, on_panel, panels, pick, plain_svg, short_claim
 
 
 @pytest.fixture
@@ -68,6 +68,50 @@ def test_what_is_not_there_is_replaced(undrawn):
         "epsilon",
         "accuracy",
     )
+
+
+def unlike_claims():
+    """The budgets of one series are for a record, those of the other for a client."""
+    body = fixture_comparison.body()
+    series = [{"unit": "record"}, {"unit": "client"}]
+    for curve in (*body["curves"], *body["groups"]):
+        curve["points"] = [{**point, "series": one} for one in series for point in curve["points"]]
+    body["settings"] |= {
+        "series": series,
+        "units": ["record", "client"],
+        "panels": [{"units": [one["unit"]], "series": [one], "differs": ""} for one in series],
+    }
+    body["axis"] = [
+        {**body["axis"][0], "unit": one["unit"], "panel": place} for place, one in enumerate(series)
+    ]
+    return body
+
+
+def test_unlike_claims_stand_on_no_common_axis(undrawn):
+    body = unlike_claims()
+    assert [choice.title for choice in panels(body)] == ["unit = record", "unit = client"]
+    for place, mine, other in (
+        ("0", "record", "client"),
+        ("1", "client", "record"),
+        ("7", "record", "client"),
+    ):
+        here = on_panel(body, place)
+        assert f"per {mine}" in short_claim(here)
+        assert f"per {other}" not in short_claim(here)
+        for x, y in (("epsilon", "accuracy"), ("ece", "accuracy"), ("epsilon", "groups sex")):
+            shown = pick(here, x, y)
+            assert f"unit = {mine}" in repr(shown)
+            assert f"{other}" not in repr(shown)
+    assert panels(fixture_comparison.body()) == []
+
+
+def test_the_page_asks_which_axis_where_claims_are_unlike(tmp_path, serve, undrawn):
+    fixture_comparison.build(tmp_path / "units", **unlike_claims())
+    page = serve(tmp_path)
+    text = page.get("/comparison/units?of=1").text
+    assert '<option value="1" selected>unit = client</option>' in text
+    assert "epsilon per client at delta" in text
+    assert "epsilon per record at delta" not in text
 
 
 def test_a_plot_keeps_its_looks_without_style_attributes():
