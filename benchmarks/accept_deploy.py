@@ -279,6 +279,7 @@ def turned_away(lines: Lines, deployment: Deployment, folder: Path) -> None:
             f"exit {deployment.processes[named].returncode}; the server's log: {''.join(said[-1:]).strip()}",
             met=bool(said) and deployment.processes[named].returncode != 0,
         )
+        federation.certificate(named).unlink(missing_ok=True)
     _plain_http(lines, deployment)
 
 
@@ -304,6 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=5, help="at least 2; the full lines have 5")
     parser.add_argument("--only", action="store_true", help="leave out the other modules' lines")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="the full lines have 20")
     arguments = parser.parse_args()
     seeds = arguments.seeds
     with tempfile.TemporaryDirectory() as name:
@@ -312,16 +314,16 @@ def main() -> None:
         with lines.section(
             "four hospitals are trained by a deployment and by a simulation", "fedsafe deploy"
         ):
-            federation = set_up(folder / "heart")
+            federation = set_up(folder / "heart", {**EXPERIMENT, "rounds": arguments.rounds})
             allow_runs(federation, seeds)
             simulated = simulate(federation, folder, seeds)
             with Deployment(federation) as deployment:
                 deployment.start_all()
                 deployment.wait_until_connected(300)
-                deployed = trained(lines, deployment, folder, seeds)
-                compared(lines, deployed, simulated)
                 with lines.section("clients of no or another federation are turned away", "sh supernode.sh"):
                     turned_away(lines, deployment, folder)
+                deployed = trained(lines, deployment, folder, seeds)
+                compared(lines, deployed, simulated)
         for module in () if arguments.only else OTHERS:
             if importlib.util.find_spec(module) is not None:
                 with lines.section(f"the lines of {module}.py", module):
