@@ -193,6 +193,38 @@ def check_command(
         raise typer.Exit(1)
 
 
+@deploy_app.command("predict")
+def predict_command(
+    folder: _Dir,
+    availability: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML with the keys of federation.availability; all are there by default."
+        ),
+    ] = None,
+    seconds_per_round: Annotated[
+        float | None,
+        typer.Option(help="That the client with the most records trains; measured here by default."),
+    ] = None,
+) -> None:
+    """Say what a run will spend, send and take, beside what the newest did; exit code 1 if that spent more."""
+    from fedsafe.deploy.federation import read_federation
+    from fedsafe.deploy.prediction import predict, write_prediction
+    from fedsafe.deploy.realised import above, lines_of_prediction, realised
+
+    federation = read_federation(folder)
+    prediction = predict(federation, availability=availability, train_seconds=seconds_per_round)
+    found = realised(federation, next(iter(prediction.clients.values())).epsilon)
+    for line in lines_of_prediction(prediction, found):
+        typer.echo(line)
+    typer.echo(f"written to {write_prediction(federation, prediction, found.plain() if found else {})}")
+    wrong = above(prediction, found) if found else []
+    for line in wrong:
+        typer.echo(line, err=True)
+    if wrong:
+        raise typer.Exit(1)
+
+
 @deploy_app.command("start")
 def start_command(
     folder: _Dir,
@@ -274,7 +306,7 @@ def health_command(
 def _members(clients: int | None, names: str | None, where: dict[str, str]) -> "tuple[Client, ...]":
     from fedsafe.deploy.federation import Client, require_host, require_name
 
-    if (clients is None) == (names is None) and not names:
+    if clients is None and not names:
         raise ConfigError("say who takes part: --clients 4, or --names cleveland,hungary,switzerland,va")
     called: Sequence[str] = names.split(",") if names else [f"client-{k + 1}" for k in range(clients or 0)]
     if clients is not None and len(called) != clients:

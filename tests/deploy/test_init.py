@@ -198,6 +198,7 @@ def test_a_client_joins_later(make, tmp_path):
     ("words", "said"),
     [
         ((), "say who takes part"),
+        (("--names", ""), "say who takes part"),
         (("--clients", "2", "--names", "a,b,c"), "give one of them, or the same number"),
         (("--clients", "2", "--hosts", "server"), "write NAME=VALUE"),
         (("--clients", "2", "--hosts", "elsewhere=10.0.0.1"), "neither server nor a client"),
