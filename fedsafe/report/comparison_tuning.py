@@ -163,9 +163,9 @@ def _publishing(line: Mapping[str, Any]) -> str:
     if line["epsilon"] is None:
         return f"Per {line['unit']} there is no figure for all of it: {line['reason']}."
     return (
-        f"Publishing the chosen settings of every budget and all runs with them costs epsilon "
+        f"Publishing the chosen settings of every budget with a guarantee and all runs with them costs epsilon "
         f"{formats.epsilon(line['epsilon'])} per {line['unit']} in all, at delta {formats.delta(line['delta'])} "
-        f"({line['accountant']})."
+        f"({line['accountant']}); what has no guarantee, published beside it, leaves none."
     )
 
 

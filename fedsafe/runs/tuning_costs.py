@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def cost_of(spent: Spent, unit: str) -> dict[str, Any]:
     }
     if claim is None or claim["epsilon"] is None:
         return found
-    # Runs of several seeds have the same plan, or one that is as large.
+    # Seeds that cut the records into other sizes have other plans.
     alone = max(
         float(claim["epsilon"])
         for result in spent.finals
@@ -66,7 +67,12 @@ def cost_of(spent: Spent, unit: str) -> dict[str, Any]:
     found |= {"alone": alone, "reason": None}
     if spent.free:
         return {**found, "search": alone, "accountant": claim.get("accountant")}
-    return {**found, **_bounded([spent], unit, claim["delta"], again=1, least=alone)}
+    bounds = [
+        _bounded([spent], unit, claim["delta"], [[final]], least=alone)
+        for final in _different(spent.finals, unit)
+    ]
+    worst = max(bounds, key=lambda bound: math.inf if bound["search"] is None else bound["search"])
+    return {**found, **worst}
 
 
 def cost_of_all(searches: Sequence[Spent], unit: str) -> dict[str, Any]:
@@ -84,14 +90,23 @@ def cost_of_all(searches: Sequence[Spent], unit: str) -> dict[str, Any]:
     found = {"unit": unit, "delta": max(deltas, default=None), "epsilon": None, "accountant": None}
     if not private:
         return {**found, "reason": NO_GUARANTEE}
-    bound = _bounded(private, unit, max(deltas), again=None, least=0.0)
+    bound = _bounded(private, unit, max(deltas), [spent.finals for spent in private], least=0.0)
     return {**found, "epsilon": bound["search"], "accountant": bound["accountant"], "reason": bound["reason"]}
 
 
+def _different(results: Sequence[Result], unit: str) -> list[Result]:
+    """One of each kind of runs that release the same."""
+    kinds: list[Result] = []
+    for result in results:
+        if all(result["releases"][unit] != known["releases"][unit] for known in kinds):
+            kinds.append(result)
+    return kinds
+
+
 def _bounded(
-    searches: Sequence[Spent], unit: str, delta: float, *, again: int | None, least: float
+    searches: Sequence[Spent], unit: str, delta: float, after: Sequence[Sequence[Result]], *, least: float
 ) -> dict[str, Any]:
-    """A bound on searches, each with so many runs that follow, all of them if it is None."""
+    """A bound on searches, each with the runs that follow."""
     nothing = {"search": None, "accountant": None}
     for spent in searches:
         if any(result.get("groups", {}).get(unit, 1) > 1 for result in spent.finals):
@@ -103,8 +118,10 @@ def _bounded(
             part["releases"][unit] is None for part in (*spent.trials, *spent.finals, *spent.alternatives)
         ):
             return {**nothing, "reason": "releases of this mechanism do not compose here"}
+        if len(spent.alternatives) > 1 and not spent.free and len(_different(spent.finals, unit)) > 1:
+            return {**nothing, "reason": "each seed has plans of its own, and those of one were searched"}
     try:
-        found = _account(searches, unit, delta, again)
+        found = _account(searches, unit, delta, after)
     except ConfigError as error:
         return {**nothing, "reason": str(error)}
     if not math.isfinite(found.epsilon):
@@ -112,38 +129,42 @@ def _bounded(
     return {"search": max(found.epsilon, least), "accountant": found.accountant, "reason": None}
 
 
-def _account(searches: Sequence[Spent], unit: str, delta: float, again: int | None) -> Accounted:
+def _account(
+    searches: Sequence[Spent], unit: str, delta: float, after: Sequence[Sequence[Result]]
+) -> Accounted:
     def released(result: Mapping[str, Any]) -> tuple[Release, ...]:
         return tuple(read_release(part) for part in result["releases"][unit])
 
     if all(spent.mean is None or spent.free for spent in searches):
-        return account([part for one in searches for part in _plainly(one, released, again)], delta)
+        followed = zip(searches, after, strict=True)
+        return account([part for one, runs in followed for part in _plainly(one, released, runs)], delta)
     parts = []
-    for spent in searches:
+    for spent, runs in zip(searches, after, strict=True):
         if spent.mean is None or spent.free:
-            parts.append(Search(releases=tuple(_plainly(spent, released, again)), mean=None))
+            parts.append(Search(releases=tuple(_plainly(spent, released, runs)), mean=None))
             continue
-        run = released(spent.finals[0])
-        more = len(spent.finals) if again is None else again
-        parts.append(Search(releases=run, mean=spent.mean, runs="poisson", again=more))
+        # Trials have the first seed's plan.
+        trial = released(spent.finals[0])
+        kinds = Counter(released(run) for run in runs)
+        parts.append(Search(releases=trial, mean=spent.mean, runs="poisson", again=kinds.pop(trial, 0)))
+        parts += [Search(releases=kind, mean=None, again=count - 1) for kind, count in kinds.items()]
     with _quiet():
         return searches_cost(parts, delta)
 
 
 def _plainly(
-    spent: Spent, released: Callable[[Mapping[str, Any]], tuple[Release, ...]], again: int | None
+    spent: Spent, released: Callable[[Mapping[str, Any]], tuple[Release, ...]], after: Sequence[Result]
 ) -> Iterator[Release]:
     """Everything, one after the other: the trials, and the runs that follow.
 
     Where these have one of several plans, which trials decide, every plan is paid for: to choose between releases is
     to look at one of them, and the numbers of all were fixed before.
     """
-    more = len(spent.finals) if again is None else again
     for result in () if spent.free else spent.trials:
         yield from released(result)
-    alternatives = spent.alternatives if len(spent.alternatives) > 1 and not spent.free else spent.finals[:1]
-    for alternative in alternatives:
-        for _ in range(more):
+    several = len(spent.alternatives) > 1 and not spent.free
+    for run in after:
+        for alternative in spent.alternatives if several else (run,):
             yield from released(alternative)
 
 

@@ -72,6 +72,9 @@ def draws_of(private: Path, described: Sequence[Any], *, mean: int, law: Law, se
         try:
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o700, exist_ok=True)
+            # A simulation with nothing to hide may have made it.
+            private.chmod(0o700)
+            path.parent.chmod(0o700)
             if not path.exists():
                 replace_file(path, new_key())
             key = path.read_bytes()

@@ -67,6 +67,25 @@ def test_every_plan_that_could_have_been_chosen_is_paid_for():
         assert found["search"] == account([RUN, OTHER, RUN, OTHER], DELTA).epsilon
 
 
+def test_seeds_with_plans_of_their_own_are_paid_for_with_these():
+    """Fixed batches of other sizes of shards: each seed's noise is its own."""
+    worse = SampledGaussian(rate=0.25, noise=6.0, count=3)
+    one, several = cost_of(spent(), "record"), cost_of(spent(finals=[result(), result(worse)]), "record")
+    assert several["search"] > one["search"] + 0.5 * rdp_epsilon(worse, DELTA)
+    for changes in ({}, {"mean": None}, {"mean": None, "free": True}):
+        all_alike = cost_of_all([spent(**changes, finals=[result()] * 2)], "record")["epsilon"]
+        assert (
+            cost_of_all([spent(**changes, finals=[result(), result(worse)])], "record")["epsilon"] > all_alike
+        )
+
+
+def test_plans_of_another_seed_that_nobody_searched_have_no_figure():
+    plans = {"trials": [result()], "mean": None, "alternatives": [result(), result(OTHER)]}
+    found = cost_of(spent(**plans, finals=[result(), result(OTHER)]), "record")
+    assert found["search"] is None
+    assert "each seed has plans of its own" in found["reason"]
+
+
 def test_everything_published_costs_more_than_any_part():
     one, other = spent(), spent(finals=[result(OTHER)] * 3, trials=[result(OTHER)])
     whole = cost_of_all([one, other], "record")["epsilon"]

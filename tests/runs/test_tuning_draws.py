@@ -84,6 +84,13 @@ def test_a_simulation_repeats_its_chance_and_leaves_no_secret(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_a_folder_that_a_simulation_made_is_its_owners_alone_from_now_on(tmp_path):
+    private = tmp_path / "private"
+    (private / "searches").mkdir(parents=True, mode=0o755)
+    draws_of(private, ["a search"], mean=8, law="poisson", seed=None)
+    assert [path.stat().st_mode & 0o777 for path in (private, private / "searches")] == [0o700, 0o700]
+
+
 def test_half_a_key_is_refused(tmp_path):
     name = draws_of(tmp_path, ["a"], mean=8, law="fixed", seed=None).name
     (tmp_path / "searches" / f"{name}.key").write_bytes(b"short")
