@@ -53,7 +53,7 @@ def test_the_default_experiment_is_the_adult_experiment():
 
 
 def test_the_public_names_are_what_they_are_meant_to_be():
-    assert fedsafe_package.__all__ == ["assess", "open_run", "resume", "run"]
+    assert fedsafe_package.__all__ == ["assess", "compare", "open_run", "resume", "run"]
     assert all(hasattr(fedsafe_package, name) for name in fedsafe_package.__all__)
 
 
