@@ -8,7 +8,7 @@ plan would refuse every round.
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 import fedsafe
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.log import LOG
+from fedsafe.apps.packing import pack_request, unpack_reply
 from fedsafe.apps.refusals import refusal_in
 from fedsafe.engine import GridAround
 from fedsafe.errors import EngineError, PlanViolation
@@ -59,7 +60,7 @@ class Exchange:
 
 
 class NodeGrid(GridAround):
-    """A grid of joined nodes; every message to them carries the experiment.
+    """A grid of joined nodes; every message to them carries the experiment, or what is short for it.
 
     Args:
         grid: Flower's.
@@ -67,6 +68,8 @@ class NodeGrid(GridAround):
         experiment: The configuration, for a process that has never heard of it.
         wait: Seconds to wait for the replies of a round.
         tell: Told, after each exchange, how many were asked, how many replied, and why others refused.
+        gates: Those nodes that remember the experiment, and get messages that are packed.
+        parameters: Of the model.
     """
 
     def __init__(
@@ -76,10 +79,13 @@ class NodeGrid(GridAround):
         experiment: ConfigRecord,
         wait: float,
         tell: Callable[[Exchange], None] = lambda exchange: None,
+        *,
+        gates: Collection[int] = (),
+        parameters: int = 0,
     ) -> None:
         super().__init__(grid)
         self._nodes, self._experiment, self._wait = tuple(nodes), experiment, wait
-        self._tell = tell
+        self._tell, self._gates, self._parameters = tell, frozenset(gates), parameters
 
     def get_node_ids(self) -> Iterable[int]:
         """One for each client, in the order of the clients."""
@@ -89,8 +95,14 @@ class NodeGrid(GridAround):
         """Send messages, each of which is sent once."""
         sent = list(messages)
         for message in sent:
-            message.metadata.dst_node_id = self._nodes[message.metadata.dst_node_id - _FIRST_NODE]
-            message.content[EXPERIMENT] = self._experiment
+            node = self._nodes[message.metadata.dst_node_id - _FIRST_NODE]
+            message.metadata.dst_node_id = node
+            # Many messages may share one content, and the nodes that they go to need not be alike.
+            content = RecordDict({name: each for name, each in message.content.items() if name != EXPERIMENT})
+            if node in self._gates:
+                message.content = pack_request(content, cast("str", self._experiment[RUN]))
+            else:
+                message.content = RecordDict({**content, EXPERIMENT: self._experiment})
         return self._grid.push_messages(sent)
 
     def send_and_receive(
@@ -104,7 +116,7 @@ class NodeGrid(GridAround):
         replies = collect(self._grid, numbers, self._wait if timeout is None else min(self._wait, timeout))
         self._tell(_exchange(sent, replies))
         # The order of arrival is chance, and sums of floats should not be.
-        return [replies[number] for number in numbers if number in replies]
+        return [unpack_reply(replies[number], self._parameters) for number in numbers if number in replies]
 
 
 def new_run() -> str:
@@ -175,7 +187,16 @@ def connect(
         # Who refuses has not said who it is: it is one of those that are left, and is asked in each round all the same.
         left = sorted(set(range(len(nodes))) - {client for client, _ in said})
         places = dict([*said, *zip(left, refusing, strict=True)])
-        return NodeGrid(grid, [places[k] for k in sorted(places)], experiment, wait_for_replies, tell)
+        gates = [node for _, node in said if _is_durable(answers[node])]
+        return NodeGrid(
+            grid,
+            [places[k] for k in sorted(places)],
+            experiment,
+            wait_for_replies,
+            tell,
+            gates=gates,
+            parameters=parts.layout.total,
+        )
 
     return joined
 
@@ -216,6 +237,10 @@ def collect(grid: Grid, numbers: Sequence[str], seconds: float) -> dict[str, Mes
             break
         time.sleep(_POLL_SECONDS)
     return replies
+
+
+def _is_durable(answer: Message | None) -> bool:
+    return answer is not None and answer.content.config_records[JOINED].get("ledger") == DURABLE
 
 
 def _refusal(answer: Message | None) -> str:

@@ -31,6 +31,7 @@ import fedsafe
 from fedsafe.apps.agreed import inputs_digest, least_apart, most_releases, require_as_planned
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.nodes import DURABLE, JOINED
+from fedsafe.apps.packing import pack_reply
 from fedsafe.apps.refusals import error_of
 from fedsafe.data import Task
 from fedsafe.data.deployed import own_task
@@ -49,7 +50,7 @@ from fedsafe.deploy.isolation import Isolated
 from fedsafe.deploy.policy import Policy, read_policy
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.deploy.replies import Replies
-from fedsafe.deploy.requests import Request, read_request, require_instruction
+from fedsafe.deploy.requests import Request, read_request, require_instruction, unpack
 from fedsafe.deploy.runtime import Work
 from fedsafe.errors import DataError, LedgerError, PlanViolation
 from fedsafe.federation import ClientRuntime
@@ -60,6 +61,7 @@ from fedsafe.runs.compose import client_runtime
 from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint, read_key
 from fedsafe.runs.metrics import RoundMetrics
 from fedsafe.runs.start import package_versions
+from fedsafe.store.files import replace_file
 
 # Experiments that stay in memory: a server may have two runs at once.
 _KEPT = 2
@@ -107,6 +109,7 @@ class Gate:
         self._replies = Replies(self.state / "replies")
         self._keys = self.state / "keys"
         self._keys.mkdir(mode=0o700, exist_ok=True)
+        self._experiments = self.state / "experiments"
         self._ready: OrderedDict[str, _Ready] = OrderedDict()
         self.metrics = Metrics()
         self.status = Status.of(self.state / STATUS, self._policy, self.ledger)
@@ -172,6 +175,8 @@ class Gate:
             return answered[0]
 
         isolated = Isolated(self._policy.isolation, hidden=self._secret_paths())
+        if request.experiment is None:
+            unpack(work.message, self._agreed(request).experiment.parts.layout)
         isolated.run(work.fab, work.message, train)
         if not answered:
             raise Refused(Refusal.FAILED, "the uploaded app ended without asking for anything")
@@ -185,7 +190,8 @@ class Gate:
 
     def _agreed(self, request: Request) -> _Ready:
         """The experiment of a run, held to policy, ledger and records; each time, since any of them may change."""
-        config = read_experiment(request.experiment, self._policy)
+        text = request.experiment if request.experiment is not None else self._kept_experiment(request.run)
+        config = read_experiment(text, self._policy)
         known = self.ledger.agreement(request.run)
         if known is not None and known.experiment != config_digest(config):
             raise Refused(
@@ -206,6 +212,7 @@ class Gate:
             )
             if known is None:
                 self.ledger.require_paid(agreement, self._policy.budget.record)
+            self._keep_experiment(request.run, text)
             self.ledger.agree(agreement)
             ready = self._prepared(experiment, key)
             self._ready[request.run] = ready
@@ -214,6 +221,19 @@ class Gate:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(request.run)
         return ready
+
+    def _keep_experiment(self, run: str, text: str) -> None:
+        """For messages that only name their run, also after a restart; each time it is held to what was agreed."""
+        self._experiments.mkdir(mode=0o700, exist_ok=True)
+        replace_file(self._experiments / f"{run}.toml", text.encode())
+
+    def _kept_experiment(self, run: str) -> str:
+        try:
+            return (self._experiments / f"{run}.toml").read_text(encoding="utf-8")
+        except OSError:
+            raise Refused(
+                Refusal.MESSAGE_NOT_UNDERSTOOD, f"run {run} was not joined here: its experiment is not known"
+            ) from None
 
     def _prepared(self, experiment: Experiment, key: bytes) -> _Ready:
         parts = experiment.parts
@@ -235,6 +255,7 @@ class Gate:
     def _released(self, message: Message, request: Request, ready: _Ready) -> RecordDict:
         experiment, kind = ready.experiment, request.kind
         layout, plan = experiment.parts.layout, experiment.plan
+        unpack(message, layout)
         require_instruction(message, layout)
         instruction = read_instruction(message, layout)
         correction = read_correction(message, layout)
@@ -254,7 +275,7 @@ class Gate:
         )
         if stored is not None:
             return self._again(request, round, stored)
-        content = self._made(message, experiment, ready.runtime)
+        content = self._made(message, request, ready)
         sha256 = self._replies.store(request.run, kind, round, content)
         self.ledger.replied(request.run, kind, round, sha256)
         self._replies.forget_before(request.run, kind, self.ledger.released(request.run, kind))
@@ -273,10 +294,14 @@ class Gate:
         self.metrics.replies.labels(kind=request.kind, repeated="yes").inc()
         return content
 
-    def _made(self, message: Message, experiment: Experiment, runtime: ClientRuntime) -> RecordDict:
+    def _made(self, message: Message, request: Request, ready: _Ready) -> RecordDict:
         # Who this is was never the server's to say: the runtime looks it up here.
-        context = _Context({"partition-id": experiment.client})
-        reply = replace(runtime).answer(message, context)  # type: ignore[arg-type]
+        context, runtime = _Context({"partition-id": ready.experiment.client}), replace(ready.runtime)
+        # Whoever packs a request understands the shorter answer.
+        short = request.experiment is None and request.kind == TRAIN
+        reply = (runtime.upload if short else runtime.answer)(message, context)  # type: ignore[arg-type]
+        if "upload" in reply.content:
+            return pack_reply(reply.content)
         said = read_reply(reply)
         if said is None or said.failures:
             raise Refused(Refusal.FAILED, "training failed")

@@ -15,7 +15,9 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.common.constant import SType
 
 from fedsafe.apps.nodes import EXPERIMENT, JOIN, RUN
+from fedsafe.apps.packing import KEYS, PACKED, unpack_request
 from fedsafe.deploy.refusals import Refusal, Refused
+from fedsafe.errors import EngineError
 from fedsafe.federation.messages import EVALUATE, TRAIN
 from fedsafe.params import Layout
 
@@ -30,12 +32,12 @@ class Request:
     Args:
         kind: ``"query.join"``, ``"train"`` or ``"evaluate"``.
         run: The server's name of the run.
-        experiment: The whole configuration, as TOML.
+        experiment: The whole configuration, as TOML; None in a packed message, of a run that was joined before.
     """
 
     kind: str
     run: str
-    experiment: str
+    experiment: str | None
 
     @property
     def joins(self) -> bool:
@@ -54,6 +56,8 @@ def read_request(message: Message) -> Request:
         raise _not_understood(f"a message of type {kind!r}")
     if not message.has_content():
         raise _not_understood("a message without content")
+    if PACKED in message.content:
+        return _packed_request(message, kind)
     carried = set(message.content) - {EXPERIMENT}
     if unknown := carried - _RELEASES.get(kind, set()):
         raise _not_understood(f"a {kind} message carries {', '.join(sorted(map(repr, unknown)))}")
@@ -64,6 +68,38 @@ def read_request(message: Message) -> Request:
     if not isinstance(text, str) or not isinstance(run, str) or not _TOKEN.fullmatch(run):
         raise _not_understood("the message has no configuration, or no name of the run")
     return Request(kind=kind, run=run, experiment=text)
+
+
+def _packed_request(message: Message, kind: str) -> Request:
+    if kind == JOIN:
+        raise _not_understood("a packed message to join")
+    beside = set(message.content) - {PACKED}
+    if unknown := beside - (_RELEASES[kind] - {"arrays", "config"}):
+        raise _not_understood(f"a packed {kind} message carries {', '.join(sorted(map(repr, unknown)))}")
+    packed = message.content.config_records.get(PACKED)
+    if (
+        packed is None
+        or set(packed) != set(KEYS)
+        or any(type(packed[key]) is not form for key, form in KEYS.items())
+    ):
+        raise _not_understood("a packed message that does not have what one has")
+    run = packed["run"]
+    if not isinstance(run, str) or not _TOKEN.fullmatch(run):
+        raise _not_understood("the message has no name of the run")
+    return Request(kind=kind, run=run, experiment=None)
+
+
+def unpack(message: Message, layout: Layout) -> None:
+    """Give a packed message the content that the others have; it is held to the same afterwards.
+
+    Raises:
+        Refused: Its model has another size.
+    """
+    if PACKED in message.content:
+        try:
+            message.content = unpack_request(message.content, layout)
+        except EngineError as error:
+            raise _not_understood(str(error)) from error
 
 
 def require_instruction(message: Message, layout: Layout) -> None:
