@@ -24,7 +24,7 @@ from fedsafe.deploy.federation import Federation
 from fedsafe.deploy.policy import read_policy
 from fedsafe.runs import Run
 
-ROUNDS = 6
+ROUNDS = 20
 SLOW = 600.0  # seconds that anything may take on a busy machine
 LATE = "25"  # seconds after which a round goes on without whoever is silent
 TESTS = ("test_gate", "test_gate_runtime", "test_isolation", "test_policy")
@@ -161,8 +161,8 @@ def _hostile(lines: Lines, federation: Federation, deployment: Deployment) -> No
     lines.add(
         "A client whose policy refuses is left out, and the round goes on without it",
         f"fedsafe deploy start DIR, where {narrow} allows less than the others",
-        f"{len(exchanges)} rounds: {refused[0] if refused else 'none'}, {exchanges[-1]['replied']} replies; new releases "
-        f"{after}; the run {end.status}",
+        f"{len(exchanges)} rounds: {refused[0] if refused else 'none'}, {exchanges[-1]['replied']} replies; new "
+        f"releases {after}; the run {end.status}",
         met=refused == [{"budget_spent": 1}] * ROUNDS
         and after == {narrow: 0, **dict.fromkeys(wide, ROUNDS)}
         and end.status == "completed",
@@ -193,8 +193,8 @@ def _tests(lines: Lines) -> None:
             {
                 "test_gate": "Of every refusal only the error reply leaves the gate: hostile experiments and messages",
                 "test_gate_runtime": "The traffic to the SuperNode holds the error reply and nothing else",
-                "test_isolation": "An uploaded app that omits every check, reads the data path, opens a socket or writes "
-                "the ledger gets nothing",
+                "test_isolation": "An uploaded app that omits every check, reads the data path, opens a socket or "
+                "writes the ledger gets nothing",
                 "test_policy": "Each line of a policy is held",
             }[name],
             f"pytest tests/deploy/{name}.py",
@@ -222,7 +222,9 @@ def _allow(federation: Federation, deployment: Deployment, name: str, changes: M
     waiting = deployment.log(f"{name}-gate").count('"waiting"')
     deployment.start_gate(name)
     deployment.until(
-        lambda: deployment.log(f"{name}-gate").count('"waiting"') > waiting, f"{name}'s gate did not start", SLOW
+        lambda: deployment.log(f"{name}-gate").count('"waiting"') > waiting,
+        f"{name}'s gate did not start",
+        SLOW,
     )
 
 

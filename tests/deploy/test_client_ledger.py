@@ -340,10 +340,11 @@ def test_a_release_that_was_charged_and_not_answered_is_made_again_under_the_sam
 def _arguments(hospital):
     from flwr.app import Message, RecordDict
 
+    from fedsafe.deploy.requests import Request
     from fedsafe.federation.messages import instruction_content, pack_parameters
 
     parts, plan = composed(hospital.text)
     content = instruction_content(pack_parameters(parts.initial, parts.layout), round=1, plan=plan.hash)
     message = Message(RecordDict(dict(content)), dst_node_id=2, message_type="train", group_id="1")
     ready = next(iter(hospital.gate._ready.values()))
-    return message, ready.experiment, ready.runtime
+    return message, Request(kind="train", run=hospital.run, experiment=hospital.text), ready
