@@ -100,7 +100,7 @@ def control(port: int, authority: Path, token: Path) -> Iterator[ControlHttpClie
     client = ControlHttpClient.from_server_address(
         server_address=f"127.0.0.1:{port}",
         insecure=False,
-        root_certificates=str(authority),
+        root_certificates=authority.read_bytes(),
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI"), _WithToken(said)],
     )
     try:

@@ -69,7 +69,7 @@ def intrude(federation, folder):
         lambda client: client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"])),
         lambda client: client.GetNodes(GetNodesRequest(run_id=1)),
     ):
-        client = RuntimeHttpClient.from_server_address(where, False, str(authority), [])
+        client = RuntimeHttpClient.from_server_address(where, False, authority.read_bytes(), [])
         with pytest.raises(httpx.HTTPStatusError) as refused:
             ask(client)
         client.close()
