@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
-from hospitals import Hospital, composed, fold, refused
+from hospitals import THIN, Hospital, bundle, composed, fold, refused
 
 from fedsafe.apps.nodes import EXPERIMENT, JOIN, RUN
 from fedsafe.apps.packing import PACKED, pack_request, unpack_reply
+from fedsafe.deploy.bundle import bundle_digest
 from fedsafe.federation.messages import instruction_content, pack_parameters, read_upload
 
 
@@ -143,3 +144,26 @@ def test_other_kinds_of_messages_are_not_packed(hospital, kind):
 def test_another_plan(hospital):
     hospital.join()
     assert refused(ask(hospital, plan="0" * 64)) == "outside_plan"
+
+
+def test_uploaded_code_sees_the_model_as_any_flower_app_does_and_the_reply_is_the_gates(
+    tmp_path, monkeypatch
+):
+    seen = []
+
+    class Beside:
+        def __init__(self, policy, hidden):
+            pass
+
+        def run(self, fab, message, train):
+            seen.append((set(message.content), set(train())))
+
+    monkeypatch.setattr("fedsafe.deploy.gate.Isolated", Beside)
+    fab = bundle({**THIN, "mine.py": "x = 1\n"})
+    hospital = Hospital(tmp_path / "north", fab=fab)
+    hospital.allow(code__apps=[bundle_digest(fab)])
+    hospital.restart()
+    hospital.join()
+    upload(hospital, ask(hospital))
+    assert seen == [({"arrays", "config"}, {PACKED})]
+    hospital.gate.close()
