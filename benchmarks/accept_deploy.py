@@ -276,11 +276,16 @@ def turned_away(lines: Lines, deployment: Deployment, folder: Path) -> None:
         lines.add(
             f"a client with {line} is turned away, and the log says why",
             f"sh {named}/supernode.sh",
-            f"exit {deployment.processes[named].returncode}; the server's log: {''.join(said[-1:]).strip()}",
+            f"exit {deployment.processes[named].returncode}; the server's log: {_words(said)}",
             met=bool(said) and deployment.processes[named].returncode != 0,
         )
         federation.certificate(named).unlink(missing_ok=True)
     _plain_http(lines, deployment)
+
+
+def _words(rows: list[str]) -> str:
+    """The newest of some lines of a log, without what colours it."""
+    return "".join("turned away" + row.partition("turned away")[2].rstrip() for row in rows[-1:])
 
 
 def _plain_http(lines: Lines, deployment: Deployment) -> None:
@@ -296,7 +301,7 @@ def _plain_http(lines: Lines, deployment: Deployment) -> None:
     lines.add(
         "plain HTTP is turned away, and the log says why",
         f"POST {url}",
-        f"{came}; the server's log: {said.strip()}",
+        f"{came}; the server's log: {_words([said])}",
         met=not came.startswith("status"),
     )
 
