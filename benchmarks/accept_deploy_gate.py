@@ -27,6 +27,7 @@ from fedsafe.runs import Run
 ROUNDS = 20
 SLOW = 600.0  # seconds that anything may take on a busy machine
 LATE = "25"  # seconds after which a round goes on without whoever is silent
+UP = {"supernode": "SuperNode ID", "gate": '"waiting"'}
 TESTS = ("test_gate", "test_gate_runtime", "test_isolation", "test_policy")
 
 
@@ -60,8 +61,7 @@ def _kills(lines: Lines, federation: Federation, deployment: Deployment) -> None
     deployment.kill(SERVER)
     before = {name: _events(federation, name) for name in federation.names}
     deployment.start_server()
-    deployment.start_client(last)
-    deployment.wait_for_log(f"{last}-gate", "waiting", SLOW)
+    _back(deployment, last)
     deployment.until(
         lambda: all(_online(deployment, federation)), "not every client came back to the new server", SLOW
     )
@@ -73,7 +73,7 @@ def _kills(lines: Lines, federation: Federation, deployment: Deployment) -> None
     deployment.kill(f"{first}-supernode")
     deployment.kill(f"{first}-gate")
     killed = _events(federation, first)
-    deployment.start_client(first)
+    _back(deployment, first)
     run = federation.server / "runs" / "run-1"
     deployment.until(lambda: Run(run).end is not None, "the run did not end", SLOW)
     after = {name: _events(federation, name) for name in federation.names}
@@ -201,6 +201,19 @@ def _tests(lines: Lines) -> None:
             said,
             met=done.returncode == 0 and "skipped" not in said,
         )
+
+
+def _back(deployment: Deployment, name: str) -> None:
+    """Start a client again as its service manager does: the server takes a killed node for connected for a minute."""
+    said = {part: deployment.log(f"{name}-{part}").count(word) for part, word in UP.items()}
+    deployment.start_client(name)
+
+    def up() -> bool:
+        if deployment.processes[f"{name}-supernode"].poll() is not None:
+            deployment.start_node(name)
+        return all(deployment.log(f"{name}-{part}").count(word) > said[part] for part, word in UP.items())
+
+    deployment.until(up, f"{name} did not come back", SLOW)
 
 
 def _start(federation: Federation, deployment: Deployment, *words: str) -> None:
