@@ -158,7 +158,10 @@ def _worst_group(findings: Sequence[Mapping[str, Any]]) -> Measured | None:
 def _at_radius(
     findings: Sequence[Mapping[str, Any]], key: str, title: str, metric: str, by: str, named: str | None
 ) -> Measured | None:
-    """At the middle one of the radii, by the attack of that name, or by the method that proves most."""
+    """At the middle one of a norm's radii, by the attack of that name, or by the method that proves most.
+
+    Of several norms l-inf is shown, as radii of unlike norms have no middle.
+    """
     found = [
         finding
         for finding in _named(findings, metric)
@@ -166,6 +169,9 @@ def _at_radius(
     ]
     if not found:
         return None
+    norms = sorted({str(finding["where"].get("norm", "")) for finding in found})
+    norm = "linf" if "linf" in norms else norms[0]
+    found = [finding for finding in found if str(finding["where"].get("norm", "")) == norm]
     radii = sorted({float(finding["where"]["radius"]) for finding in found})
     radius = radii[(len(radii) - 1) // 2]
     here = [finding for finding in found if float(finding["where"]["radius"]) == radius]
