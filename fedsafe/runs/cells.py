@@ -5,11 +5,13 @@ configuration, of the code that a result depends on and of the packages under it
 the same grid after an interruption, computes what is missing and nothing else.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +36,7 @@ Work = Callable[[Sequence[Config]], Iterator[tuple[int, Result]]]
 
 # Nothing in these changes what a run finds.
 _NOT_RESULTS = ("apps", "cli", "report", "verify")
+_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$", flags=re.ASCII)
 
 
 class CellStore:
@@ -61,7 +64,7 @@ class CellStore:
 
     def key(self, config: Config) -> str:
         """What decides a cell's result, as a digest."""
-        described = json.dumps([self._work, self._code, config.digest])
+        described = json.dumps([self._work, self._code, config.digest, *_named_code(config)])
         return hashlib.sha256(described.encode()).hexdigest()
 
     def read(self, key: str) -> Result | None:
@@ -217,6 +220,42 @@ def _begin(folders: Sequence[str], heard: Connection) -> None:
 def _batch(work: Work, store: CellStore, keys: Sequence[str], configs: Sequence[Config]) -> None:
     for _ in _computed(work, store, keys, configs):
         pass
+
+
+def _named_code(config: Config) -> list[str]:
+    """Digests of the modules of the user's own that a configuration names; what is installed has a version."""
+    texts = _texts(config.model_dump(exclude_none=True))
+    found = {_module_digest(text.partition(":")[0]) for text in texts if _IMPORT_PATH.match(text)}
+    return sorted(found - {""})
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, Sequence):
+        for one in value:
+            yield from _texts(one)
+
+
+@functools.cache
+def _module_digest(name: str) -> str:
+    """Of a module's file in a folder that the user's modules are looked up in; "" of any other.
+
+    A process imports a module once, so that its digest stays what it was then.
+    """
+    first, *rest = name.split(".")
+    for folder in map(Path, searched()):
+        paths = (
+            folder.joinpath(first, *rest).with_suffix(".py"),
+            folder.joinpath(first, *rest, "__init__.py"),
+        )
+        for path in paths:
+            with contextlib.suppress(OSError):
+                return hashlib.sha256(f"{name};".encode() + path.read_bytes()).hexdigest()
+    return ""
 
 
 @functools.cache

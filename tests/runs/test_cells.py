@@ -114,3 +114,18 @@ def test_a_lost_process_is_said_and_loses_its_stack_alone(tmp_path, store):
 def test_the_code_is_recognised():
     assert code_digest() == code_digest()
     assert len(code_digest()) == 64
+
+
+def test_another_version_of_a_users_module_makes_other_cells(tmp_path, store, monkeypatch):
+    from fedsafe.runs import cells
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = make_config({"rounds": 1, "client": {"objective": "mine_alone:loss"}})
+    other = make_config({"rounds": 1})
+    seen = []
+    for source in ("first", "second", "second"):
+        (tmp_path / "mine_alone.py").write_text(f"# {source}\n")
+        cells._module_digest.cache_clear()
+        seen.append((store.key(config), store.key(other)))
+    assert seen[0][0] != seen[1][0] == seen[2][0]
+    assert len({built_in for _, built_in in seen}) == 1
