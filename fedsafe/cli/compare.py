@@ -126,6 +126,9 @@ def compare_command(
         tuning = _tuning(tune, trials, tune_on)
         body = _run(comparison, tuning, folder, processes(workers), stack, kept)
     page = folder / "comparison.html"
+    if tuning is not None and body["tuning"]["rows"] is None:
+        # The time of a search tells how many trials there were, which is a secret.
+        began = time.perf_counter() - body["time"]["wall"]
     finish(body, page, began, as_json=as_json, show=lambda seconds: _show(body, seconds))
 
 
@@ -221,6 +224,7 @@ def _show(body: dict[str, Any], seconds: float) -> None:
     from rich.table import Table
 
     from fedsafe.report.comparison import closing_rows, time_rows
+    from fedsafe.report.comparison_panels import panels_of
     from fedsafe.report.comparison_tuning import tuning_lines
     from fedsafe.report.formats import epsilon
 
@@ -230,13 +234,16 @@ def _show(body: dict[str, Any], seconds: float) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for panel in panels_of(body):
+        console.print(f"{f'{panel.title}: ' if panel.title else ''}{panel.claim}", soft_wrap=True)
     for text in tuning_lines(body):
         console.print(text, soft_wrap=True)
     for line in body["publishing"]:
         if line["epsilon"] is not None:
+            counted = "" if line["counted"] is None else f", of {line['counted']}"
             console.print(
                 f"publishing the {line['private']} runs with a guarantee costs a {line['unit']} epsilon "
-                f"{epsilon(line['epsilon'])} in all, at delta {line['delta']:g}",
+                f"{epsilon(line['epsilon'])} in all, at delta {line['delta']:g}{counted}",
                 soft_wrap=True,
             )
         else:

@@ -106,23 +106,25 @@ def audit_reading(lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def who_pays(curve: Mapping[str, Any], lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Which group loses most at the smallest budget at which losses are known."""
-    losses: dict[str, dict[str, float]] = {}
+    losses: dict[str, dict[str, Mapping[str, Any]]] = {}
     for group, points in lines.items():
         for point in points:
             lost = point["lost"]
             if point["epsilon"] not in BUDGETLESS and lost is not None and lost["value"] is not None:
-                losses.setdefault(point["epsilon"], {})[group] = lost["value"]
+                losses.setdefault(point["epsilon"], {})[group] = lost
     whole = [budget for budget in ordered(list(losses)) if len(losses[budget]) > 1]
     if not whole:
         return "What each group loses is not known: there is no run without privacy to compare with."
     here = losses[whole[0]]
-    most, least = min(here, key=lambda group: here[group]), max(here, key=lambda group: here[group])
-    worst, best = (_signed_text(curve, here[group]) for group in (most, least))
-    return f"At epsilon {whole[0]}, {most} pays most ({worst} against no privacy) and {least} least ({best})."
+    most, least = (pick(here, key=lambda group: float(here[group]["value"])) for pick in (min, max))
+    worst, best = (_loss_text(curve, here[group]) for group in (most, least))
+    return f"At epsilon {whole[0]}, {most} pays most ({worst} against no privacy) and {least} least ({best}), by means."
 
 
-def _signed_text(curve: Mapping[str, Any], value: float) -> str:
-    return f"{100 * value:+.2f} points" if curve["unit"] == "share" else f"{value:+.3g}"
+def _loss_text(curve: Mapping[str, Any], lost: Mapping[str, Any]) -> str:
+    share, value = curve["unit"] == "share", lost["value"]
+    text = f"{100 * value:+.2f} points" if share else f"{value:+.3g}"
+    return text if lost["low"] is None else f"{text}, {_pair(curve, lost)}"
 
 
 def choice_readings(body: Mapping[str, Any]) -> list[str]:

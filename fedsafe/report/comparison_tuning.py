@@ -162,11 +162,12 @@ def _epsilon(value: float | None) -> str:
 def _publishing(line: Mapping[str, Any]) -> str:
     if line["epsilon"] is None:
         return f"Per {line['unit']} there is no figure for all of it: {line['reason']}."
-    return (
+    text = (
         f"Publishing the chosen settings of every budget with a guarantee and all runs with them costs epsilon "
         f"{formats.epsilon(line['epsilon'])} per {line['unit']} in all, at delta {formats.delta(line['delta'])} "
         f"({line['accountant']}); what has no guarantee, published beside it, leaves none."
     )
+    return f"{text} Counted is {line['counted']}." if line.get("counted") else text
 
 
 def tuning_lines(body: Mapping[str, Any]) -> Iterator[str]:

@@ -91,7 +91,8 @@ class Comparison:
                 raise ConfigError(
                     f"--epsilon {epsilon:g}: a budget is above 0; inf is no privacy, clipped is no noise"
                 )
-            if list(self.epsilons).count(epsilon) > 1:
+            # Two that have one name could not be told apart in any table.
+            if [budget_name(other) for other in self.epsilons].count(budget_name(epsilon)) > 1:
                 raise ConfigError(f"--epsilon names {budget_name(epsilon)} twice: leave one out")
         if self.seeds < 1:
             raise ConfigError(f"--seeds {self.seeds}: give a whole number from 1")

@@ -199,6 +199,7 @@ def publishing(comparison: Comparison, results: Mapping[str, Result]) -> list[di
     Returns:
         For each unit that is compared or has a guarantee: ``runs`` and ``private`` (how many, and how many of them with
         a guarantee), ``group`` (the most records or clients of one person, for all of which the figures are),
+        ``counted`` (what figures take for one client, where runs cut the records differently; otherwise None),
         ``epsilon`` of all of the latter runs together, ``best`` of the largest budget's runs where their number had
         been drawn at random, and ``reason`` where there is none.
     """
@@ -229,6 +230,7 @@ def _publishing(comparison: Comparison, results: Mapping[str, Result], unit: str
         "private": len(claims),
         "delta": max((claim["delta"] for claim in claims.values()), default=None),
         "group": max((results[key]["groups"][unit] for key in claims), default=1),
+        "counted": counted_as(comparison, unit),
         "epsilon": None,
         "accountant": None,
         "best": None,
@@ -257,6 +259,23 @@ def _publishing(comparison: Comparison, results: Mapping[str, Result], unit: str
         return found  # the bound on the best of several is of one element
     largest = max(claims, key=lambda key: float(claims[key]["epsilon"]))
     return {**found, **_best_of(releases[largest], found["delta"], len(claims))}
+
+
+def counted_as(comparison: Comparison, unit: str) -> str | None:
+    """What a figure for several runs takes for one client, where not all runs have the same clients; otherwise None."""
+    partition = comparison.base.federation.partition
+    fixed = partition.get("name") == "natural" or (
+        partition.get("name") == "contiguous" and partition.get("sizes", {}).get("name", "equal") == "equal"
+    )
+    cut = any(
+        key.startswith(("federation.partition", "federation.clients", "data.")) for key in comparison.grid
+    )
+    if unit != "client" or not (cut or (comparison.seeds > 1 and not fixed)):
+        return None
+    return (
+        "the client of one number in every run, though runs cut the records anew, so that it holds other records in "
+        "each; for somebody whose records are the same in all runs this is no bound"
+    )
 
 
 def _together(releases: Sequence[Release], about: Mapping[str, Any]) -> Accounted:

@@ -14,6 +14,7 @@ from fedsafe.records import to_plain
 from fedsafe.runs.cells import Result
 from fedsafe.runs.compare import Computed, compute_comparison
 from fedsafe.runs.comparison import Comparison, budget_name
+from fedsafe.runs.comparison_costs import counted_as
 from fedsafe.runs.comparison_tables import series_columns, write_tables
 from fedsafe.runs.tuning import Place, Trial, Tuned, Tuning, place_of, tune
 from fedsafe.runs.tuning_costs import Spent, cost_of, cost_of_all
@@ -131,7 +132,10 @@ def tuning_summary(tuning: Tuning, tuned: Tuned, done: Computed) -> dict[str, An
             }
             for place, found in tuned.found.items()
         ],
-        "publishing": [cost_of_all(list(spent.values()), unit) for unit in units],
+        "publishing": [
+            {**cost_of_all(list(spent.values()), unit), "counted": counted_as(tuned.comparison, unit)}
+            for unit in units
+        ],
         "earlier": tuned.earlier,
         "rows": plain_trials(tuned) if shown else None,
     }

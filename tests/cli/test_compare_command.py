@@ -26,7 +26,14 @@ def test_a_comparison_is_one_object_and_goes_on(fedsafe, tiny_toml, tmp_path):
 
     table = fedsafe("compare", config, *SMALL, "--epsilon", "0.1,0.2,inf")
     assert table.code == 0, table.err
-    for text in ("no privacy", "where the time went", "6 runs (2 computed now)", "publishing the 4 runs"):
+    said = ("no privacy", "where the time went", "6 runs (2 computed now)", "publishing the 4 runs")
+    claims = (
+        "epsilon per record at delta",
+        "epsilon per client at delta",
+        "against an outsider",
+        "this is no bound",
+    )
+    for text in (*said, *claims):
         assert text in table.out
 
 

@@ -1,0 +1,51 @@
+"""What publishing several runs costs a client, where the runs do not have the same clients."""
+
+import pytest
+from tiny_federation import config
+
+from fedsafe.privacy.accounting import SampledGaussian
+from fedsafe.runs.byzantine_cell import plain_release
+from fedsafe.runs.comparison import Comparison
+from fedsafe.runs.comparison_costs import counted_as, publishing
+from fedsafe.runs.config import make_config
+
+NATURAL = {"name": "natural", "by": "writer"}
+
+
+def compared(partition, **changes):
+    base = make_config(config()).model_copy()
+    base = base.model_copy(update={"federation": base.federation.model_copy(update={"partition": partition})})
+    return Comparison(**{"base": base, "epsilons": (0.1, 0.3), "seeds": 2, **changes})
+
+
+@pytest.mark.parametrize(
+    ("partition", "changes", "told"),
+    [
+        ({"name": "iid"}, {}, True),
+        ({"name": "dirichlet", "alpha": 1.0}, {}, True),
+        ({"name": "contiguous", "sizes": {"name": "lognormal"}}, {}, True),
+        ({"name": "contiguous"}, {}, False),
+        ({"name": "iid"}, {"seeds": 1}, False),
+        ({"name": "iid"}, {"seeds": 1, "grid": {"federation.clients": ["5", "6"]}}, True),
+        (NATURAL, {}, False),
+        (NATURAL, {"grid": {"federation.partition": ['{name="iid"}', '{name="natural"}']}}, True),
+    ],
+)
+def test_a_client_that_is_another_in_each_run_is_told(partition, changes, told):
+    comparison = compared(partition, **changes)
+    assert (counted_as(comparison, "client") is not None) == told
+    assert counted_as(comparison, "record") is None
+
+
+def test_the_figure_for_clients_says_what_it_counts():
+    run = SampledGaussian(rate=0.5, noise=20.0, count=3)
+    claims = [{"unit": unit, "epsilon": 0.1, "delta": 1e-3} for unit in ("record", "client")]
+    result = {
+        "claims": claims,
+        "groups": {"record": 1, "client": 1},
+        "releases": {"record": [plain_release(run)], "client": [plain_release(run)]},
+    }
+    record, client = publishing(compared({"name": "iid"}), {"a": result, "b": result})
+    assert record["epsilon"] == client["epsilon"] > 0.0
+    assert record["counted"] is None
+    assert "this is no bound" in client["counted"]
