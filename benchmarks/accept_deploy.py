@@ -214,7 +214,7 @@ def _predicted(deployment: Deployment) -> dict[str, float]:
     if done.returncode != 0 or not path.is_file():
         return {}
     clients = json.loads(path.read_text()).get("clients", {})
-    return {name: float(each["epsilon"]) for name, each in clients.items() if "epsilon" in each}
+    return {name: float(each["epsilon"][-1]) for name, each in clients.items()}
 
 
 def compared(lines: Lines, deployed: list[float], simulated: list[float]) -> None:

@@ -67,7 +67,7 @@ def intrude(federation, folder):
     where = f"127.0.0.1:{federation.port}"
     for ask in (
         lambda client: client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"])),
-        lambda client: client.GetNodes(GetNodesRequest(run_id=1)),
+        lambda client: client.GetNodes(GetNodesRequest()),
     ):
         client = RuntimeHttpClient.from_server_address(where, False, authority.read_bytes(), [])
         with pytest.raises(httpx.HTTPStatusError) as refused:
