@@ -2,7 +2,8 @@
 
 An SQLite file with ``synchronous=FULL`` whose events are chained by a keyed hash (`fedsafe.privacy.chain`):
 ``opened``, ``agreement`` (a run, its plan and what it may cost), ``release`` (before anything is trained), ``reply``
-(before anything is sent) and ``refusal``. ``audit.jsonl`` beside it repeats them for people, and witnesses its head.
+(before anything is sent), ``again`` (one of an earlier period is asked for) and ``refusal``. ``audit.jsonl`` beside it
+repeats them for people, and witnesses its head.
 
 Composition. Within a run, what is planned is fixed before its first release, and the planned epsilon is the privacy
 loss distribution of the plan. A run is charged whole at its first release, however early it stops: when it stops may
@@ -25,7 +26,6 @@ Guarantees:
     ==========================================  ========================================================
 """
 
-import json
 import secrets
 import sqlite3
 import time
@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedsafe.deploy.agreement import Agreement, agreement_of, plain
 from fedsafe.deploy.policy import RecordBudget
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.errors import LedgerError
@@ -47,7 +48,6 @@ from fedsafe.privacy.chain import (
     existing,
     sync_folder,
 )
-from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.store.lines import append_lines, read_lines
 
 LEDGER, AUDIT = "ledger.sqlite", "audit.jsonl"
@@ -62,34 +62,6 @@ CREATE TABLE event (
 CREATE TABLE release (
     run TEXT, kind TEXT, round INTEGER, digest TEXT NOT NULL, PRIMARY KEY (run, kind, round)) WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """What a client agreed to in one run.
-
-    Args:
-        run: The server's name of the run, which stays the same when the run is resumed.
-        plan: What may be released.
-        experiment: Digest of everything else that decides a release, but records and key.
-        epsilon: What all of it costs this client.
-        key: Fingerprint of the run's noise key.
-        data: Keyed fingerprint of the client's records.
-        versions: Of what computes a release.
-    """
-
-    run: str
-    plan: PrivacyPlan
-    experiment: str
-    epsilon: float
-    key: str
-    data: str
-    versions: Mapping[str, str]
-
-    @property
-    def delta(self) -> float:
-        """Probability that the bound fails."""
-        return self.plan.record.delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +181,7 @@ class ClientLedger:
         """
         known = self.agreement(agreement.run)
         if known is None:
-            self._write("agreement", 0, agreement.run, _plain(agreement))
+            self._write("agreement", 0, agreement.run, plain(agreement))
             return
         if (known.plan.hash, known.experiment) != (agreement.plan.hash, agreement.experiment):
             raise Refused(
@@ -285,6 +257,10 @@ class ClientLedger:
                     f"round {round} was released with other inputs: a second answer under one noise would reveal their "
                     "difference",
                 )
+            if run not in self.spent(budget).runs:
+                # Nobody knows whether its reply ever arrived: it may be news in this period.
+                self.require_paid(found.agreement, budget)
+                self._write("again", round, run, {"kind": kind})
             return known.reply
         rounds = self.released(run, kind)
         if len(rounds) >= most:
@@ -337,14 +313,14 @@ class ClientLedger:
                 return
             self._latest = max(self._latest, float(event.body["time"]))
             if event.kind == "agreement":
-                self._runs[event.body["run"]] = _Run(_agreement(event.body))
-            elif event.kind in ("release", "reply"):
+                self._runs[event.body["run"]] = _Run(agreement_of(event.body))
+            elif event.kind in ("release", "reply", "again"):
                 run = self._runs[event.body["run"]]
                 place = (event.body["kind"], event.round)
                 run.last = max(run.last or 0.0, float(event.body["time"]))
                 if event.kind == "release":
                     run.releases[place] = _Release(digest=event.body["digest"])
-                else:
+                elif event.kind == "reply":
                     run.releases[place].reply = event.body["sha256"]
 
     def _check_releases(self) -> None:
@@ -389,26 +365,3 @@ def _create(path: Path, client: str) -> None:
         database.close()
     draft.rename(path)
     sync_folder(path.parent)
-
-
-def _plain(agreement: Agreement) -> dict[str, Any]:
-    return {
-        "plan": json.dumps(agreement.plan.numbers()),
-        "experiment": agreement.experiment,
-        "epsilon": agreement.epsilon,
-        "key": agreement.key,
-        "data": agreement.data,
-        "versions": dict(agreement.versions),
-    }
-
-
-def _agreement(body: Mapping[str, Any]) -> Agreement:
-    return Agreement(
-        run=body["run"],
-        plan=PrivacyPlan.from_numbers(json.loads(body["plan"])),
-        experiment=body["experiment"],
-        epsilon=float(body["epsilon"]),
-        key=body["key"],
-        data=body["data"],
-        versions=body["versions"],
-    )

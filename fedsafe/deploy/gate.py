@@ -36,8 +36,9 @@ from fedsafe.apps.refusals import error_of
 from fedsafe.data import Task
 from fedsafe.data.deployed import own_task
 from fedsafe.data.source_file import read_source
+from fedsafe.deploy.agreement import Agreement
 from fedsafe.deploy.bundle import bundle_digest, has_own_code
-from fedsafe.deploy.client_ledger import AUDIT, Agreement, ClientLedger
+from fedsafe.deploy.client_ledger import AUDIT, ClientLedger
 from fedsafe.deploy.experiment import (
     Experiment,
     compose_experiment,
@@ -306,7 +307,7 @@ class Gate:
         if said is None or said.failures:
             raise Refused(Refusal.FAILED, "training failed")
         content: RecordDict = reply.content
-        return content
+        return pack_reply(content) if request.experiment is None else content
 
     def _measure(self, request: Request, ready: _Ready, instruction: Instruction) -> None:
         """How the model that came does on this client's own validation records: shown here, never sent."""

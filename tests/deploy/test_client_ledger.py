@@ -9,7 +9,8 @@ import sqlite3
 import pytest
 from hospitals import Hospital, composed, experiment, fold, refused
 
-from fedsafe.deploy.client_ledger import AUDIT, LEDGER, Agreement, ClientLedger
+from fedsafe.deploy.agreement import Agreement
+from fedsafe.deploy.client_ledger import AUDIT, LEDGER, ClientLedger
 from fedsafe.deploy.gate import Gate
 from fedsafe.deploy.policy import RecordBudget
 from fedsafe.deploy.refusals import Refusal, Refused
@@ -139,6 +140,30 @@ def test_sending_a_reply_later_counts_as_late(ledger, plan, clock):
     ledger.replied("a" * 32, "train", 1, "s")
     clock.now += 29 * DAY
     assert ledger.spent(BUDGET).epsilon == 0.4
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_release_of_an_earlier_period_is_sent_again_only_if_this_one_pays_for_it(
+    ledger, plan, clock, tmp_path, answered
+):
+    """Its reply may never have arrived, and then it is news now."""
+    for run in ("a" * 32, "b" * 32):
+        ledger.agree(agreed(plan, run, epsilon=0.6))
+    release(ledger, run="a" * 32)
+    if answered:
+        ledger.replied("a" * 32, "train", 1, "s")
+    clock.now += 40 * DAY
+    release(ledger, run="b" * 32)
+    with pytest.raises(Refused) as error:
+        release(ledger, run="a" * 32)
+    assert reason(error) == Refusal.BUDGET_SPENT
+    clock.now += 40 * DAY
+    assert release(ledger, run="a" * 32) == ("s" if answered else None)
+    assert ledger.spent(BUDGET).runs == ("a" * 32,)
+    again = ClientLedger.open(tmp_path, "north", clock=clock)
+    assert again.spent(BUDGET).runs == ("a" * 32,)
+    assert release(again, run="a" * 32) == ("s" if answered else None)
+    again.close()
 
 
 def test_setting_the_clock_back_or_forth_and_back_forgets_nothing(ledger, plan, clock, tmp_path):
