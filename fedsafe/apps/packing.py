@@ -2,27 +2,35 @@
 
 Flower sends each record and each array of a message in a request of its own, and a request has more than a kilobyte
 of its own. So what a round asks for is one record: its number, the plan, the run's name, and the model as one piece of
-bytes. The experiment is not in it: a gate keeps what it was sent when it joined. A trained model comes back as one
-record too, its bytes sorted by their place in a number and compressed (zlib), which loses nothing. Only the server
-opens something compressed, and never more of it than a model has; a gate opens nothing that is.
+bytes. The experiment is not in it: a gate keeps what it was sent when it joined. A trained model, a fold or a score
+comes back as one record too, its bytes sorted by their place in a number and compressed (zlib), which loses nothing.
+Only the server opens something compressed, and never more of it than a rule's fold has; a gate opens nothing that is.
 
-What is not packed is left as it is: an announcement, a correction, folds, scores, errors.
+What is not packed is left as it is: an announcement, a correction, errors.
 """
 
+import math
 import zlib
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from fedsafe.errors import EngineError
-from fedsafe.params import Layout, Vector
+from fedsafe.params import Layout
 
 PACKED = "packed"
 KEYS: Mapping[str, type] = {"server-round": int, "plan": str, "run": str, "parameters": bytes}
 """What the record of a request has, and nothing else."""
 _NUMBER = 4  # bytes of a float32
 _LEVEL = 6
+_FORM, _DATA = "form ", "data "
+_FORMS = ("<f4", "<f8", "<i8")
+_MOST_SIDES = 4
+_MOST_BYTES = 64  # for each parameter: the folds of our own rules have at most 16
+_BYTES_BESIDE = 2**16
 
 
 def pack_request(content: RecordDict, run: str) -> RecordDict:
@@ -68,47 +76,83 @@ def unpack_request(content: RecordDict, layout: Layout) -> RecordDict:
 
 
 def pack_reply(content: RecordDict) -> RecordDict:
-    """A trained model in one record; other replies as they are."""
-    if "upload" not in content.array_records:
+    """A trained model, a fold or a score in one record; other replies as they are."""
+    others: dict[str, Any]
+    if "upload" in content.array_records:
+        arrays, others = dict(content.array_records["upload"]), {**content.metric_records["info"]}
+    elif set(content) == {"fold", "info", "error"}:
+        arrays = dict(content.array_records["fold"])
+        others = {**content.metric_records["info"], **content.config_records["error"]}
+    else:
         return content
-    trained = np.ascontiguousarray(content.array_records["upload"]["trained"].numpy(), "<f4")
-    record = {"trained": _squeezed(trained), "examples": content.metric_records["info"]["examples"]}
-    return RecordDict({PACKED: ConfigRecord(record)})  # type: ignore[arg-type]
+    values = {name: array.numpy() for name, array in arrays.items()}
+    if any(value.dtype.str not in _FORMS for value in values.values()):
+        return content
+    packed = dict(others)
+    for name, value in values.items():
+        packed[_FORM + name] = " ".join([value.dtype.str, *map(str, value.shape)])
+        packed[_DATA + name] = _squeezed(value)
+    return RecordDict({PACKED: ConfigRecord(packed)})
 
 
 def unpack_reply(reply: Message, parameters: int) -> Message:
     """A reply with the content that :func:`pack_reply` was given; others as they are.
 
     Args:
-        reply: From a client, who may send anything.
-        parameters: Of the model; nothing larger is ever put together.
+        reply: From a client, who may send anything; what cannot be unpacked becomes an error.
+        parameters: Of the model; nothing much larger is ever put together.
     """
-    if reply.has_error() or PACKED not in reply.content.config_records:
+    if reply.has_error() or PACKED not in reply.content:
         return reply
-    record = reply.content.config_records[PACKED]
-    data, examples = record.get("trained"), record.get("examples")
-    trained = _expanded(data, parameters) if isinstance(data, bytes) else None
-    # What is no model of this size becomes one of no size, which whoever reads it counts as a failure.
-    upload = ArrayRecord({"trained": Array(np.zeros(0, np.float32) if trained is None else trained)})
-    info = MetricRecord({"examples": examples if type(examples) is int else 0})
-    reply.content = RecordDict({"upload": upload, "info": info})
+    try:
+        content = _unpacked(reply.content.config_records[PACKED], _MOST_BYTES * parameters + _BYTES_BESIDE)
+    except (KeyError, ValueError, TypeError, AttributeError, zlib.error):
+        reply.__dict__["_content"] = None
+        reply.__dict__["_error"] = Error(code=0, reason="a packed reply that cannot be unpacked")
+        return reply
+    reply.content = content
     return reply
 
 
-def _squeezed(values: Vector) -> bytes:
+def _unpacked(record: ConfigRecord, most: int) -> RecordDict:
+    arrays, others, left = {}, {}, most
+    for key, value in record.items():
+        if key.startswith(_DATA):
+            name = key.removeprefix(_DATA)
+            array = _expanded(cast("bytes", value), cast("str", record[_FORM + name]), left)
+            arrays[name], left = Array(array), left - array.nbytes
+        elif not key.startswith(_FORM):
+            others[key] = value
+    if set(others) == {"examples"}:
+        return RecordDict({"upload": ArrayRecord(arrays), "info": MetricRecord(others)})  # type: ignore[arg-type]
+    error = ConfigRecord({"text": str(others.pop("text"))})
+    if set(others) != {"clients", "failures", "cpu-seconds"}:
+        raise ValueError("it says neither on how many records nor for how many clients it is")
+    return RecordDict({"fold": ArrayRecord(arrays), "info": MetricRecord(others), "error": error})  # type: ignore[arg-type]
+
+
+def _squeezed(values: NDArray[Any]) -> bytes:
     """Signs and exponents of numbers of one size are alike, which is seen once they stand side by side."""
-    places = values.view(np.uint8).reshape(-1, _NUMBER).T
+    places = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(values.size, values.itemsize).T
     return zlib.compress(np.ascontiguousarray(places).tobytes(), _LEVEL)
 
 
-def _expanded(data: bytes, count: int) -> Vector | None:
-    """The numbers again; None where there are not so many."""
+def _expanded(data: bytes, form: str, most: int) -> NDArray[Any]:
+    """The array again.
+
+    Raises:
+        ValueError: It is not of the form that is said, or larger than what may be.
+    """
+    kind, *sides = form.split(" ")
+    if kind not in _FORMS or len(sides) > _MOST_SIDES or not all(s.isascii() and s.isdigit() for s in sides):
+        raise ValueError(f"an array of the form {form[:40]!r}")
+    shape = tuple(int(side) for side in sides)
+    count, item = math.prod(shape), np.dtype(kind).itemsize
+    if count * item > most:
+        raise ValueError(f"an array of {count * item} bytes")
     reader = zlib.decompressobj()
-    try:
-        whole = reader.decompress(data, _NUMBER * count + 1)
-    except zlib.error:
-        return None
-    if len(whole) != _NUMBER * count or not reader.eof or reader.unused_data:
-        return None
-    places = np.frombuffer(whole, np.uint8).reshape(_NUMBER, count).T
-    return np.ascontiguousarray(places).view("<f4").reshape(count).astype(np.float32, copy=False)
+    whole = reader.decompress(data, count * item + 1)
+    if len(whole) != count * item or not reader.eof or reader.unused_data:
+        raise ValueError("an array of another size than it says")
+    places = np.frombuffer(whole, np.uint8).reshape(item, count).T
+    return np.ascontiguousarray(places).view(kind).reshape(shape)

@@ -40,7 +40,7 @@ FORMAT: Final = "fedsafe.prediction/1"
 FILE: Final = "prediction.json"
 POLL_SECONDS: Final = 3.0
 """A SuperNode that found no message asks again after so long."""
-REQUEST_BYTES: Final = 1300
+REQUEST_BYTES: Final = 1200
 """Of one request and its answer without what they carry: HTTP, the node's key and signature, TLS; as measured."""
 HANDSHAKE_BYTES: Final = 3500
 """Of a new connection, which a client that is silent for five seconds needs."""
@@ -299,28 +299,21 @@ def _rounds(
 def _traffic(parts: Parts, plan: PrivacyPlan, seconds: float) -> Traffic:
     total = parts.layout.total
     rule = aggregator_of(parts, plan)
-    pieces = _PACKED
-    if getattr(rule, "folds_uploads", False):
-        up = _NUMBER * total
-    else:
-        up, pieces = _fold_bytes(rule, total)
-    requests = _AROUND + _PACKED + pieces + math.ceil(seconds / POLL_SECONDS)
+    up = _NUMBER * total if getattr(rule, "folds_uploads", False) else _fold_bytes(rule, total)
+    requests = _AROUND + 2 * _PACKED + math.ceil(seconds / POLL_SECONDS)
     overhead = requests * REQUEST_BYTES + (HANDSHAKE_BYTES if seconds > _IDLE_SECONDS else 0)
     return Traffic(down=_NUMBER * total, up=up, overhead=overhead)
 
 
-def _fold_bytes(rule: Any, total: int) -> tuple[int, int]:
-    """Bytes of one client's fold, and the pieces that Flower sends it in."""
+def _fold_bytes(rule: Any, total: int) -> int:
+    """Bytes of one client's fold."""
     updates = Updates(clients=np.zeros(1, np.int64), rows=np.zeros((1, total)), examples=np.ones(1))
     try:
         fold = rule.add(rule.zero(total), updates)
-    except (
-        Exception
-    ):  # a rule of the user's, or one that wants losses: as many numbers as the largest of ours
-        return 16 * total, 2 * _PACKED + 4
-    arrays = list(fold.arrays.values())
-    # The message, its content and three records; of each array a head and its data.
-    return sum(int(array.nbytes) for array in arrays), 5 + 2 * len(arrays)
+    except Exception:
+        # A rule of the user's, or one that wants losses: as many bytes as the largest of ours has.
+        return 16 * total
+    return sum(int(array.nbytes) for array in fold.arrays.values())
 
 
 def _after(curve: list[float | None], rounds: int) -> float | None:

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fedsafe.aggregation import Fold
 from fedsafe.apps.packing import KEYS, PACKED, pack_reply, pack_request, unpack_reply, unpack_request
 from fedsafe.engine.grid import identify
 from fedsafe.errors import EngineError
 from fedsafe.federation.messages import (
+    Reply,
     Upload,
     instruction_content,
     pack_parameters,
     read_instruction,
+    read_reply,
     read_upload,
+    reply_message,
     upload_message,
 )
 from fedsafe.params import Layout
@@ -77,7 +81,34 @@ def test_a_trained_model_takes_less_than_its_numbers():
     layout = Layout(names=("w",), shapes=((26_000,),))
     values = np.random.default_rng(1).normal(0, 0.1, layout.total).astype(np.float32)
     sent = upload_message(Upload(parameters=values, examples=7), message(request()))
-    assert len(pack_reply(sent.content)[PACKED]["trained"]) < 0.9 * 4 * layout.total
+    assert len(pack_reply(sent.content)[PACKED]["data trained"]) < 0.9 * 4 * layout.total
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"whole": np.arange(18), "fraction": np.arange(18) * -(2**40), "examples": np.array([7])},
+        {"rows": np.random.default_rng(2).normal(size=(1, 18)), "nothing": np.zeros((0, 18))},
+        {},
+    ],
+)
+def test_a_fold_is_the_same_to_the_last_bit(arrays):
+    whole = Reply(fold=Fold(arrays=arrays), clients=1, failures=0, error="", cpu_seconds=0.0)
+    packed = pack_reply(reply_message(whole, message(request())).content)
+    assert list(packed) == [PACKED]
+    found = read_reply(unpack_reply(reply(packed), LAYOUT.total))
+    assert (found.clients, found.failures, found.error, found.cpu_seconds) == (1, 0, "", 0.0)
+    assert set(found.fold.arrays) == set(arrays)
+    for name, value in arrays.items():
+        assert found.fold.arrays[name].tobytes() == value.tobytes()
+        assert (found.fold.arrays[name].shape, found.fold.arrays[name].dtype) == (value.shape, value.dtype)
+
+
+def test_a_failure_is_told_as_it_is():
+    whole = Reply(fold=Fold(arrays={}), clients=0, failures=1, error="training failed", cpu_seconds=0.0)
+    packed = pack_reply(reply_message(whole, message(request())).content)
+    found = read_reply(unpack_reply(reply(packed), LAYOUT.total))
+    assert (found.failures, found.error) == (1, "training failed")
 
 
 def test_other_replies_stay_as_they_are():
@@ -89,30 +120,51 @@ def test_other_replies_stay_as_they_are():
     assert unpack_reply(untouched, LAYOUT.total).content is content
 
 
+WHOLE = zlib.compress(bytes(4 * LAYOUT.total))
+
+
 @pytest.mark.parametrize(
     "record",
     [
-        {"trained": b"nonsense", "examples": 3},
-        {"trained": zlib.compress(bytes(4 * LAYOUT.total)), "examples": 0.5},
-        {"trained": zlib.compress(bytes(4 * LAYOUT.total - 1)), "examples": 3},
-        {"trained": zlib.compress(bytes(4 * LAYOUT.total + 1)), "examples": 3},
-        {"trained": zlib.compress(bytes(4 * LAYOUT.total)) + b"more", "examples": 3},
-        {"trained": zlib.compress(bytes(4 * LAYOUT.total))[:-1], "examples": 3},
-        {"trained": "text", "examples": 3},
-        {"examples": 3},
-        {},
+        {"data trained": b"nonsense"},
+        {"data trained": zlib.compress(bytes(4 * LAYOUT.total - 1))},
+        {"data trained": zlib.compress(bytes(4 * LAYOUT.total + 1))},
+        {"data trained": WHOLE + b"more"},
+        {"data trained": WHOLE[:-1]},
+        {"data trained": "text"},
+        {"form trained": "<f4 -18"},
+        {"form trained": "|O 18"},
+        {"form trained": "<f4 18 1 1 1 1"},
+        {"form trained": "<f4 " + "9" * 30},
+        {"form trained": b"<f4 18"},
+        {"form trained": ""},
+        {"examples": None},
+        {"examples": "many"},
+        {"clients": 1},
+        {"text": "", "examples": None},
     ],
 )
-def test_a_reply_that_cannot_be_one_is_an_upload_that_whoever_reads_it_refuses(record):
-    found = unpack_reply(reply(RecordDict({PACKED: ConfigRecord(record)})), LAYOUT.total)
-    with pytest.raises(EngineError):
-        read_upload(found, LAYOUT)
+def test_a_reply_that_cannot_be_one_is_an_error(record):
+    honest = {"data trained": WHOLE, "form trained": "<f4 18", "examples": 3}
+    values = {key: value for key, value in {**honest, **record}.items() if value is not None}
+    found = unpack_reply(reply(RecordDict({PACKED: ConfigRecord(values)})), LAYOUT.total)
+    assert found.has_error()
+    assert not found.has_content()
+    assert read_upload(found, LAYOUT) is read_reply(found) is None
 
 
-def test_a_reply_that_grows_is_not_opened_beyond_the_size_of_a_model():
+@pytest.mark.parametrize("record", [ArrayRecord({"a": Array(vector())}), MetricRecord({"a": 1})])
+def test_a_record_of_another_type_is_an_error(record):
+    assert unpack_reply(reply(RecordDict({PACKED: record})), LAYOUT.total).has_error()
+
+
+@pytest.mark.parametrize("form", [f"<f4 {2**25}", "<f4 18"])
+def test_a_reply_that_grows_is_not_opened_beyond_what_a_model_may_have(form):
     bomb = zlib.compress(bytes(2**27), 9)
+    record = ConfigRecord({"data trained": bomb, "form trained": form, "examples": 3})
     tracemalloc.start()
-    unpack_reply(reply(RecordDict({PACKED: ConfigRecord({"trained": bomb, "examples": 3})})), LAYOUT.total)
+    found = unpack_reply(reply(RecordDict({PACKED: record})), LAYOUT.total)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    assert found.has_error()
     assert most < 2**22

@@ -56,11 +56,11 @@ def test_it_is_answered_with_the_trained_model_and_charged_once(hospital):
 
 def test_asked_again_in_either_form_the_stored_bytes_are_sent(hospital):
     hospital.join()
-    first = ask(hospital).content[PACKED]["trained"]
-    assert ask(hospital).content[PACKED]["trained"] == first
+    first = ask(hospital).content[PACKED]["data trained"]
+    assert ask(hospital).content[PACKED]["data trained"] == first
     hospital.restart()
-    assert ask(hospital).content[PACKED]["trained"] == first
-    assert hospital.ask(1).content[PACKED]["trained"] == first, (
+    assert ask(hospital).content[PACKED]["data trained"] == first
+    assert hospital.ask(1).content[PACKED]["data trained"] == first, (
         "the same release, whatever form it is asked for in"
     )
     assert hospital.kinds().count("release") == 1
