@@ -12,10 +12,13 @@ The format of ``data.toml``, every key::
 
     # [sql]                        # in place of path
     # url = "env:HOSPITAL_DATABASE"   # an SQLAlchemy URL, or the environment variable that holds it
-    # query = "SELECT age, sex, ill FROM patients"
+    # query = "SELECT age, sex, ill FROM patients ORDER BY id"
 
-Relative paths start at the folder of ``data.toml``. Records are put into an order that depends on nothing but
-themselves: a database may give another one each time, and a round that is repeated must meet the same records.
+Relative paths start at the folder of ``data.toml``. Records stay in the order in which the file or the query has them.
+Which of them are kept out of training follows from their places in it: if it followed from what records say, changing
+one would move others into the training or out of it, and the noise is for one. So let no value that is protected decide
+the order: end a query with ``ORDER BY`` and an identifier. A database that gives another order in the middle of a run is
+refused, since a round that is repeated must meet the same records.
 """
 
 import os
@@ -104,7 +107,7 @@ class DataSource:
         if found:
             more = f" (and {len(found) - 1} more: fedsafe data check)" if len(found) > 1 else ""
             raise DataError(f"{self.origin}: {found[0]}{more}")
-        whole = examples_of(_in_order(frame, self.schema), self.schema, self.origin)
+        whole = examples_of(frame, self.schema, self.origin)
         if not self.validation:
             return whole, whole.take(np.arange(0))
         held, kept = hold_out(len(whole), self.validation, self.seed)
@@ -196,9 +199,3 @@ def _seed(document: Mapping[str, Any], path: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise DataError(f"{path} has seed = {value!r}: give a whole number from 0.")
     return value
-
-
-def _in_order(frame: "pd.DataFrame", schema: Schema) -> "pd.DataFrame":
-    """The same records sorted by the texts of the columns that are used."""
-    used = [*(column.name for column in schema.columns), schema.answer]
-    return frame.sort_values(used, key=lambda column: column.astype(str), kind="stable", ignore_index=True)

@@ -1,4 +1,4 @@
-"""Where a client has its records: files and databases, all checked here, value by value, in an order of their own."""
+"""Where a client has its records: files and databases, all checked here, value by value, in the order they have."""
 
 import sqlite3
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_csv_parquet_and_a_database_give_the_same_records_in_the_same_order(fold
     pd.DataFrame(ROWS, columns=COLUMNS).astype({"pulse": str}).to_parquet(folder / "own.parquet")
     write(folder, 'path = "own.parquet"')
     found.append(read_source(folder / "data.toml").load()[0])
-    database(folder, ROWS[::-1])
+    database(folder, ROWS)
     monkeypatch.setenv("OWN_DATABASE", f"sqlite:///{folder / 'own.db'}")
     write(folder, '[sql]\nurl = "env:OWN_DATABASE"\nquery = "SELECT * FROM patients"')
     found.append(read_source(folder / "data.toml").load()[0])
@@ -94,6 +94,25 @@ def test_part_of_the_records_is_kept_to_judge_on_here(folder):
     write(folder, 'path = "own.csv"', validation=0.25)
     training, validation = read_source(folder / "data.toml").load()
     assert (len(training), len(validation)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "where", ["path = 'own.csv'", "[sql]\nurl = 'sqlite:///{db}'\nquery = 'SELECT * FROM patients'"]
+)
+def test_one_record_that_changes_moves_no_other_into_the_training_or_out_of_it(folder, where):
+    rows = [(age, 80, "f", "none", "no") for age in range(10, 50)]
+    parts = []
+    for first in (rows[0], (99, 200, "m", "some", "yes")):  # the youngest becomes the oldest
+        own = [first, *rows[1:]]
+        pd.DataFrame(own, columns=COLUMNS).to_csv(folder / "own.csv", index=False)
+        (folder / "own.db").unlink(missing_ok=True)
+        database(folder, own)
+        write(folder, where.format(db=folder / "own.db"), validation=0.25)
+        parts.append(
+            [{tuple(record) for record in part.x} for part in read_source(folder / "data.toml").load()]
+        )
+    for before, after in zip(*parts, strict=True):
+        assert len(before ^ after) in (0, 2)
 
 
 @pytest.mark.parametrize(
