@@ -22,7 +22,7 @@ from fedsafe.deploy.superlink import ENVIRONMENT, end_leftovers
 
 BIN = Path(sys.executable).parent
 SERVER = "server"
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 
 
 def free_ports(count: int) -> list[int]:
