@@ -130,7 +130,10 @@ def _loss_text(curve: Mapping[str, Any], lost: Mapping[str, Any]) -> str:
 def choice_readings(body: Mapping[str, Any]) -> list[str]:
     """What the curve of the first measure says about which budget to take, one paragraph for each series."""
     lines = []
+    share = not body["curves"] or body["curves"][0]["unit"] == "share"
     for choice in body["choices"]:
+        tolerance = choice["tolerance"]
+        little = f"{100 * tolerance:g} point{'' if tolerance == 0.01 else 's'}" if share else f"{tolerance:g}"
         name = series_name(choice["series"])
         parts = []
         if choice["knee"] is not None:
@@ -141,13 +144,11 @@ def choice_readings(body: Mapping[str, Any]) -> list[str]:
             parts.append("the curve has no knee among these budgets")
         if choice["enough"] is not None:
             parts.append(
-                f"epsilon {choice['enough']} is the least budget that is shown to lose no more than "
-                f"{100 * choice['tolerance']:g} point{'' if choice['tolerance'] == 0.01 else 's'} against no privacy"
+                f"epsilon {choice['enough']} is the least budget that is shown to lose no more than {little} against "
+                "no privacy"
             )
         elif body["settings"]["seeds"] > 1 and "inf" in body["settings"]["epsilons"]:
-            parts.append(
-                f"no budget here is shown to lose no more than {100 * choice['tolerance']:g} point against no privacy"
-            )
+            parts.append(f"no budget here is shown to lose no more than {little} against no privacy")
         if choice["trend"] is not None:
             shown = "gets better" if choice["trend"]["p"] < 0.05 else "is not shown to get better"
             parts.append(

@@ -76,6 +76,10 @@ class CellStore:
         found = line.get("result") if isinstance(line, dict) and line.get("key") == key else None
         return found if isinstance(found, dict) else None
 
+    def others(self, keys: Sequence[str]) -> int:
+        """How many more results the folder keeps: of other settings, or of another version."""
+        return len({path.stem for path in self._folder.glob("*.json")} - set(keys))
+
     def write(self, key: str, result: Mapping[str, Any]) -> None:
         """Keep a result: from here on the cell is never computed again."""
         content = json.dumps({"key": key, "result": to_plain(dict(result))}, allow_nan=False)

@@ -131,6 +131,7 @@ def compute_comparison(
     body: dict[str, Any] = to_plain(
         {
             **summary(comparison, cells, results, keys),
+            "others": store.others(keys),
             "time": {
                 **time_table(fresh.values()),
                 "fresh": len(fresh),

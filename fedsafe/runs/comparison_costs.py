@@ -201,7 +201,7 @@ def publishing(comparison: Comparison, results: Mapping[str, Result]) -> list[di
         a guarantee), ``group`` (the most records or clients of one person, for all of which the figures are),
         ``counted`` (what figures take for one client, where runs cut the records differently; otherwise None),
         ``epsilon`` of all of the latter runs together, ``best`` of the largest budget's runs where their number had
-        been drawn at random, and ``reason`` where there is none.
+        been drawn at random (None where runs differ in more than their noise), and ``reason`` where there is none.
     """
     guaranteed = {
         claim["unit"]
@@ -257,8 +257,18 @@ def _publishing(comparison: Comparison, results: Mapping[str, Result], unit: str
         return {**found, "reason": str(error)}
     if found["group"] > 1:
         return found  # the bound on the best of several is of one element
-    largest = max(claims, key=lambda key: float(claims[key]["epsilon"]))
-    return {**found, **_best_of(releases[largest], found["delta"], len(claims))}
+    largest = releases[max(claims, key=lambda key: float(claims[key]["epsilon"]))]
+    if not all(_dominates(largest, parts) for parts in releases.values()):
+        return found  # no run costs most at every order, and the bound is on runs of which one does
+    return {**found, **_best_of(largest, found["delta"], len(claims))}
+
+
+def _dominates(worst: Sequence[Release], others: Sequence[Release]) -> bool:
+    """Whether releases differ in nothing but their noise, of which the first have the least."""
+    return len(worst) == len(others) and all(
+        replace(other, noise=one.noise) == one and other.noise >= one.noise
+        for one, other in zip(worst, others, strict=True)
+    )
 
 
 def counted_as(comparison: Comparison, unit: str) -> str | None:

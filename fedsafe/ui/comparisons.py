@@ -65,7 +65,9 @@ def read_comparison(files: Beneath, key: str, name: str, when: str) -> Compariso
         elif major == _SCHEMA:
             asked = body["settings"]
             budgets = f"epsilon {', '.join(ordered(asked['epsilons']))} per {' and '.join(asked['units'])}"
-            about, created = f"{body['runs']} runs: {budgets}, {asked['seeds']} seeds", str(body["created"])
+            simulated = ", simulated (no guarantee)" if asked.get("reproducible") else ""
+            about = f"{body['runs']} runs: {budgets}, {asked['seeds']} seeds{simulated}"
+            created = str(body["created"])
         else:
             raise RecordError(
                 f"written with schema {schema!r}, this fedsafe shows {_SCHEMA!r}: use the version that wrote it"

@@ -274,5 +274,6 @@ def _spent(reading: Reading, unit: str) -> Spent:
         return Spent(unit=unit, epsilon="none", about=str(claim["statement"]), short="no guarantee")
     adversary = str(claim["adversary"] or "an adversary that the record does not name")
     who = adversary.partition(" who ")[0].rstrip(",")
-    start = f"at delta {claim['delta']}, against"
+    simulated = "simulated, no guarantee: " if reading.start and reading.start.reproducible else ""
+    start = f"{simulated}at delta {claim['delta']}, against"
     return Spent(unit=unit, epsilon=claim["epsilon"], about=f"{start} {adversary}", short=f"{start} {who}")

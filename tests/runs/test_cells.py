@@ -129,3 +129,10 @@ def test_another_version_of_a_users_module_makes_other_cells(tmp_path, store, mo
         seen.append((store.key(config), store.key(other)))
     assert seen[0][0] != seen[1][0] == seen[2][0]
     assert len({built_in for _, built_in in seen}) == 1
+
+
+def test_what_a_folder_keeps_besides_is_counted(tmp_path, store):
+    configs = counted(tmp_path, 3)
+    compute_cells(configs, computed, store)
+    keys = [store.key(config) for config in configs]
+    assert [store.others(keys), store.others(keys[:1]), store.others([])] == [0, 2, 3]

@@ -3,7 +3,7 @@
 import pytest
 from tiny_federation import config
 
-from fedsafe.privacy.accounting import SampledGaussian
+from fedsafe.privacy.accounting import SampledGaussian, account
 from fedsafe.runs.byzantine_cell import plain_release
 from fedsafe.runs.comparison import Comparison
 from fedsafe.runs.comparison_costs import counted_as, publishing
@@ -49,3 +49,19 @@ def test_the_figure_for_clients_says_what_it_counts():
     assert record["epsilon"] == client["epsilon"] > 0.0
     assert record["counted"] is None
     assert "this is no bound" in client["counted"]
+
+
+def test_the_best_of_several_has_a_figure_only_where_one_costs_most_at_every_order():
+    def result(**changes):
+        run = SampledGaussian(**{"rate": 0.5, "noise": 20.0, "count": 3, **changes})
+        claim = {"unit": "record", "epsilon": account([run], 1e-5).epsilon, "delta": 1e-5}
+        return {"claims": [claim], "groups": {"record": 1}, "releases": {"record": [plain_release(run)]}}
+
+    comparison = compared(NATURAL, unit="record")
+    alike, unlike = (
+        publishing(comparison, {"a": result(), "b": other})[0]
+        for other in (result(noise=9.0), result(noise=9.0, rate=0.25, count=12))
+    )
+    assert alike["best"] > max(claim["epsilon"] for claim in result(noise=9.0)["claims"])
+    assert unlike["best"] is None
+    assert unlike["epsilon"] > 0.0

@@ -69,6 +69,17 @@ def test_every_state_is_told_in_words(tmp_path, serve):
     assert "… interrupted" in row_of(page, "going")
 
 
+def test_a_simulated_epsilon_is_called_one_wherever_it_stands(tmp_path, serve):
+    record = FixtureRun().build(tmp_path / "seeded") / "record.jsonl"
+    assert '"reproducible":false' in record.read_text()
+    record.write_text(record.read_text().replace('"reproducible":false', '"reproducible":true'))
+    settings = {**fixture_comparison.body()["settings"], "reproducible": True}
+    fixture_comparison.build(tmp_path / "compared", settings=settings)
+    page = serve(tmp_path)
+    assert "simulated, no guarantee: at delta 1e-5" in row_of(page, "seeded")
+    assert "3 seeds, simulated (no guarantee)" in row_of(page, "compared")
+
+
 def test_a_run_without_a_guarantee_says_so(tmp_path, serve):
     FixtureRun(record_epsilon=None).build(tmp_path / "open")
     page = serve(tmp_path)
