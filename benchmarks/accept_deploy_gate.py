@@ -102,7 +102,8 @@ def _kills(lines: Lines, federation: Federation, deployment: Deployment) -> None
         "ledger intact, never lower",
         "kill -9 SUPERNODE GATE",
         f"{first}: {len(killed)} events before, {len(after[first])} after, the first ones unchanged: {intact}; rounds "
-        f"released: {[_rounds(after[name]) for name in federation.names]}; spent {spent}, planned {planned:.4f}",
+        f"released: {[_rounds(after[name]) for name in federation.names]}; spent at most "
+        f"{max(spent.values()):.6f}, planned {planned:.6f}",
         met=intact
         and all(value <= planned + 1e-9 for value in spent.values())
         and _rounds(after[first])[-1] == ROUNDS,
@@ -284,7 +285,7 @@ def _spent(federation: Federation, name: str) -> float:
         ledger = ClientLedger.open(Path(folder), name)
         spent = ledger.spent(read_policy(state.parent / "policy.toml").budget.record).epsilon
         ledger.close()
-    return round(spent, 4)
+    return float(spent)
 
 
 def _until_released(federation: Federation, deployment: Deployment, name: str, number: int) -> None:
