@@ -16,9 +16,9 @@ The format of ``data.toml``, every key::
 
 Relative paths start at the folder of ``data.toml``. Records stay in the order in which the file or the query has them.
 Which of them are kept out of training follows from their places in it: if it followed from what records say, changing
-one would move others into the training or out of it, and the noise is for one. So let no value that is protected decide
-the order: end a query with ``ORDER BY`` and an identifier. A database that gives another order in the middle of a run is
-refused, since a round that is repeated must meet the same records.
+one would move others into the training or out of it, and the noise is for one. So let no value that is protected
+decide the order: end a query with ``ORDER BY`` and an identifier. A database that gives another order in the middle of
+a run is refused, since a round that is repeated must meet the same records.
 """
 
 import os
@@ -113,22 +113,38 @@ class DataSource:
         held, kept = hold_out(len(whole), self.validation, self.seed)
         return whole.take(kept), whole.take(held)
 
+    def files(self) -> tuple[Path, ...]:
+        """Files of this machine that have the records: also those of a database that is a file."""
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        if self.path is not None:
+            return (self.path,)
+        try:
+            name = make_url(self._database()).database or ""
+        except (DataError, ArgumentError):
+            return ()  # nothing is read from it either
+        file = name.removeprefix("file:").partition("?")[0]
+        beside = [Path(file + end) for end in ("", "-wal", "-journal", "-shm")] if file else []
+        return tuple(path for path in beside if path.is_file())
+
+    def _database(self) -> str:
+        url = self.url or ""
+        if not url.startswith("env:"):
+            return url
+        name = url.removeprefix("env:")
+        if not os.environ.get(name):
+            raise DataError(f"[sql] url names the environment variable {name!r}, which is not set: set it.")
+        return os.environ[name]
+
     def _query(self) -> "pd.DataFrame":
         import pandas as pd
         from pandas.errors import DatabaseError
         from sqlalchemy import create_engine, text
         from sqlalchemy.exc import SQLAlchemyError
 
-        url = self.url or ""
-        if url.startswith("env:"):
-            name = url.removeprefix("env:")
-            if not os.environ.get(name):
-                raise DataError(
-                    f"[sql] url names the environment variable {name!r}, which is not set: set it."
-                )
-            url = os.environ[name]
         try:
-            engine = create_engine(url)
+            engine = create_engine(self._database())
             try:
                 with engine.connect() as connection:
                     return pd.read_sql_query(text(self.query or ""), connection)

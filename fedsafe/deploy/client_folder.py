@@ -11,7 +11,7 @@ import tomli_w
 from fedsafe.apps.code import code_digest
 from fedsafe.deploy.federation import SECRET, ClientFolder, Federation, address
 from fedsafe.deploy.pages import write_client_commands
-from fedsafe.deploy.policy import Policy
+from fedsafe.deploy.policy import Policy, make_policy
 from fedsafe.models.zoo import ZOO
 from fedsafe.runs.config import Config
 
@@ -70,7 +70,9 @@ def first_policy(config: Config, client: str, bundle: str) -> Policy:
         "metrics": {"allowed": ["noised_score"] if noised else []},
         "code": {"apps": [bundle], "fedsafe": [code_digest()]},
     }
-    return Policy.model_validate(values | ({"model": {"names": [model]}} if model in ZOO else {}))
+    return make_policy(
+        values | ({"model": {"names": [model]}} if model in ZOO else {}), f"policy of {client}"
+    )
 
 
 def write_secret(path: Path) -> None:

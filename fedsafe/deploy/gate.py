@@ -351,10 +351,10 @@ class Gate:
     def _secret_paths(self) -> list[Path]:
         """What uploaded code must not find: this client's folder, and its records where they lie elsewhere."""
         try:
-            records = read_source(self.folder / "data.toml").path
+            records = read_source(self.folder / "data.toml").files()
         except DataError:
-            records = None
-        return [self.folder, *([records] if records is not None else [])]
+            records = ()
+        return [self.folder, *records]
 
     def _refuse(self, reason: Refusal, detail: str, run: str) -> None:
         self.ledger.refuse(reason, detail, run)

@@ -33,7 +33,7 @@ from pydantic import Field, ValidationError
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.plan import PrivacyPlan
-from fedsafe.runs.sections import Budget, Count, Delta, NotNegative, Positive, Rate, Section
+from fedsafe.runs.sections import Count, Delta, NotNegative, Positive, Rate, Section
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -47,7 +47,7 @@ class RecordBudget(Section):
     outside of its figure, and adds to it.
     """
 
-    epsilon: Budget
+    epsilon: Positive
     delta: Delta
     period_days: Positive = 365.0
     records_per_person: Count = 1

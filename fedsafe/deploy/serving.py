@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,9 @@ def _wait_for_multiple(work: Work, began: float, multiple: float) -> None:
 @contextmanager
 def _alone(state: Path) -> Iterator[None]:
     state.mkdir(mode=0o700, exist_ok=True)
+    # A folder that was packed and sent may have lost its modes, and the files in it rely on this one's.
+    with suppress(PermissionError):
+        state.chmod(0o700)
     descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -99,12 +102,16 @@ def _alone(state: Path) -> Iterator[None]:
 
 def _secret(path: Path) -> bytes:
     try:
-        secret = path.read_bytes()
+        secret, mode = path.read_bytes(), path.stat().st_mode & 0o777
     except OSError as error:
         raise ConfigError(
             f"the secret that gate and SuperNode share, {path}, cannot be read: {error.strerror}; make 32 random bytes "
             "there, for its owner alone, and give the SuperNode the same file"
         ) from error
+    if mode & 0o077:
+        raise ConfigError(
+            f"{path} can be read by other users (mode {mode:o}), who could answer for this client: chmod 600 {path}"
+        )
     if len(secret) < 32:
         raise ConfigError(f"{path} has {len(secret)} bytes: a secret of 32 random bytes is needed")
     return secret

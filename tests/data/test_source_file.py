@@ -187,3 +187,17 @@ def test_a_password_is_not_told(folder):
     with pytest.raises(DataError) as caught:
         read_source(folder / "data.toml").load()
     assert "secret" not in str(caught.value)
+
+
+def test_the_files_that_have_the_records_are_known_also_where_they_are_a_database(folder, monkeypatch):
+    assert read_source(folder / "data.toml").files() == (folder / "own.csv",)
+    database(folder, ROWS)
+    (folder / "own.db-wal").touch()
+    write(folder, '[sql]\nurl = "env:OWN_DATABASE"\nquery = "SELECT * FROM patients"')
+    assert read_source(folder / "data.toml").files() == ()  # the variable is not set
+    for url in (f"sqlite:///{folder}/own.db", f"sqlite:///file:{folder}/own.db?mode=ro&uri=true"):
+        monkeypatch.setenv("OWN_DATABASE", url)
+        assert read_source(folder / "data.toml").files() == (folder / "own.db", folder / "own.db-wal")
+    for url in ("postgresql://who:secret@away/patients", "sqlite://", "no url"):
+        monkeypatch.setenv("OWN_DATABASE", url)
+        assert read_source(folder / "data.toml").files() == ()

@@ -28,6 +28,7 @@ def test_a_policy_is_what_it_writes(tmp_path):
     [
         ({"budget": {"record": {"epsilon": 1.0}}}, r"budget\.record\.delta"),
         ({"budget": {}}, r"budget\.record"),
+        ({"budget": {"record": {"epsilon": float("inf"), "delta": 1e-5}}}, r"budget\.record\.epsilon"),
         ({"client": ""}, "client"),
         ({"more": 1}, "more"),
         ({"format": "fedsafe.policy/2"}, "format"),
