@@ -17,6 +17,9 @@ from fedsafe.params import Layout, Vector
 TRAIN = "train"
 EVALUATE = "evaluate"
 
+# What reading gives where a client sent other records, or arrays that are none.
+_NOT_SENT = (KeyError, TypeError, ValueError, AttributeError)
+
 _CORRECTION = "correction"
 _ANNOUNCED = "announced"
 
@@ -166,12 +169,17 @@ def read_upload(message: Message, layout: Layout) -> Upload | None:
     """The trained model that a message carries; None for one that carries something else.
 
     Raises:
-        EngineError: It is not as long as the model, or the number of records is none.
+        EngineError: It is not as long as the model, the number of records is none, or either is not there.
     """
     if message.has_error() or "upload" not in message.content.array_records:
         return None
-    trained = values_of(message.content.array_records["upload"]["trained"])
-    examples = message.content.metric_records["info"]["examples"]
+    try:
+        trained = values_of(message.content.array_records["upload"]["trained"])
+        examples = message.content.metric_records["info"]["examples"]
+    except _NOT_SENT as error:
+        raise EngineError(
+            f"a client sent something else than a trained model ({type(error).__name__})"
+        ) from error
     if trained.shape != (layout.total,) or trained.dtype != np.float32:
         raise EngineError(
             f"a trained model should be {layout.total} numbers of float32, a client sent {trained.dtype} of the shape "
@@ -195,15 +203,22 @@ def reply_message(reply: Reply, to: Message) -> Message:
 
 
 def read_reply(message: Message) -> Reply | None:
-    """The reply that a message carries; None for one that only carries an error."""
+    """The reply that a message carries; None for one that only carries an error.
+
+    Raises:
+        EngineError: It carries neither.
+    """
     if message.has_error():
         return None
-    info = message.content.metric_records["info"]
-    fold = message.content.array_records["fold"]
-    return Reply(
-        fold=Fold(arrays={name: values_of(array) for name, array in fold.items()}),
-        clients=cast("int", info["clients"]),
-        failures=cast("int", info["failures"]),
-        error=cast("str", message.content.config_records["error"]["text"]),
-        cpu_seconds=cast("float", info["cpu-seconds"]),
-    )
+    try:
+        info = message.content.metric_records["info"]
+        fold = message.content.array_records["fold"]
+        return Reply(
+            fold=Fold(arrays={name: values_of(array) for name, array in fold.items()}),
+            clients=cast("int", info["clients"]),
+            failures=cast("int", info["failures"]),
+            error=cast("str", message.content.config_records["error"]["text"]),
+            cpu_seconds=cast("float", info["cpu-seconds"]),
+        )
+    except _NOT_SENT as error:
+        raise EngineError(f"a client sent something else than a fold ({type(error).__name__})") from error

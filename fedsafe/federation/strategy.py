@@ -400,7 +400,11 @@ class _Answers:
         """The first reply to each message, one after the other."""
         unanswered = {message.metadata.message_id for message in self._sent}
         for message in replies:
-            reply = self._folded(message) or read_reply(message)
+            try:
+                reply = self._folded(message) or read_reply(message)
+            except EngineError as error:  # one client's nonsense is that client's failure
+                self.error = self.error or str(error)
+                continue
             if reply is None:
                 self.error = self.error or message.error.reason or "an error without a reason"
             elif message.metadata.reply_to_message_id in unanswered:

@@ -134,3 +134,37 @@ def changed_to_upload(runtime: ClientRuntime, message: Message) -> Message:
         {"upload": ArrayRecord({"trained": Array(trained)}), "info": MetricRecord({"examples": 3})}
     )
     return Message(content, reply_to=message)
+
+
+def bytes_that_are_no_array() -> Array:
+    return Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=b"no array")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"upload": ArrayRecord({}), "info": MetricRecord({"examples": 3})},
+        {
+            "upload": ArrayRecord({"trained": bytes_that_are_no_array()}),
+            "info": MetricRecord({"examples": 3}),
+        },
+        {"upload": ArrayRecord({"trained": Array(np.zeros(3, np.float32))})},
+        {"upload": MetricRecord({"trained": 3})},
+        {"fold": ArrayRecord({})},
+        {"fold": ArrayRecord({"whole": bytes_that_are_no_array()}), "info": MetricRecord({"clients": 1})},
+    ],
+)
+def test_one_client_that_sends_other_records_ends_nobody_elses_run(tmp_path, content):
+    met = []
+
+    def meddle(reply):
+        met.append(reply)
+        if len(met) > 1:
+            return reply
+        answer = Message(RecordDict(content), dst_node_id=0, message_type="train")
+        answer.metadata.__dict__.update(reply.metadata.__dict__)
+        return answer
+
+    outcomes, *_ = played(tmp_path / "ledger", lambda runtime: runtime.upload, meddle=meddle)
+    assert [outcome.failures for outcome in outcomes] == [1, 0, 0]
