@@ -1,9 +1,10 @@
 """What a run of a federation will cost, before it is started: epsilon, rounds, bytes and seconds.
 
 Epsilon is the plan's, which each gate comes to by itself, so it is what they will charge at most. Bytes follow from the
-model and the number of requests that Flower makes of a message. Seconds are a model: a SuperNode asks for work every
-three seconds, a client trains as long as one did here in a warm-up, and whoever is away, drops out or is slow is so by
-the availability that simulations have (`fedsafe.engine.availability`).
+model and the number of requests that Flower makes of a message. Seconds are a model, of machines that have nothing
+else to do: a SuperNode asks for work every three seconds, a client trains as long as one did here in a warm-up, its
+gate answers at the next whole second, as a policy has it first, and whoever is away, drops out or is slow is so by the
+availability that simulations have (`fedsafe.engine.availability`).
 """
 
 import math
@@ -23,6 +24,7 @@ from fedsafe.client import ClientJob
 from fedsafe.data.deployed import read_agreed
 from fedsafe.deploy.driving import resolved_experiment
 from fedsafe.deploy.federation import Federation
+from fedsafe.deploy.policy import TimingPolicy
 from fedsafe.engine.availability import Availability
 from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime
@@ -158,7 +160,8 @@ def predict(
     plan = calibrate(parts)
     names = parts.federated.names or read_agreed(config.task if isinstance(config.task, dict) else {}).names
     seconds = _work(parts, plan, train_seconds, clock)
-    there = _availability(parts, section, seconds)
+    multiple = TimingPolicy().answer_multiple
+    there = _availability(parts, section, np.maximum(1.0, np.ceil(seconds / multiple)) * multiple)
     asked, answered, waits = _rounds(config, plan, there)
     curve = plan.spending()
     counts = np.sum(answered, axis=0) if answered else np.zeros(len(names), int)
@@ -187,6 +190,7 @@ def predict(
         assumed={
             "poll_seconds": POLL_SECONDS,
             "looks_seconds": _LOOKS_SECONDS,
+            "answer_multiple": multiple,
             "request_bytes": REQUEST_BYTES,
             "handshake_bytes": HANDSHAKE_BYTES,
             "train_seconds_of": "given" if train_seconds is not None else "a warm-up on this machine",

@@ -62,7 +62,7 @@ def test_everybody_is_there_by_default(prediction):
     assert all(client.expected_rounds == 2 for client in prediction.clients.values())
     assert all(client.expected_epsilon == client.epsilon[-1] for client in prediction.clients.values())
     assert all(seconds == prediction.seconds[0] for seconds in prediction.seconds)
-    assert prediction.seconds[0] == pytest.approx(POLL_SECONDS + 0.5 + 0.25)
+    assert prediction.seconds[0] == pytest.approx(POLL_SECONDS + 0.5 + 1.0)
 
 
 def test_bytes_follow_from_the_model_and_the_rule(make, tmp_path, prediction):
