@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedsafe.report import formats
+
 # Of each part of each experiment: what is shown. The first measure is the one whose cost is told.
 SHOWN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "adult": {
@@ -94,7 +96,8 @@ def _about(content: Mapping[str, Any]) -> str:
     ]
     said += [
         f"Publishing all {one['private']} runs with a guarantee would cost one {one['unit']} epsilon "
-        f"{one['epsilon']:.1f} at delta {one['delta']:g}."
+        f"{formats.epsilon(one['epsilon'])} at delta {one['delta']:g}"
+        + (f", of {one['counted']}." if one.get("counted") else ".")
         for one in content["publishing"]
         if one["epsilon"] is not None
     ]
@@ -158,7 +161,7 @@ def _clients_block(part: str, content: Mapping[str, Any], shown: Mapping[str, An
 
 
 def _cost(paid: Mapping[str, Any]) -> str:
-    return f"{paid['epsilon']:.3f}: {paid['steps']} steps, noise {paid['noise']:.3g}"
+    return f"{formats.epsilon(paid['epsilon'])}: {paid['steps']} steps, noise {paid['noise']:.3g}"
 
 
 def share(figure: Mapping[str, Any], *, interval: bool = True) -> str:

@@ -11,6 +11,7 @@ is kept in ``results.json``, and stands in the README between ``<!-- begin PART 
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from blocks import SHOWN, WAYS, block
 from plots import budgets_plot, clients_plot
 
 ROOT = Path(__file__).resolve().parent
+_BOUNDS = ("epsilon", "best")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -98,8 +100,16 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {
+            # A bound that is rounded must still be one.
+            key: _rounded_up(inner) if key in _BOUNDS and isinstance(inner, float) else _rounded(inner)
+            for key, inner in value.items()
+        }
     return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _rounded_up(value: float) -> float:
+    return float(Context(prec=6, rounding=ROUND_CEILING).create_decimal(repr(value)))
 
 
 def with_block(text: str, part: str, content: str) -> str:

@@ -150,3 +150,14 @@ def test_what_a_comparison_left_is_recorded(tmp_path):
     (kept,) = tables.recorded(tmp_path, {"measures": ["accuracy"]})["curves"]
     # An interval ends where the measure does.
     assert kept["points"] == [{"epsilon": "1", "value": 0.99, "low": 0.97, "high": 1.0, "lost": None}]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "kept", "shown"), [(26.62071, 26.6208, "26.63"), (130.5270001, 130.528, "130.6")]
+)
+def test_no_epsilon_is_rounded_down(epsilon, kept, shown):
+    found = results("adult")["budgets"]
+    found["publishing"] = tables._rounded([{**found["publishing"][0], "epsilon": epsilon}])
+    assert found["publishing"][0]["epsilon"] == kept
+    assert f"cost one record epsilon {shown} at delta" in tables.block("adult", "budgets", found)
+    assert tables.block("adult", "budgets", results("adult")["budgets"]).count("this is no bound") == 1
