@@ -8,6 +8,7 @@ whose certificate holds today, that nobody outside reaches the other two, and on
 
 import base64
 import binascii
+import contextlib
 import ipaddress
 import json
 import logging
@@ -36,6 +37,8 @@ LOG = logging.getLogger("flwr")
 KEY_HEADER: Final = b"flwr-public-key"
 """The header in which a node says its key, as Flower's nodes send it; a test holds it to Flower's constant."""
 _QUIET_SECONDS = 60.0
+_MOST_SAID = 200  # in that time
+_MOST_OF_A_PATH = 100
 _OWN = ("/v1/control/", "/v1/runtime/")
 
 
@@ -101,8 +104,12 @@ class Roll:
         return f"{member.client}: {reason}" if reason else ""
 
     def _stamp(self) -> tuple[tuple[str, int, int], ...]:
-        paths = sorted(self.folder.glob("*.pem"))
-        return tuple((path.name, path.stat().st_mtime_ns, path.stat().st_ino) for path in paths)
+        found = []
+        for path in sorted(self.folder.glob("*.pem")):
+            with contextlib.suppress(FileNotFoundError):  # taken away meanwhile
+                status = path.stat()
+                found.append((path.name, status.st_mtime_ns, status.st_ino))
+        return tuple(found)
 
     def _tell(self, act: Callable[[str, bytes], None], member: Member) -> None:
         act(member.client, public_pem(certificate_key(member.certificate, self.folder / member.client)))
@@ -125,7 +132,9 @@ class Door:
             reason = self._reason(scope)
             if reason:
                 peer = (scope.get("client") or ("unknown", 0))[0]
-                self._said.warn(f"turned away {peer} at {scope['path']}: {reason}")
+                # Anybody chooses a path, which may not look like lines of the log.
+                path = ascii(scope["path"])[1:-1][:_MOST_OF_A_PATH]
+                self._said.warn(f"turned away {peer} at {path}: {reason}")
                 await _refuse(send, reason if scope["path"].startswith("/v1/fleet/") else "not from here")
                 return
         elif scope["type"] == "websocket":
@@ -195,7 +204,11 @@ class _Said:
 
     def warn(self, text: str) -> None:
         now = time.monotonic()
+        if text in self._when and now - self._when[text] < _QUIET_SECONDS:
+            return
         self._when = {said: at for said, at in self._when.items() if now - at < _QUIET_SECONDS}
+        # Whoever makes up a new key for each request fills neither memory nor disk.
+        text = text if len(self._when) < _MOST_SAID else "more is turned away than is said here"
         if text not in self._when:
             self._when[text] = now
             LOG.warning("%s", text)

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -283,3 +284,37 @@ def _through(side, path, peer):
 def test_keys_and_certificates_are_read_as_they_were_written(side):
     certificate, key = read_certificate(side.folder / "server.pem"), read_key(side.folder / "server.key")
     assert certificate.public_key() == key.public_key()
+
+
+def asked(door, path):
+    """The status of an answer to a request of nobody, without a connection."""
+    answers = []
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {"type": "http", "path": path, "headers": [], "client": ("10.0.0.9", 1)}
+    asyncio.run(door(scope, None, send))
+    return answers[0]["status"]
+
+
+def test_nobody_writes_lines_of_the_log(side, said):
+    door = Door(behind, Roll(folder=side.folder / "nodes", authority=side.authority))
+    assert asked(door, "/x\n2030-01-01 north is off the roll\x1b[2J" + "y" * 500) == 400
+    (line,) = said.lines
+    assert line.isprintable()
+    assert len(line) < 200
+
+
+def test_a_flood_of_different_requests_fills_no_log(side, said):
+    door = Door(behind, Roll(folder=side.folder / "nodes", authority=side.authority))
+    assert {asked(door, f"/{number}") for number in range(400)} == {400}
+    assert len(said.lines) == 201
+    assert said.lines[-1] == "more is turned away than is said here"
+
+
+def test_a_certificate_that_is_taken_away_while_the_folder_is_read(side, monkeypatch):
+    roll = Roll(folder=side.folder / "nodes", authority=side.authority)
+    gone = side.folder / "nodes" / "gone.pem"
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([gone]))
+    assert "no certificate" in roll.refuses(new_key().public_key())
