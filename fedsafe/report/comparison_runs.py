@@ -31,8 +31,14 @@ def closing_lines(body: Mapping[str, Any]) -> list[str]:
     lines = []
     for claim in body["claims"]:
         shown = ", ".join(
-            f"{name} {formats.epsilon(epsilon)}"
-            for name, epsilon in zip(names, claim["epsilons"], strict=True)
+            f"{name} {formats.epsilon(epsilon)}{_conditions(epsilon, delta, simulated)}"
+            for name, epsilon, delta, simulated in zip(
+                names,
+                claim["epsilons"],
+                claim["deltas"],
+                [run["reproducible"] for run in body["runs"]],
+                strict=True,
+            )
         )
         lines.append(
             f"{claim['unit']}-level epsilons are not compared: {claim['refused']}"
@@ -47,6 +53,12 @@ def closing_lines(body: Mapping[str, Any]) -> list[str]:
         lines.append(f"{row['title']} ({_BETTER[row['direction']]}): {values}")
     lines.append(f"{len(body['settings'])} settings differ")
     return lines
+
+
+def _conditions(epsilon: float | None, delta: float, simulated: bool) -> str:
+    if epsilon is None:
+        return ""
+    return f" at delta {formats.delta(delta)}{' (simulated: no guarantee)' if simulated else ''}"
 
 
 def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:

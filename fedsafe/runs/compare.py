@@ -112,7 +112,7 @@ def compute_comparison(
     if model is None and data is None:
         work = comparison_cells
     named, secret = comparison_cells.__name__, None
-    if model is not None or data is not None or _is_table(comparison.base):
+    if model is not None or data is not None or _may_change(comparison.base):
         secret = _secret(out)
         named += f" {_fingerprint(secret, first, model)}"
     store = CellStore(out, work=named)
@@ -146,10 +146,12 @@ def compute_comparison(
     return Computed(cells=cells, results=results, keys=keys, body=body, work=named, secret=secret)
 
 
-def _is_table(config: Config) -> bool:
-    """Whether records come from a file of the user's own, which may change."""
+def _may_change(config: Config) -> bool:
+    """Whether records come from a file, or a function, of the user's own."""
     task = named_task(config.task)
-    return not isinstance(task, str) and "path" in task
+    if isinstance(task, str):
+        return ":" in task
+    return "path" in task or ":" in str(task.get("name", ""))
 
 
 def _secret(out: Path) -> bytes:

@@ -5,9 +5,11 @@ from tiny_federation import config
 
 from fedsafe.privacy.accounting import SampledGaussian, account
 from fedsafe.runs.byzantine_cell import plain_release
+from fedsafe.runs.compare import _may_change
 from fedsafe.runs.comparison import Comparison
 from fedsafe.runs.comparison_costs import counted_as, publishing
 from fedsafe.runs.config import make_config
+from fedsafe.runs.tuning_split import part_spec
 
 NATURAL = {"name": "natural", "by": "writer"}
 
@@ -65,3 +67,20 @@ def test_the_best_of_several_has_a_figure_only_where_one_costs_most_at_every_ord
     assert alike["best"] > max(claim["epsilon"] for claim in result(noise=9.0)["claims"])
     assert unlike["best"] is None
     assert unlike["epsilon"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("digits", False),
+        ({"name": "digits"}, False),
+        ("mine:load", True),
+        ({"name": "mine:load", "size": 3}, True),
+        ({"path": "mine.csv", "schema": "mine.toml"}, True),
+        (part_spec("digits", "kept", 0.3), False),
+        (part_spec("mine:load", "kept", 0.3), True),
+    ],
+)
+def test_records_of_the_users_own_may_change(task, told):
+    """Cells of such a task are kept under a digest of the records."""
+    assert _may_change(make_config(config()).model_copy(update={"task": task})) == told
