@@ -35,7 +35,7 @@ def write_server_commands(federation: Federation) -> None:
         "what": "of the federation",
         "script": "server/superlink.sh",
     }
-    unit = fill("unit.service", home=home, writes=f"{home}/server", **what)
+    unit = fill("unit.service", home=home, reach=f"ReadWritePaths={home}/server", **what)
     (server / "superlink.service").write_text(unit, encoding="utf-8")
 
 
@@ -46,7 +46,7 @@ def write_client_commands(federation: Federation, name: str) -> None:
     for role in ("supernode", "gate"):
         write_script(folder / f"{role}.sh", fill(f"{role}.sh", **facts))
         what = {"description": f"{role} of {name}", "what": f"clients/{name}", "script": f"{role}.sh"}
-        unit = fill("unit.service", home=home, writes=f"{home}/state", **what)
+        unit = fill("unit.service", home=home, reach=_REACH[role].format(home=home), **what)
         (folder / f"{role}.service").write_text(unit, encoding="utf-8")
 
 
@@ -80,6 +80,13 @@ def write_pages(federation: Federation, *, keys_at_clients: bool, evaluation: st
     (federation.folder / "compose.yaml").write_text(text, encoding="utf-8")
 
 
+# As in the compose file: who talks to the network finds neither records nor ledger nor noise keys.
+_REACH: Final = {
+    "supernode": "TemporaryFileSystem={home}\n"
+    "BindReadOnlyPaths={home}/supernode.sh {home}/ca.pem {home}/node.key {home}/state/runtime.secret\n"
+    "Environment=FLWR_HOME=/tmp/flwr",
+    "gate": "ReadWritePaths={home}/state\nInaccessiblePaths=-{home}/node.key",
+}
 _ALIAS: Final = '    networks:\n      default:\n        aliases: ["{host}"]\n'
 _ON_LOOPBACK: Final = (
     "# This server is on loopback, which is for plain processes on one machine: for containers, give init --hosts\n"

@@ -148,6 +148,24 @@ def test_units_are_valid_for_systemd(trial, tmp_path):
         assert said == [], said
 
 
+def test_the_unit_that_talks_to_the_network_finds_no_records_and_the_gates_no_key_of_the_node(trial):
+    own = trial.client_folder(NAMES[0])
+    home = f"/opt/fedsafe/{NAMES[0]}"
+    units = {
+        role: [line.partition("=") for line in (own / f"{role}.service").read_text().splitlines()]
+        for role in ("supernode", "gate")
+    }
+    supernode = {key: value for key, _, value in units["supernode"]}
+    assert supernode["TemporaryFileSystem"] == home
+    assert "ReadWritePaths" not in supernode
+    there = {path.removeprefix(f"{home}/") for path in supernode["BindReadOnlyPaths"].split()}
+    assert there == {"supernode.sh", "ca.pem", "node.key", SECRET}
+    assert ("Environment", "=", "FLWR_HOME=/tmp/flwr") in units["supernode"]
+    gate = {key: value for key, _, value in units["gate"]}
+    assert gate["ReadWritePaths"] == f"{home}/state"
+    assert gate["InaccessiblePaths"] == f"-{home}/node.key"
+
+
 def test_keys_can_be_left_to_the_clients(make, tmp_path):
     trial = make(tmp_path / "trial", keys_at_clients=True)
     assert not list(trial.server.joinpath("nodes").iterdir())
