@@ -121,7 +121,10 @@ CHEATS: Mapping[str, tuple[dict[str, Any], str]] = {
         },
         "metric_not_allowed",
     ),
-    "code by an import path": ({"client.objective": "os:system"}, "experiment_not_allowed"),
+    "code by an import path": (
+        {"client.objective": "fedsafe.client.objectives.plain:cross_entropy"},
+        "experiment_not_allowed",
+    ),
     "a noise key that it knows": ({"privacy.noise_key": "seed"}, "experiment_not_allowed"),
 }
 
