@@ -31,6 +31,7 @@ from fedsafe.runs.config import AssessConfig, CardConfig, Config, EngineConfig, 
 # What a client loads from the text that a server sends is bounded before anything is made from it.
 MOST_CHARACTERS = 2**16
 MOST_RECORDS = 10**7
+MOST_ROUNDS = 10**5
 
 _TASK_KEYS = frozenset({"name", "schema", "schema_sha256", "clients", "evaluation"})
 _SERVERS_OWN = {"assess": AssessConfig(), "sinks": [], "card": CardConfig(), "audit": None}
@@ -76,6 +77,8 @@ def read_experiment(text: str, policy: Policy) -> Config:
         raise _not_allowed(f"the configuration cannot be read: {error}") from error
     if policy.code.experiments and config_digest(config) not in policy.code.experiments:
         raise _not_allowed("it is none of code.experiments")
+    if config.rounds > MOST_ROUNDS:
+        raise _not_allowed(f"{config.rounds} rounds, at most {MOST_ROUNDS} are planned")
     if config.privacy.noise_key != "os":
         raise _not_allowed(
             "privacy.noise_key = 'seed': whoever knows the seed could remove this client's noise"

@@ -140,6 +140,7 @@ CHEATS = {
     "poisoned records": ({"byzantine": {"attack": "label_flip", "share": 0.5}}, "experiment_not_allowed"),
     "another number of records": ({"task__clients": {"north": 19, "south": 30}}, "data_not_as_agreed"),
     "records without end": ({"task__clients": {"north": 20, "south": 10**15}}, "experiment_not_allowed"),
+    "rounds without end": ({"rounds": 10**9}, "experiment_not_allowed"),
     "another schema": ({"task__schema_sha256": "0" * 64}, "data_not_as_agreed"),
     "a federation without this client": ({"task__clients": {"south": 30, "west": 20}}, "data_not_as_agreed"),
 }
@@ -362,6 +363,15 @@ def test_records_that_changed_in_the_middle_of_a_run(hospital):
     assert refused(hospital.restart().ask(2)) == "data_not_as_agreed"
     (hospital.folder / "patients.csv").write_text(patients())
     assert not hospital.restart().ask(2).has_error()
+
+
+def test_the_same_records_in_another_order_in_the_middle_of_a_run(hospital):
+    hospital.ask(1)
+    head, *rows = patients().splitlines()
+    (hospital.folder / "patients.csv").write_text("\n".join([head, *rows[::-1]]) + "\n")
+    assert refused(hospital.restart().ask(2)) == "data_not_as_agreed", (
+        "the same noise would meet other batches"
+    )
 
 
 def test_a_record_that_is_not_as_the_schema_says(hospital):
