@@ -129,12 +129,16 @@ def add_command(
     records: Annotated[
         int | None, typer.Option(min=1, help="How many records a new client trains on.")
     ] = None,
+    digest: Annotated[
+        str, typer.Option(help="Of its key, as it said over another channel: no other one is signed.")
+    ] = "",
 ) -> None:
     """Let a client in, or give one that is in a certificate for another key."""
     from fedsafe.deploy.federation import read_federation
     from fedsafe.deploy.registration import add
 
-    for line in add(read_federation(folder), name, request=request, host=host, records=records):
+    federation = read_federation(folder)
+    for line in add(federation, name, request=request, host=host, records=records, digest=digest):
         typer.echo(line)
 
 

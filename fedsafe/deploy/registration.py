@@ -96,7 +96,13 @@ def make_keys(federation: Federation, name: str, authority: Certificate, authori
 
 
 def add(
-    federation: Federation, name: str, *, request: Path | None, host: str = "", records: int | None = None
+    federation: Federation,
+    name: str,
+    *,
+    request: Path | None,
+    host: str = "",
+    records: int | None = None,
+    digest: str = "",
 ) -> Iterator[str]:
     """Let a client in, or give one that is in a certificate for another key.
 
@@ -106,21 +112,28 @@ def add(
         request: Its request; None to make its key here.
         host: Of a new client.
         records: How many records a new client trains on, which is public.
+        digest: Of its key, as it said over another channel: a request of another key is not signed. Empty to compare
+            afterwards.
 
     Yields:
         What was done, and what is left to do.
 
     Raises:
-        ConfigError: The request is another client's or not sound, or a new client's records were not said.
+        ConfigError: The request is another client's or not sound, or of another key than was said, or a new client's
+            records were not said.
     """
     authority, authority_key = read_authority(federation)
+    key = None if request is None else read_request(request, name)
+    if digest and (key is None or key_digest(key) != digest.strip().lower()):
+        found = "no request was given" if key is None else f"{request} is of {key_digest(key)}"
+        raise ConfigError(f"--digest says {digest}, and {found}: ask {name} again; nothing was signed")
     if name not in federation.names:
         federation = _enrol(federation, require_name(name), host, records)
         yield f"{name} is in federation.toml, experiment.toml and compose.yaml: every client needs the new experiment"
-    if request is not None:
-        key = read_request(request, name)
+    if key is not None:
         certify(federation, name, key, authority, authority_key)
-        yield f"its key is {key_digest(key)}: compare it with what {name} says over another channel"
+        then = "as said" if digest else f"compare it with what {name} says over another channel, or revoke it"
+        yield f"its key is {key_digest(key)}: {then}"
     else:
         if (federation.client_folder(name) / "node.key").exists():
             raise ConfigError(

@@ -5,11 +5,20 @@ import subprocess
 import tomllib
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from small_federation import KEPT, NAMES
 
 from fedsafe.apps.code import code_digest
 from fedsafe.deploy.bundle import bundle_digest, has_own_code
-from fedsafe.deploy.certificates import names_of, read_certificate, read_key, same_key, why_not
+from fedsafe.deploy.certificates import (
+    names_of,
+    new_key,
+    read_certificate,
+    read_key,
+    request_node,
+    same_key,
+    why_not,
+)
 from fedsafe.deploy.federation import SECRET, read_client, read_federation, require_name
 from fedsafe.deploy.policy import read_policy
 from fedsafe.deploy.registration import add, make_request, revoke
@@ -186,6 +195,22 @@ def test_a_key_is_rotated_by_another_request(make, tmp_path):
     assert (own / "node.key.old").exists()
     list(add(trial, "north", request=own / "node.csr"))
     assert trial.certificate("north").read_bytes() != before
+
+
+def test_a_request_of_another_key_than_was_said_is_not_signed(make, fedsafe, tmp_path):
+    trial = make(tmp_path / "trial")
+    said = make_request(trial.client_folder("north"))
+    before = {path: path.read_bytes() for path in trial.folder.rglob("*") if path.is_file()}
+    forged = tmp_path / "forged.csr"
+    forged.write_bytes(request_node(new_key(), "north").public_bytes(serialization.Encoding.PEM))
+    for request in (forged, None):
+        with pytest.raises(ConfigError, match="nothing was signed"):
+            list(add(trial, "north", request=request, digest=said))
+    assert before == {path: path.read_bytes() for path in trial.folder.rglob("*") if path.is_file()}
+    request = trial.client_folder("north") / "node.csr"
+    done = fedsafe("deploy", "add", trial.folder, "north", "--request", request, "--digest", said.upper())
+    assert done.code == 0, done.err
+    assert "as said" in done.out
 
 
 def test_a_revoked_client_has_no_certificate_and_it_is_kept(make, tmp_path):
