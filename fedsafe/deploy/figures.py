@@ -21,7 +21,10 @@ _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Metrics:
-    """Counts and times of a gate, none of which is a function of a record's values."""
+    """Counts and times of a gate, none of which is a function of a record's values.
+
+    Times are not rounded up as those of answers are: they follow secret batches, and are for the client's own people.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -98,7 +98,7 @@ _OUR_KEYS: Final = (
 )
 _THEIR_OWN_KEYS: Final = (
     "Each client makes its own key with `fedsafe deploy key NAME`, which writes `node.csr`, and sends that to who "
-    "holds `ca/`. Who holds `ca/` compares its digest with the client over another channel, and runs `fedsafe deploy "
-    "add . NAME --request node.csr`; the certificate `server/nodes/NAME.pem` goes to the server, and to the client as "
-    "`node.pem`."
+    "holds `ca/`. Who holds `ca/` asks the client for its digest over another channel, and runs `fedsafe deploy add . "
+    "NAME --request node.csr --digest DIGEST`; the certificate `server/nodes/NAME.pem` goes to the server, and to the "
+    "client as `node.pem`."
 )
