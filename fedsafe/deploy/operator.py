@@ -23,15 +23,32 @@ from flwr.superlink.auth_plugin import ControlAuthnPlugin
 
 from fedsafe.errors import ConfigError
 
+_LETTERS = 64
+
 
 def secret_file(path: Path) -> bytes:
-    """A secret of 32 bytes in hexadecimal, made if it is not there; only its owner can read it."""
+    """A secret of 32 bytes in hexadecimal, made if it is not there or not whole; only its owner can read it.
+
+    Raises:
+        ConfigError: Others can read the one that is there.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_hex(32).encode())
+        found, mode = path.read_bytes(), path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        found, mode = b"", 0o600
+    if mode & 0o077:
+        raise ConfigError(
+            f"{path} can be read by other users (mode {mode:o}): delete it, and another is made when the server starts"
+        )
+    # Who was killed while it was written left none or a part, which anybody could guess.
+    if len(found) != _LETTERS:
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(_LETTERS // 2).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
     return path.read_bytes()
 
 
@@ -54,7 +71,7 @@ class OperatorOnly(ControlAuthnPlugin):
     ) -> tuple[bool, AccountInfo | None]:
         """Whether a request carries the token."""
         said = str(dict(metadata).get(ACCESS_TOKEN_KEY, "")).encode()
-        if not hmac.compare_digest(said, self._token):
+        if not self._token or not hmac.compare_digest(said, self._token):
             return False, None
         return True, AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
 

@@ -63,6 +63,9 @@ def serve(federation: Federation, *, metrics_port: int | None = None) -> None:
     _require_certificate(federation)
     state = server / "state"
     state.mkdir(mode=0o700, exist_ok=True)
+    # Flower's database in it has every message; a folder that was packed and sent may have lost its modes.
+    with contextlib.suppress(PermissionError):
+        state.chmod(0o700)
     os.environ.update(ENVIRONMENT)
     os.environ["FLWR_HOME"] = str(state / "flwr")
     token, secret = secret_file(state / "operator.token"), secret_file(state / "superexec.secret")

@@ -29,6 +29,7 @@ from fedsafe.deploy.certificates import (
 )
 from fedsafe.deploy.operator import OperatorOnly, secret_file
 from fedsafe.deploy.superlink import secured
+from fedsafe.errors import ConfigError
 
 
 class Said(logging.Handler):
@@ -318,3 +319,23 @@ def test_a_certificate_that_is_taken_away_while_the_folder_is_read(side, monkeyp
     gone = side.folder / "nodes" / "gone.pem"
     monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([gone]))
     assert "no certificate" in roll.refuses(new_key().public_key())
+
+
+@pytest.mark.parametrize("left", [b"", b"0" * 10])
+def test_a_secret_that_was_not_written_to_its_end_is_made_again(tmp_path, left):
+    path = tmp_path / "operator.token"
+    path.write_bytes(left)
+    path.chmod(0o600)
+    made = secret_file(path)
+    assert (len(made), path.stat().st_mode & 0o777) == (64, 0o600)
+    assert secret_file(path) == made
+    assert [found.name for found in tmp_path.iterdir()] == ["operator.token"]
+
+
+def test_a_token_that_others_can_read_is_none_and_no_token_lets_nobody_in(tmp_path):
+    path = tmp_path / "operator.token"
+    path.write_bytes(b"0" * 64)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"mode 644.*delete it"):
+        secret_file(path)
+    assert OperatorOnly(b"").validate_tokens_in_metadata([]) == (False, None)
