@@ -1,13 +1,14 @@
 """What the server of a run on nodes keeps beside its record, in ``RUN/private/``."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 from fedsafe.apps.nodes import Exchange, new_run
 from fedsafe.errors import RecordError
+from fedsafe.privacy.chain import sync_folder
 from fedsafe.records import End, Round, Start
 from fedsafe.runs.judge import Assessment
+from fedsafe.store.files import replace_file
 from fedsafe.store.lines import append_lines
 
 _NAME, _REPLIES = "run.token", "replies.jsonl"
@@ -39,13 +40,11 @@ class RunNotes:
         """Write down the run's name."""
         self._private = path / "private"
         name = self._private / _NAME
-        if name.exists():
-            return
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(self.run + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        # Whole or not at all: under half a name a resumed run would be another one to its nodes, and be charged again.
+        if not name.is_file() or not name.read_text().strip():
+            replace_file(name, f"{self.run}\n".encode())
+            name.chmod(0o600)
+            sync_folder(self._private)
 
     def on_round(self, line: Round) -> None:
         """Nothing."""
@@ -59,7 +58,7 @@ class RunNotes:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text().strip() or new_run()
     except FileNotFoundError:
         # The folder was made, and no message of a round had left: the nodes have released nothing under any name.
         if not path.parent.is_dir():
