@@ -29,21 +29,24 @@ def test_stacked_and_opacus_agree(name):
 
 
 @pytest.mark.parametrize(
-    ("values", "rooms"), [(2**9, [2**9]), (2**30, [1, 2**30])], ids=["alone", "few and all"]
+    ("values", "rooms", "clients"),
+    # Where each is alone, whatever is given to train together, fewer show that what was before leaves no trace.
+    [(2**9, [2**9], 6), (2**30, [1, 2**30], 10)],
+    ids=["alone", "few and all"],
 )
 @pytest.mark.parametrize("name", CASES)
-def test_no_packing_changes_a_bit_whatever_the_layers(monkeypatch, name, values, rooms):
+def test_no_packing_changes_a_bit_whatever_the_layers(monkeypatch, name, values, rooms, clients):
     """Whether the cache takes one client, a few or all of them."""
     monkeypatch.setattr(packing, "_SHARED_VALUES", values)
     rng = np.random.default_rng(6)
-    sizes = tuple(np.maximum(1, rng.lognormal(np.log(50), 0.8, 10).astype(int)).tolist())
+    sizes = tuple(np.maximum(1, rng.lognormal(np.log(50), 0.8, clients).astype(int)).tolist())
     build, training, parts, start = make_problem(name, sizes=sizes, rate=0.15, steps=2, proximal=0.1)
     found = []
     for room in rooms:
         monkeypatch.setattr(stacked_trainer, "room_of", lambda device, room=room: room)
         made, draws = build("stacked", training=training), copy.deepcopy(rng)
         # A client that is alone does not see how many the cache would take: once is enough.
-        whole = compare_packings(made, parts, start, 2 if found else 3, draws, alone=not found)
+        whole = compare_packings(made, parts, start, 1 if found else 2, draws, alone=not found)
         found.append(whole.view(np.int32))
     assert all(np.array_equal(found[0], other) for other in found)
 
