@@ -118,9 +118,9 @@ class Comparison:
                 raise ConfigError(f"--grid {key}: {remedy}")
         if not values:
             raise ConfigError(f"--grid {key} has no values: give {key}=a,b")
-        repeated = [value for value in values if list(values).count(value) > 1]
-        if repeated:
-            raise ConfigError(f"--grid {key} names {repeated[0]} twice: leave one out")
+        repeated = named_twice(values)
+        if repeated is not None:
+            raise ConfigError(f"--grid {key} names {repeated}: leave one out")
         if key == UNIT:
             if self.unit is not None:
                 raise ConfigError(f"--unit {self.unit} and --grid {UNIT} say the same thing: leave one out")
@@ -207,6 +207,21 @@ class Comparison:
 def _require_unit(option: str, unit: str) -> None:
     if unit not in get_args(Unit):
         raise ConfigError(f"{option} {unit!r} is no unit of privacy: use {', '.join(get_args(Unit))}")
+
+
+def named_twice(values: Sequence[str]) -> str | None:
+    """Which value is there twice, in words: of numbers, ``1`` and ``1.0`` are one; None where all differ."""
+    seen: dict[float | str, str] = {}
+    for value in values:
+        try:
+            number: float | str = float(value)
+        except ValueError:
+            number = value
+        if number in seen:
+            known = seen[number]
+            return f"{value} twice" if known == value else f"one number twice, as {known} and {value}"
+        seen[number] = value
+    return None
 
 
 def budget_name(epsilon: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedsafe.errors import ConfigError
-from fedsafe.runs.comparison import CLIPPED, Comparison
+from fedsafe.runs.comparison import CLIPPED, Comparison, named_twice
 from fedsafe.runs.config import Config, apply_override, make_config
 
 SHORT = {
@@ -27,6 +27,8 @@ REACH = 4.0
 
 # What a search may choose of the section `privacy`: anything else is what the budget is about.
 _OF_PRIVACY = ("privacy.record.clip", "privacy.client.clip", "privacy.record.max_participations")
+# Another partition has other clients.
+_OF_CLIENTS = ("federation.partition", "federation.clients")
 _RANGE = re.compile(r"^\s*([-+.\deE]+?)\s*\.\.\s*([-+.\deE]+)\s*$")
 # From 0 to nearly 1, so that a logarithm has no place.
 _DECAYS = ("momentum", "beta1", "beta2")
@@ -166,9 +168,9 @@ def _axis(name: str, values: Sequence[str], comparison: Comparison) -> Axis:
             raise ConfigError(f"--tune {name} has a range and other values: give one range, or values alone")
         return _range(name, key, found[0].group(1), found[0].group(2), whole=_whole(now))
     if values:
-        repeated = [value for value in values if list(values).count(value) > 1]
-        if repeated or len(values) < 2:
-            what = f"names {repeated[0]} twice" if repeated else f"has the one value {values[0]}"
+        repeated = named_twice(values)
+        if repeated is not None or len(values) < 2:
+            what = f"has the one value {values[0]}" if repeated is None else f"names {repeated}"
             raise ConfigError(f"--tune {name} {what}: give two different ones, or use --set")
         return Axis(name=name, key=key, values=tuple(values))
     if not number:
@@ -249,6 +251,11 @@ def _check(axis: Axis, comparison: Comparison) -> None:
         raise ConfigError(
             f"--tune {axis.name}: no run here has privacy at that level, so {axis.key} does nothing"
         )
+    if _whose(axis.key) and _hides_clients(comparison):
+        raise ConfigError(
+            f"--tune {axis.name}: it decides who a client is, and a budget here protects clients: each value would "
+            "protect others; use --grid, or --unit record without a client-level target"
+        )
     if axis.key == "unit":
         raise ConfigError("--tune unit: it is the guarantee that is compared; use --unit")
     try:
@@ -257,3 +264,15 @@ def _check(axis: Axis, comparison: Comparison) -> None:
     except ConfigError as error:
         text = str(error).replace("--grid", "--tune")
         raise ConfigError(text if "--tune" in text else f"--tune {axis.name}: {text}") from error
+
+
+def _whose(key: str) -> bool:
+    """Whether a setting decides which records a client has."""
+    return any(key == name or key.startswith(f"{name}.") for name in _OF_CLIENTS)
+
+
+def _hides_clients(comparison: Comparison) -> bool:
+    """Whether a run of any budget has noise for clients."""
+    if comparison.base.privacy.client.epsilon < CLIPPED and "client" not in comparison.levels:
+        return True
+    return "client" in comparison.levels and min(comparison.epsilons) < CLIPPED

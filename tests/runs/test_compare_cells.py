@@ -245,6 +245,7 @@ def test_nodes_are_never_paired():
         ({"grid": {"privacy.record.epsilon": ["1"]}}, "use --epsilon"),
         ({"grid": {"task": ["adult"]}}, "one task"),
         ({"grid": {"rounds": ["1", "1"]}}, "twice"),
+        ({"grid": {"client.optimizer.lr": ["1", "1.0"]}}, "names one number twice, as 1 and 1.0"),
         ({"grid": {"rounds": []}}, "no values"),
         ({"grid": {"rouns": ["1"]}}, "did you mean 'rounds'"),
         ({"grid": {"rounds": ["many"]}}, "rounds = 'many'"),

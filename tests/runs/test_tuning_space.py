@@ -84,6 +84,7 @@ def test_without_privacy_there_is_no_clip_to_choose():
         ("lr=1..1", "is empty"),
         ("lr=1", "one value"),
         ("lr=1,1", "1 twice"),
+        ("lr=1,2,1.0", "one number twice, as 1 and 1.0"),
         ("lr=", "not of the form"),
         ("lr=0..1", "client.optimizer.lr"),
         ("lr=fast,slow", "client.optimizer.lr"),
@@ -115,3 +116,17 @@ def test_a_setting_of_the_grid_is_not_tuned_too():
 def test_a_clip_that_no_run_has_is_not_tuned():
     with pytest.raises(ConfigError, match="no run here has privacy at that level"):
         axes("clip", epsilons=(math.inf,))
+
+
+@pytest.mark.parametrize("key", ["federation.clients=4,6", "federation.partition.alpha=1,2"])
+@pytest.mark.parametrize(
+    ("unit", "epsilons", "refused"), [("both", (0.1,), True), ("both", (math.inf,), False)]
+)
+def test_who_a_client_is_is_not_tuned_where_clients_are_protected(key, unit, epsilons, refused):
+    base = make_config(config(federation__partition={"name": "dirichlet", "alpha": 1.0}))
+    comparison = Comparison(base=base, epsilons=epsilons, seeds=1, unit=unit)
+    if refused:
+        with pytest.raises(ConfigError, match="decides who a client is"):
+            read_axes([key], comparison)
+    else:
+        assert read_axes([key], comparison)
