@@ -64,7 +64,7 @@ class CellStore:
 
     def key(self, config: Config) -> str:
         """What decides a cell's result, as a digest."""
-        described = json.dumps([self._work, self._code, config.digest, *_named_code(config)])
+        described = json.dumps([self._work, self._code, config.digest, *named_code(config)])
         return hashlib.sha256(described.encode()).hexdigest()
 
     def read(self, key: str) -> Result | None:
@@ -226,7 +226,7 @@ def _batch(work: Work, store: CellStore, keys: Sequence[str], configs: Sequence[
         pass
 
 
-def _named_code(config: Config) -> list[str]:
+def named_code(config: Config) -> list[str]:
     """Digests of the modules of the user's own that a configuration names; what is installed has a version."""
     texts = _texts(config.model_dump(exclude_none=True))
     found = {_module_digest(text.partition(":")[0]) for text in texts if _IMPORT_PATH.match(text)}

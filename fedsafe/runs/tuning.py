@@ -14,7 +14,7 @@ from torch import nn
 
 from fedsafe.data import Task, load_task
 from fedsafe.errors import ConfigError
-from fedsafe.runs.cells import Result, compute_cells
+from fedsafe.runs.cells import Result, code_digest, compute_cells, named_code
 from fedsafe.runs.comparison import CLIPPED, Cell, Comparison
 from fedsafe.runs.comparison_cell import released
 from fedsafe.runs.config import Config, apply_override, make_config
@@ -211,7 +211,6 @@ class _Search:
     draws: Draws
     law: Law
     alternatives: Sequence[Mapping[str, Any]]
-    fingerprint: str
 
 
 def _searches(
@@ -226,6 +225,7 @@ def _searches(
 ) -> dict[Place, _Search]:
     searches = {}
     several: dict[Any, bool] = {}
+    records = _fingerprint(whole, model)
     seed = comparison.base.seed if comparison.base.privacy.noise_key == "seed" else None
     for cell in replace(comparison, seeds=1).cells():
         here = [
@@ -242,14 +242,14 @@ def _searches(
         secret = tuning.on != "public" and is_guarded(cell.config) and len(alternatives) < 2
         law: Law = "poisson" if secret else "fixed"
         described = [cell.config.digest, [repr(axis) for axis in here], tuning.on]
-        draws = draws_of(private, described, mean=tuning.trials, law=law, seed=seed)
+        made_by = [code_digest(), *named_code(cell.config), records]
+        draws = draws_of(private, described, mean=tuning.trials, law=law, seed=seed, made_by=made_by)
         searches[place_of(cell)] = _Search(
             cell=cell,
             searcher=Searcher(here, draws, adaptive=tuning.on == "public"),
             draws=draws,
             law=law,
             alternatives=alternatives,
-            fingerprint=_fingerprint(draws.key, whole, model),
         )
     return searches
 
@@ -326,7 +326,7 @@ def _train(
         if not asked:
             return found
         labels = {
-            id(config): f"{search.draws.name} {search.draws.key.hex()} {search.fingerprint} {number}"
+            id(config): f"{search.draws.name} {search.draws.key.hex()} {number}"
             for _, number, config, search in asked
         }
         store = TrialStore(private, work=tuning_cells.__name__, labels=labels)
@@ -378,8 +378,11 @@ def with_values(config: Config, values: Mapping[str, str]) -> Config:
     return make_config(plain)
 
 
-def _fingerprint(key: bytes, task: Task, model: nn.Module | None) -> str:
-    """Of the records, and of a module's weights, so that trials on others are made anew."""
+def _fingerprint(task: Task, model: nn.Module | None) -> str:
+    """Of the records, and of a module's weights: a search on others is another one.
+
+    It has no key, and so may only be a part of what stays in ``private/``.
+    """
     arrays = [
         np.frombuffer(task.description.encode(), np.uint8),
         *(array for examples in (task.train, task.evaluation) for array in (examples.x, examples.y)),
@@ -387,4 +390,4 @@ def _fingerprint(key: bytes, task: Task, model: nn.Module | None) -> str:
     if model is not None:
         arrays.append(np.frombuffer(repr(model).encode(), np.uint8))
         arrays += [value.detach().cpu().numpy() for _, value in sorted(model.state_dict().items())]
-    return data_fingerprint(key, arrays)
+    return data_fingerprint(b"", arrays)

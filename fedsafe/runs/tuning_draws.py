@@ -49,7 +49,15 @@ class Draws:
         }
 
 
-def draws_of(private: Path, described: Sequence[Any], *, mean: int, law: Law, seed: int | None) -> Draws:
+def draws_of(
+    private: Path,
+    described: Sequence[Any],
+    *,
+    mean: int,
+    law: Law,
+    seed: int | None,
+    made_by: Sequence[str] = (),
+) -> Draws:
     """The chance of a search: kept, so that an interrupted search goes on with the same trials.
 
     Args:
@@ -58,16 +66,17 @@ def draws_of(private: Path, described: Sequence[Any], *, mean: int, law: Law, se
         mean: How many trials there are, on average.
         law: ``"poisson"``: a random number, perhaps none. ``"fixed"``: that many.
         seed: Of a simulation that can be repeated, and guarantees nothing; None for a secret.
+        made_by: Digests of the code and the records: on others it is another search, which is paid for beside the
+            first. A simulation tries the same settings with them.
 
     Raises:
         RecordError: The folder cannot be used, or what is kept there is not whole.
     """
-    name = hashlib.sha256(
-        json.dumps([described, mean, law], sort_keys=True, default=str).encode()
-    ).hexdigest()
+    described = [described, mean, law]
+    name = _digest([*described, *made_by])
     path = private / "searches" / f"{name}.key"
     if seed is not None:
-        key = hashlib.sha256(key_from_seed(seed) + name.encode()).digest()
+        key = hashlib.sha256(key_from_seed(seed) + _digest(described).encode()).digest()
     else:
         try:
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,6 +97,10 @@ def draws_of(private: Path, described: Sequence[Any], *, mean: int, law: Law, se
 def other_searches(private: Path, these: Iterable[Draws]) -> int:
     """How many more searches a folder has had."""
     return len({path.stem for path in (private / "searches").glob("*.key")} - {draws.name for draws in these})
+
+
+def _digest(described: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _poisson(key: bytes, mean: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from fedsafe.errors import ConfigError, RecordError
-from fedsafe.runs.tuning_draws import Draws, Searcher, draws_of
+from fedsafe.runs.tuning_draws import Draws, Searcher, draws_of, other_searches
 from fedsafe.runs.tuning_space import Axis
 
 LR = Axis(name="lr", key="client.optimizer.lr", low=0.1, high=10.0, log=True)
@@ -75,6 +75,19 @@ def test_a_search_keeps_its_chance_to_itself(tmp_path):
     assert len({first.key, *(one.key for one in others)}) == 4
     assert os.stat(private).st_mode & 0o077 == 0
     assert os.stat(private / "searches").st_mode & 0o077 == 0
+
+
+def test_after_a_change_of_code_or_records_it_is_another_search(tmp_path):
+    def drawn(*made_by, seed=None):
+        return draws_of(tmp_path / "private", ["a"], mean=8, law="poisson", seed=seed, made_by=made_by)
+
+    first, again, changed = drawn("code", "records"), drawn("code", "records"), drawn("code", "others")
+    assert first.key == again.key != changed.key
+    assert (other_searches(tmp_path / "private", [again]), other_searches(tmp_path / "private", [])) == (1, 2)
+    # A simulation can be repeated by later code, and with other records its trials are others all the same.
+    one, other = drawn("code", seed=3), drawn("later code", seed=3)
+    assert one.key == other.key
+    assert one.name != other.name
 
 
 def test_a_simulation_repeats_its_chance_and_leaves_no_secret(tmp_path):
