@@ -105,9 +105,22 @@ def how_it_was_paid(found: Mapping[str, Any]) -> list[str]:
             "are paid for, one after the other, and one run of every plan that could have been chosen: all of them may "
             "be published."
         )
+    lines += _whose(private)
     if len(private) < len(found["choices"]):
         lines.append("Trials without privacy have no guarantee, nor has what was chosen by them.")
     return lines
+
+
+def _whose(choices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whom figures with a search are for, where the trials and the run that follows cut the records differently."""
+    found = {
+        f"Trials have the first seed's partition: for a run of another seed, the epsilon per {cost['unit']} with the "
+        f"search is of {cost['counted']}."
+        for choice in choices
+        for cost in choice["units"]
+        if cost["search"] is not None and cost.get("counted")
+    }
+    return sorted(found)
 
 
 def _scored(found: Mapping[str, Any]) -> str:
@@ -179,6 +192,7 @@ def tuning_lines(body: Mapping[str, Any]) -> Iterator[str]:
         chosen = ", ".join(f"{key} = {value}" for key, value in choice["values"].items())
         yield f"tuned, {point_name(choice)}: {chosen or 'as configured'}"
     yield from headlines(found)
+    yield from _whose(found["choices"])
     for line in found["publishing"]:
         yield _publishing(line)
     if found["on"] != "public" and "(private)" in str(found["scored_on"]):

@@ -16,6 +16,7 @@ from fedsafe.runs.compare import Computed, compute_comparison
 from fedsafe.runs.comparison import Comparison, budget_name
 from fedsafe.runs.comparison_costs import counted_as
 from fedsafe.runs.comparison_tables import series_columns, write_tables
+from fedsafe.runs.config import Config
 from fedsafe.runs.tuning import Place, Trial, Tuned, Tuning, place_of, tune
 from fedsafe.runs.tuning_costs import Spent, cost_of, cost_of_all
 from fedsafe.runs.tuning_draws import plain_axes
@@ -83,13 +84,17 @@ def tuning_summary(tuning: Tuning, tuned: Tuned, done: Computed) -> dict[str, An
     Returns:
         ``on``, ``trials`` (for each budget, on average), ``axes``, ``metric``, ``scored_on`` and ``scored_records``,
         ``judged_on`` (where the final figures come from); ``choices``: for each series and budget ``values``,
-        ``score``, ``law`` and ``units``, see `fedsafe.runs.tuning_costs.cost_of`; ``publishing``, for each unit, see
+        ``score``, ``law`` and ``units``, see `fedsafe.runs.tuning_costs.cost_of`, with ``counted`` (what the figure
+        with the search takes for one client, where a run cuts the records otherwise than the trials; None elsewhere);
+        ``publishing``, for each unit, see
         `fedsafe.runs.tuning_costs.cost_of_all`; ``earlier`` (how many other searches the folder has); ``rows``: every
         trial, or None where they are secret.
     """
     finals: dict[Place, list[Result]] = {}
+    configs: dict[Place, Config] = {}
     for cell, result in zip(done.cells, done.results, strict=True):
         finals.setdefault(place_of(cell), []).append(result)
+        configs.setdefault(place_of(cell), cell.config)
     free = tuning.on == "public"
     spent = {
         place: Spent(
@@ -128,7 +133,13 @@ def tuning_summary(tuning: Tuning, tuned: Tuned, done: Computed) -> dict[str, An
                 "drawn": found.best is not None,
                 "values": found.values,
                 "score": _score(found.trials, found.best),
-                "units": [cost_of(spent[place], unit) for unit in units],
+                "units": [
+                    {
+                        **cost_of(spent[place], unit),
+                        "counted": _counted(spent[place], configs[place], tuned, unit),
+                    }
+                    for unit in units
+                ],
             }
             for place, found in tuned.found.items()
         ],
@@ -139,6 +150,13 @@ def tuning_summary(tuning: Tuning, tuned: Tuned, done: Computed) -> dict[str, An
         "earlier": tuned.earlier,
         "rows": plain_trials(tuned) if shown else None,
     }
+
+
+def _counted(spent: Spent, config: Config, tuned: Tuned, unit: str) -> str | None:
+    """Trials have the first seed's partition, whatever the seed of the run that follows them."""
+    if spent.free:
+        return None
+    return counted_as(replace(tuned.comparison, base=config, grid={}), unit)
 
 
 def _score(trials: Sequence[Trial], best: int | None) -> float | None:

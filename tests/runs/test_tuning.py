@@ -11,7 +11,7 @@ from tiny_federation import config, task
 import fedsafe.runs.tuning as searching
 from fedsafe.errors import ConfigError
 from fedsafe.report.comparison import render_comparison
-from fedsafe.report.comparison_tuning import headlines, render_search
+from fedsafe.report.comparison_tuning import headlines, how_it_was_paid, render_search
 from fedsafe.runs import make_config
 from fedsafe.runs.comparison import Comparison
 from fedsafe.runs.tuning import Tuning
@@ -173,6 +173,40 @@ def test_trials_on_other_records_are_other_trials(tmp_path, asked):
     for records in (240, 240, 200):
         run_tuned(compared(**options), tuning, tmp_path, data=task(records=records))
     assert len(asked) == 4
+
+
+def test_a_search_on_other_records_or_by_other_code_is_counted(tmp_path, monkeypatch):
+    def searched(records):
+        # Without privacy there is always a trial, and no plan to look at.
+        options = {"base": BASE.model_copy(update={"task": "given in Python"}), "epsilons": (math.inf,)}
+        given = task(records=records)
+        return searching.tune(
+            compared(**options), Tuning(names=["lr"], trials=1), tmp_path, data=given
+        ).earlier
+
+    assert [searched(240), searched(240), searched(200)] == [0, 0, 1]
+    monkeypatch.setattr(searching, "code_digest", lambda: "of a later version")
+    assert searched(200) == 2
+
+
+def test_the_figure_with_a_search_says_whose_it_is_where_seeds_cut_the_records_anew():
+    def how(**cost):
+        costs = [{"unit": "client", "alone": 0.1, "search": 0.2, "reason": None, **cost}]
+        choice = {
+            "epsilon": "0.1",
+            "series": {},
+            "law": "poisson",
+            "searched": ["a"],
+            "values": {},
+            "units": costs,
+        }
+        found = {"on": "held-out", "trials": 2, "choices": [choice]}
+        return " ".join(how_it_was_paid(found))
+
+    assert "the first seed's partition" in how(counted="the client of one number")
+    assert "of the client of one number." in how(counted="the client of one number")
+    assert "partition" not in how(counted=None)
+    assert "partition" not in how(counted="the client of one number", search=None)
 
 
 @pytest.mark.parametrize(
