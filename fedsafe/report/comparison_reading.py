@@ -8,6 +8,10 @@ from fedsafe.report import formats
 BUDGETLESS = {"inf": "no privacy", "clipped": "clipped, no noise"}
 
 
+# Measures that are of those with the lowest figures.
+_LEAST = ("worst group", "worst clients")
+
+
 def series_name(series: Mapping[str, str]) -> str:
     """``clip = 0.5, rounds = 40``; "all runs" where nothing but the budget differs."""
     return ", ".join(f"{key} = {value}" for key, value in series.items()) or "all runs"
@@ -48,6 +52,10 @@ def curve_reading(
         text += f", without privacy {value_text(curve, free['value'])}"
         text += f"; {_loss(curve, most)}"
     sentence = f"{start}{text}."
+    if curve.get("key") in _LEAST:
+        sentence += (
+            " Who is worst is picked by these same noisy figures: the least of them lies low on average."
+        )
     return sentence[:1].upper() + sentence[1:]
 
 
@@ -145,7 +153,8 @@ def choice_readings(body: Mapping[str, Any]) -> list[str]:
         if choice["enough"] is not None:
             parts.append(
                 f"epsilon {choice['enough']} is the least budget that is shown to lose no more than {little} against "
-                "no privacy"
+                "no privacy (each by a 95 % interval of its own, so that of several budgets one more easily passes by "
+                "chance)"
             )
         elif body["settings"]["seeds"] > 1 and "inf" in body["settings"]["epsilons"]:
             parts.append(f"no budget here is shown to lose no more than {little} against no privacy")
