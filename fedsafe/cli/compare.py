@@ -152,6 +152,7 @@ def _tuning(names: Sequence[str] | None, trials: int | None, on: str | None) -> 
 def _run(comparison: Any, tuning: Any, folder: Path, workers: int, stack: int, kept: Kept) -> dict[str, Any]:
     from fedsafe.report.comparison import render_comparison
     from fedsafe.runs.compare import run_comparison
+    from fedsafe.store.files import replace_file
 
     if tuning is None:
         body = run_comparison(comparison, folder, workers=workers, stack=stack, on_done=kept)
@@ -162,8 +163,8 @@ def _run(comparison: Any, tuning: Any, folder: Path, workers: int, stack: int, k
         done, trials = run_tuned(comparison, tuning, folder, workers=workers, stack=stack, on_done=kept)
         body = done.body
         if body["tuning"]["rows"] is None:
-            (folder / PRIVATE / OWNERS_PAGE).write_text(render_search(body, trials), encoding="utf-8")
-    (folder / "comparison.html").write_text(render_comparison(body, command_line()), encoding="utf-8")
+            replace_file(folder / PRIVATE / OWNERS_PAGE, render_search(body, trials).encode())
+    replace_file(folder / "comparison.html", render_comparison(body, command_line()).encode())
     return body
 
 
@@ -174,14 +175,15 @@ def _compare_runs(paths: Sequence[Path], unfit: Sequence[str], out: Path | None,
         raise ConfigError(f"{paths[0]} is one run folder: name another to compare it with, or a TOML file")
     from fedsafe.report.comparison_runs import closing_lines, render_runs
     from fedsafe.runs.comparison_runs import compare_runs
+    from fedsafe.store.files import replace_file
 
     body = compare_runs(paths)
     named = Path("-".join(path.resolve().name for path in paths) + ".runs")
     folder = output_folder(out, "comparisons", named)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "comparison.html"
-    (folder / "comparison.json").write_text(json.dumps(body, indent=1, allow_nan=False), encoding="utf-8")
-    page.write_text(render_runs(body), encoding="utf-8")
+    replace_file(folder / "comparison.json", json.dumps(body, indent=1, allow_nan=False).encode())
+    replace_file(page, render_runs(body).encode())
     if as_json:
         typer.echo(json.dumps({**body, "page": str(page), "exit_status": 0}, allow_nan=False))
         return
