@@ -1,5 +1,6 @@
 """A federation so small that a whole run takes a fraction of a second, made by hand."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ def play(
     key: bytes = bytes(32),
     last: int | None = None,
     after: RoundOutcome | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> list[RoundOutcome]:
     """Run rounds on a grid, from the start or after a round, with a ledger that is made or opened."""
     opened = (
@@ -146,6 +148,7 @@ def play(
         ledger=opened,
         key=key,
         optimizer_state=None if after is None else after.optimizer_state,
+        sizes=sizes,
     )
     outcomes: list[RoundOutcome] = []
 

@@ -2,9 +2,10 @@
 
 from fedsafe.federation.client_app import ClientRuntime, Measure, make_client_app
 from fedsafe.federation.measuring import ModuleMeasure
+from fedsafe.federation.outcome import RoundOutcome
 from fedsafe.federation.scores import score_deviation
 from fedsafe.federation.server_app import make_server_app, server_context
-from fedsafe.federation.strategy import NoisyAverage, RoundOutcome, server_noise
+from fedsafe.federation.strategy import NoisyAverage, server_noise
 
 __all__ = [
     "ClientRuntime",

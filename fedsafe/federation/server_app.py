@@ -6,7 +6,8 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedsafe.federation.messages import pack_parameters
-from fedsafe.federation.strategy import NoisyAverage, RoundOutcome
+from fedsafe.federation.outcome import RoundOutcome
+from fedsafe.federation.strategy import NoisyAverage
 from fedsafe.params import Vector
 
 

@@ -2,9 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -13,27 +12,27 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fedsafe.aggregation import (
     Aggregator,
+    Fold,
     OptimizerState,
     ServerOptimizer,
-    State,
     Updates,
     require_update,
 )
 from fedsafe.errors import BudgetSpent, EngineError, FedSafeError, PlanViolation
+from fedsafe.federation.answers import Answers, Expected
 from fedsafe.federation.messages import (
     EVALUATE,
     TRAIN,
     Reply,
     instruction_content,
     pack_parameters,
-    read_reply,
     read_upload,
     unpack_parameters,
     with_correction,
 )
+from fedsafe.federation.outcome import RoundOutcome
 from fedsafe.federation.scores import mean_score, merge_scores
-from fedsafe.params import Layout, Vector, input_digest
-from fedsafe.privacy.chain import Head
+from fedsafe.params import Layout, input_digest
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.privacy.sampling import fixed_cohort, poisson_cohort
@@ -41,36 +40,6 @@ from fedsafe.rng import Stream, StreamId
 from fedsafe.store.checkpoints import content_digest
 
 _SERVER = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundOutcome:
-    """What a finished round leaves behind.
-
-    Args:
-        round: The round, from 1.
-        parameters: The new global model.
-        optimizer_state: The server optimiser's state.
-        aggregator_state: What the aggregator remembers, if it is one that does. It reveals cohorts: private.
-        head: The ledger after the round.
-        cpu_seconds: Processor time of all clients' training. It varies with the cohort: private.
-        seconds: Wall time from sampling the cohort to the new model. Private for the same reason.
-        failures: Clients that failed or did not reply, and counted as zero. Private too.
-        evaluation: Mean score of the new model on the clients' validation records, where the plan has an evaluation
-            after this round. It is an estimate: its noise can carry it outside of [0, 1].
-        stopped: Why the rounds that are planned after this one are left out; None where they are not.
-    """
-
-    round: int
-    parameters: Vector
-    optimizer_state: OptimizerState
-    aggregator_state: State | None
-    head: Head
-    cpu_seconds: float
-    seconds: float
-    failures: int
-    evaluation: float | None = None
-    stopped: str | None = None
 
 
 class NoisyAverage(Strategy):
@@ -88,6 +57,8 @@ class NoisyAverage(Strategy):
             where clients may be absent; then a round that nobody answers is no failure.
         paired: Streams follow from the key and the round alone, whatever the plan and the model: a simulation that is
             compared with another under one key. No guarantee holds then.
+        sizes: How many records each client has, a public number. Given where every client answers for itself: each
+            reply is then held to it, and to what the rule can merge.
     """
 
     def __init__(
@@ -102,6 +73,7 @@ class NoisyAverage(Strategy):
         optimizer_state: OptimizerState | None = None,
         present: Callable[[int], float] | None = None,
         paired: bool = False,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         self.plan = plan
         self.aggregator = aggregator
@@ -113,12 +85,15 @@ class NoisyAverage(Strategy):
         self._plan_hash = plan.hash
         self._present = present
         self._paired = paired
+        self._sizes = sizes
         self._parameters = np.zeros(layout.total, np.float32)
         self._digest = b""
         self._head = ledger.head
         self._nodes: Sequence[int] = ()
         self._messages: list[Message] = []
-        self._answers = _Answers(())
+        self._asked: Sequence[int] = ()
+        self._announced: Mapping[str, float] = {}
+        self._answers = Answers((), ())
         # Why rounds that were planned were left out; None where none was.
         self.stopped: str | None = None
 
@@ -148,8 +123,9 @@ class NoisyAverage(Strategy):
 
     def _addressed(self, server_round: int, arrays: ArrayRecord, cohort: Sequence[int]) -> list[Message]:
         """A message for each client of a cohort."""
+        self._asked, self._announced = cohort, self.aggregator.announce()
         shared = instruction_content(
-            arrays, round=server_round, plan=self._plan_hash, announced=self.aggregator.announce()
+            arrays, round=server_round, plan=self._plan_hash, announced=self._announced
         )
         messages = []
         for client in cohort:
@@ -169,11 +145,16 @@ class NoisyAverage(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge the folds, add noise, step. An absent client counts as zero, an empty cohort still moves."""
-        self._answers = answers = _Answers(self._messages, self._folded)
         fold = self.aggregator.zero(self.layout.total)
+        self._answers = answers = Answers(self._messages, self._asked, self._folded, self._expected(fold))
         # As they arrive: what is kept of a reply is what the rule's fold keeps, and that may not depend on the order.
         for reply in answers.first_of(replies):
-            fold = self.aggregator.merge(fold, reply.fold)
+            try:
+                fold = self.aggregator.merge(fold, reply.fold)
+            except (EngineError, ValueError, TypeError, KeyError) as error:
+                if not answers.by_themselves:
+                    raise  # of a simulation: the rule is at fault
+                answers.withdraw(reply, error)
         silent = self._present is not None and not answers.replies and not answers.error
         if self._messages and not silent and not answers.clients:
             said = answers.error or "nothing: no client replied"
@@ -186,7 +167,20 @@ class NoisyAverage(Strategy):
         )
         return pack_parameters(self._parameters, self.layout), None
 
-    def _folded(self, message: Message) -> Reply | None:
+    def _expected(self, nothing: Fold) -> Expected | None:
+        """What a client's fold is held to; None in a simulation, whose workers are this program."""
+        if self._sizes is None:
+            return None
+        rows = getattr(self.aggregator, "folds_rows", False)
+        weighs = rows or getattr(self.aggregator, "folds_uploads", False)
+        return Expected(
+            like=nothing,
+            sizes=self._sizes if weighs else None,
+            numbers=rows,
+            announced=self._announced,
+        )
+
+    def _folded(self, message: Message, client: int) -> Reply | None:
         """The fold of one client that sent its trained model; None for a message of another kind."""
         nothing = self.aggregator.zero(self.layout.total)
         try:
@@ -196,6 +190,11 @@ class NoisyAverage(Strategy):
             if not getattr(self.aggregator, "folds_uploads", False):
                 raise EngineError(
                     f"a client sent its trained model, which {self.aggregator.name} does not fold"
+                )
+            if self._sizes is not None and upload.examples != self._sizes[client]:
+                raise EngineError(
+                    f"a client says that it trained on {upload.examples} records, in the plan it has "
+                    f"{self._sizes[client]}"
                 )
         except EngineError as error:
             return Reply(fold=nothing, clients=0, failures=1, error=str(error), cpu_seconds=0.0)
@@ -223,6 +222,7 @@ class NoisyAverage(Strategy):
         cohort = poisson_cohort(stream, self.plan.clients, evaluation.rate).tolist()
         self._head = self.ledger.reserve_evaluation(round=server_round, digest=self._digest, cohort=cohort)
         self.ledger.departs()
+        self._asked = cohort
         content = instruction_content(arrays, round=server_round, plan=self._plan_hash)
         self._messages = [
             Message(
@@ -240,7 +240,8 @@ class NoisyAverage(Strategy):
         evaluation = self.plan.evaluation
         if evaluation is None or not evaluation.due(server_round):
             return None
-        answers = _Answers(self._messages)
+        expected = None if self._sizes is None else Expected(like=merge_scores([]))
+        answers = Answers(self._messages, self._asked, expected=expected)
         scores = merge_scores([reply.fold for reply in answers.first_of(replies)])
         score = mean_score(
             scores,
@@ -377,40 +378,3 @@ def server_noise(key: bytes, ledger: Ledger, *, paired: bool = False) -> Callabl
     return lambda round: Stream(
         key, StreamId(purpose="client noise", client=_SERVER, round=round, digest=digests[round])
     )
-
-
-class _Answers:
-    """The replies to the messages of one phase, and what they come to.
-
-    The grid numbers messages when it sends them. Each may be answered once: a second answer to one message would
-    count its clients twice.
-
-    Args:
-        sent: The messages.
-        folded: Gives the reply of a client that sent its trained model; None for a message of another kind.
-    """
-
-    def __init__(
-        self, sent: Sequence[Message], folded: Callable[[Message], Reply | None] = lambda message: None
-    ) -> None:
-        self._sent, self._folded = sent, folded
-        self.replies, self.clients, self.cpu_seconds, self.error = 0, 0, 0.0, ""
-
-    def first_of(self, replies: Iterable[Message]) -> Iterator[Reply]:
-        """The first reply to each message, one after the other."""
-        unanswered = {message.metadata.message_id for message in self._sent}
-        for message in replies:
-            try:
-                reply = self._folded(message) or read_reply(message)
-            except EngineError as error:  # one client's nonsense is that client's failure
-                self.error = self.error or str(error)
-                continue
-            if reply is None:
-                self.error = self.error or message.error.reason or "an error without a reason"
-            elif message.metadata.reply_to_message_id in unanswered:
-                unanswered.remove(message.metadata.reply_to_message_id)
-                self.replies += 1
-                self.clients += reply.clients
-                self.cpu_seconds += reply.cpu_seconds
-                self.error = self.error or reply.error
-                yield reply

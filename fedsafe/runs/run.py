@@ -184,6 +184,7 @@ def execute(
         # Told first: whoever interrupts while workers start should hear how to resume.
         for callback in callbacks:
             callback.on_start(folder.path, start, state.round + 1)
+        on_nodes = grid is not None
         grid = _grid(parts, plan, key, stack) if grid is None else grid
         there = None
         if parts.availability is not None:
@@ -204,6 +205,7 @@ def execute(
             optimizer_state=state.optimizer_state,
             present=present,
             paired=paired,
+            sizes=parts.records.sizes.tolist() if on_nodes else None,
         )
         sizes = parts.federated.validation.sizes.tolist()
         audit = None

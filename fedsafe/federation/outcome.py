@@ -1,0 +1,37 @@
+"""What a finished round leaves behind."""
+
+from dataclasses import dataclass
+
+from fedsafe.aggregation import OptimizerState, State
+from fedsafe.params import Vector
+from fedsafe.privacy.chain import Head
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOutcome:
+    """What a finished round leaves behind.
+
+    Args:
+        round: The round, from 1.
+        parameters: The new global model.
+        optimizer_state: The server optimiser's state.
+        aggregator_state: What the aggregator remembers, if it is one that does. It reveals cohorts: private.
+        head: The ledger after the round.
+        cpu_seconds: Processor time of all clients' training. It varies with the cohort: private.
+        seconds: Wall time from sampling the cohort to the new model. Private for the same reason.
+        failures: Clients that failed or did not reply, and counted as zero. Private too.
+        evaluation: Mean score of the new model on the clients' validation records, where the plan has an evaluation
+            after this round. It is an estimate: its noise can carry it outside of [0, 1].
+        stopped: Why the rounds that are planned after this one are left out; None where they are not.
+    """
+
+    round: int
+    parameters: Vector
+    optimizer_state: OptimizerState
+    aggregator_state: State | None
+    head: Head
+    cpu_seconds: float
+    seconds: float
+    failures: int
+    evaluation: float | None = None
+    stopped: str | None = None
