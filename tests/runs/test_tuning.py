@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from fedsafe.runs import make_config
 from fedsafe.runs.comparison import Comparison
 from fedsafe.runs.tuning import Tuning
 from fedsafe.runs.tuning_cell import tuning_cells
-from fedsafe.runs.tuning_result import run_tuned
+from fedsafe.runs.tuning_result import _counted, run_tuned
 
 BASE = make_config(config(assess__assessors=["performance"]))
 SEEDED = make_config(config(assess__assessors=["performance"], privacy__noise_key="seed"))
@@ -203,6 +204,11 @@ def test_the_figure_with_a_search_says_whose_it_is_where_seeds_cut_the_records_a
         found = {"on": "held-out", "trials": 2, "choices": [choice]}
         return " ".join(how_it_was_paid(found))
 
+    free, paid = (SimpleNamespace(free=free) for free in (True, False))
+    for seeds, grid, told in ((2, {}, True), (1, {}, False), (1, {"federation.clients": ["5", "6"]}, False)):
+        tuned = SimpleNamespace(comparison=compared(seeds=seeds, grid=grid))
+        assert (_counted(paid, BASE, tuned, "client") is not None) == told
+        assert _counted(free, BASE, tuned, "client") is _counted(paid, BASE, tuned, "record") is None
     assert "the first seed's partition" in how(counted="the client of one number")
     assert "of the client of one number." in how(counted="the client of one number")
     assert "partition" not in how(counted=None)
