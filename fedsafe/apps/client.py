@@ -19,9 +19,10 @@ from flwr.clientapp import ClientApp
 import fedsafe
 from fedsafe.apps.agreed import inputs_digest, least_apart, most_releases, require_as_planned
 from fedsafe.apps.code import code_digest
+from fedsafe.apps.joining import JOINED, MEMORY
 from fedsafe.apps.log import LOG
 from fedsafe.apps.memory import NodeMemory
-from fedsafe.apps.nodes import EXPERIMENT, JOIN, JOINED, MEMORY
+from fedsafe.apps.nodes import EXPERIMENT, JOIN
 from fedsafe.apps.settings import for_flower
 from fedsafe.errors import EngineError, PlanViolation
 from fedsafe.extensions import search

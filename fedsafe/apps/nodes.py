@@ -1,8 +1,7 @@
 """Flower's own grid, seen as FedSafe sees one: client k is at node k + 2, replies are in the order of the messages.
 
 Flower gives nodes random numbers. Who is which client is what each node says when it is asked to join, before anything
-is released: two nodes with the same client's records would break the claim, and a node that comes to another privacy
-plan would refuse every round.
+is released (`fedsafe.apps.joining`). A node that is not let in is asked for nothing, and its client counts as absent.
 """
 
 import secrets
@@ -10,29 +9,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-import fedsafe
-from fedsafe.apps.code import code_digest
+from fedsafe.apps.joining import Joined, let_in, refusal_of
 from fedsafe.apps.log import LOG
 from fedsafe.apps.packing import pack_request, unpack_reply
-from fedsafe.apps.refusals import refusal_in
 from fedsafe.engine import GridAround
-from fedsafe.errors import EngineError, PlanViolation
+from fedsafe.errors import EngineError
 from fedsafe.extensions import searched
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.compose import Parts
 
 JOIN = "query.join"
 EXPERIMENT = "experiment"
-JOINED = "joined"
-# The server's name of a run, which stays the same when the run is resumed, and where a node keeps what it released.
+# The server's name of a run, which stays the same when the run is resumed.
 RUN = "run"
-DURABLE, MEMORY = "durable", "memory"
 
 _FIRST_NODE = 2
 _POLL_SECONDS = 0.3
@@ -44,7 +38,7 @@ class Exchange:
 
     Args:
         round: As the messages name it.
-        kind: ``"train"`` or ``"evaluate"``.
+        kind: ``"train"``, ``"evaluate"`` or ``"join"``.
         asked: Nodes that were sent a message.
         replied: Nodes that sent what was asked for.
         refused: Reason to how many nodes gave it.
@@ -64,7 +58,7 @@ class NodeGrid(GridAround):
 
     Args:
         grid: Flower's.
-        nodes: Flower's number of each client's node.
+        nodes: Flower's number of each client's node; None for a client that is asked for nothing.
         experiment: The configuration, for a process that has never heard of it.
         wait: Seconds to wait for the replies of a round.
         tell: Told, after each exchange, how many were asked, how many replied, and why others refused.
@@ -75,7 +69,7 @@ class NodeGrid(GridAround):
     def __init__(
         self,
         grid: Grid,
-        nodes: Sequence[int],
+        nodes: Sequence[int | None],
         experiment: ConfigRecord,
         wait: float,
         tell: Callable[[Exchange], None] = lambda exchange: None,
@@ -92,10 +86,14 @@ class NodeGrid(GridAround):
         return range(_FIRST_NODE, _FIRST_NODE + len(self._nodes))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages, each of which is sent once."""
-        sent = list(messages)
-        for message in sent:
-            node = self._nodes[message.metadata.dst_node_id - _FIRST_NODE]
+        """Send messages, each of which is sent once; the number of one to nobody is empty."""
+        messages = list(messages)
+        places = [self._nodes[message.metadata.dst_node_id - _FIRST_NODE] for message in messages]
+        sent = []
+        for message, node in zip(messages, places, strict=True):
+            if node is None:
+                continue
+            sent.append(message)
             message.metadata.dst_node_id = node
             # Many messages may share one content, and the nodes that they go to need not be alike.
             content = RecordDict({name: each for name, each in message.content.items() if name != EXPERIMENT})
@@ -103,7 +101,8 @@ class NodeGrid(GridAround):
                 message.content = pack_request(content, cast("str", self._experiment[RUN]))
             else:
                 message.content = RecordDict({**content, EXPERIMENT: self._experiment})
-        return self._grid.push_messages(sent)
+        numbers = iter(self._grid.push_messages(sent))
+        return ["" if node is None else next(numbers) for node in places]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -136,7 +135,8 @@ def connect(
 ) -> Callable[[PrivacyPlan], Grid]:
     """Ask every node to join; they load their data and calibrate while the server does.
 
-    A node whose own policy refuses is left out, and the run goes on: its client counts as absent.
+    A node whose own policy refuses, or that is not let in, is left out, and the run goes on: its client counts as
+    absent.
 
     Args:
         grid: Flower's.
@@ -144,16 +144,14 @@ def connect(
         run: Its name, from :func:`new_run`.
         wait_for_nodes: Seconds until every client must be connected.
         wait_for_replies: Seconds to wait for the replies to one set of messages.
-        resumed: Whether nodes may have released something in this run before, which all of them must remember then.
+        resumed: Whether nodes may have released something in this run before. Who does not remember it is left out.
         tell: As of :class:`NodeGrid`.
 
     Returns:
         Waits until all have joined under the plan given, and gives the grid.
 
     Raises:
-        EngineError: Too few nodes or too many, or one could not join or runs other code, or all refused; or one of a
-            resumed run keeps no ledger.
-        PlanViolation: A node comes to another plan.
+        EngineError: Too few nodes or too many, or none of them takes part.
     """
     nodes = wait_until_connected(grid, len(parts.records), wait_for_nodes)
     experiment = ConfigRecord({"config": parts.config.to_toml(), "folders": searched(), RUN: run})
@@ -164,37 +162,24 @@ def connect(
     numbers = list(grid.push_messages(asked))
 
     def joined(plan: PrivacyPlan) -> Grid:
+        # In the order of arrival, which decides between two that claim one place.
         replies = collect(grid, numbers, wait_for_replies)
-        answers = {node: replies.get(number) for node, number in zip(nodes, numbers, strict=True)}
-        refusing = {node: refusal for node, answer in answers.items() if (refusal := _refusal(answer))}
-        for node, refusal in refusing.items():
-            LOG.warning("node %d refuses to take part: %s; the run goes on without it", node, refusal)
-        if len(refusing) == len(nodes):
-            raise EngineError(f"every node refuses: {', '.join(sorted(set(refusing.values())))}")
-        # Node numbers are chance: only a node itself knows whose records it has.
-        said = sorted(
-            (_client_of(node, answer, plan, resumed=resumed), node)
-            for node, answer in answers.items()
-            if node not in refusing
-        )
-        for (client, node), (other, another) in pairwise(said):
-            if client == other:
-                raise EngineError(
-                    f"nodes {node} and {another} both say that they are client {client}: give each SuperNode a "
-                    "partition-id of its own"
-                )
-        LOG.info("%d of %d nodes have joined under plan %s", len(said), len(nodes), plan.hash[:12])
+        asked_of = dict(zip(numbers, nodes, strict=True))
+        order = [*(number for number in replies), *(number for number in numbers if number not in replies)]
+        joined = let_in({asked_of[number]: replies.get(number) for number in order}, plan, resumed=resumed)
+        if joined.turned_away:
+            tell(_joining(len(nodes), joined))
+        LOG.info("%d of %d nodes have joined under plan %s", len(joined.places), len(nodes), plan.hash[:12])
         # Who refuses has not said who it is: it is one of those that are left, and is asked in each round all the same.
-        left = sorted(set(range(len(nodes))) - {client for client, _ in said})
-        places = dict([*said, *zip(left, refusing, strict=True)])
-        gates = [node for _, node in said if _is_durable(answers[node])]
+        left = [client for client in range(len(nodes)) if client not in joined.places]
+        places = {**dict(zip(left, joined.refusing, strict=False)), **joined.places}
         return NodeGrid(
             grid,
-            [places[k] for k in sorted(places)],
+            [places.get(client) for client in range(len(nodes))],
             experiment,
             wait_for_replies,
             tell,
-            gates=gates,
+            gates=joined.gates,
             parameters=parts.layout.total,
         )
 
@@ -239,18 +224,9 @@ def collect(grid: Grid, numbers: Sequence[str], seconds: float) -> dict[str, Mes
     return replies
 
 
-def _is_durable(answer: Message | None) -> bool:
-    return answer is not None and answer.content.config_records[JOINED].get("ledger") == DURABLE
-
-
-def _refusal(answer: Message | None) -> str:
-    refusal = refusal_in(answer.error) if answer is not None and answer.has_error() else None
-    return "" if refusal is None else refusal.value
-
-
 def _exchange(sent: Sequence[Message], replies: Mapping[str, Message]) -> Exchange:
     errors = [reply for reply in replies.values() if reply.has_error()]
-    refused = Counter(reason for reply in errors if (reason := _refusal(reply)))
+    refused = Counter(reason for reply in errors if (reason := refusal_of(reply)))
     return Exchange(
         round=sent[0].metadata.group_id,
         kind=sent[0].metadata.message_type,
@@ -261,31 +237,12 @@ def _exchange(sent: Sequence[Message], replies: Mapping[str, Message]) -> Exchan
     )
 
 
-def _client_of(node: int, answer: Message | None, plan: PrivacyPlan, *, resumed: bool) -> int:
-    if answer is None:
-        raise EngineError(f"node {node} did not say whether it joins; see its own log")
-    if answer.has_error():
-        raise EngineError(f"node {node} could not join: {answer.error.reason}")
-    said = answer.content.config_records[JOINED]
-    client, agreed = cast("int", said["client"]), cast("str", said["plan"])
-    if resumed and said.get("ledger") != DURABLE:
-        raise EngineError(
-            f"client {client} has no ledger on its disk: its answer to the interrupted round would have other noise; "
-            "only runs of nodes behind a gate (fedsafe deploy) can be resumed, so start a new run"
-        )
-    version = cast("str", said["fedsafe"])
-    if version != fedsafe.__version__:
-        raise EngineError(
-            f"client {client} runs fedsafe {version}, the server {fedsafe.__version__}: install the same everywhere"
-        )
-    if said["code"] != code_digest():
-        raise EngineError(
-            f"client {client} runs other code than the server, though both are fedsafe {version}: install the same "
-            "everywhere, and start `flwr run` in a folder without another copy (its simulation engine prefers that)"
-        )
-    if agreed != plan.hash:
-        raise PlanViolation(
-            f"client {client} comes to plan {agreed[:12]}, the server to {plan.hash[:12]}: its configuration, task or "
-            "software is another one"
-        )
-    return client
+def _joining(asked: int, joined: Joined) -> Exchange:
+    return Exchange(
+        round="0",
+        kind="join",
+        asked=asked,
+        replied=len(joined.places),
+        refused=dict(Counter([*joined.refusing.values(), *(why for why, _ in joined.turned_away.values())])),
+        failed=0,
+    )

@@ -29,11 +29,15 @@ class RunNotes:
 
     def __init__(self, path: Path | None) -> None:
         self._private: Path | None = None
+        # Who joins is known before there is a folder.
+        self._early: list[Exchange] = []
         self.run = new_run() if path is None else _read(path / "private" / _NAME)
 
     def tell(self, exchange: Exchange) -> None:
         """Add a line about an exchange."""
-        if self._private is not None:
+        if self._private is None:
+            self._early.append(exchange)
+        else:
             append_lines(self._private / _REPLIES, [asdict(exchange)])
 
     def on_start(self, path: Path, start: Start, first_round: int) -> None:
@@ -45,6 +49,8 @@ class RunNotes:
             replace_file(name, f"{self.run}\n".encode())
             name.chmod(0o600)
             sync_folder(self._private)
+        append_lines(self._private / _REPLIES, [asdict(exchange) for exchange in self._early])
+        self._early = []
 
     def on_round(self, line: Round) -> None:
         """Nothing."""

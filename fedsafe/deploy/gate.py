@@ -30,7 +30,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 import fedsafe
 from fedsafe.apps.agreed import inputs_digest, least_apart, most_releases, require_as_planned
 from fedsafe.apps.code import code_digest
-from fedsafe.apps.nodes import DURABLE, JOINED
+from fedsafe.apps.joining import DURABLE, JOINED
 from fedsafe.apps.packing import pack_reply
 from fedsafe.apps.refusals import error_of
 from fedsafe.data import Task

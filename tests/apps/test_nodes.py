@@ -5,14 +5,15 @@ from unittest import mock
 
 import pytest
 from flower_nodes import FlowerNodes, composed, nodes, toml
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from tiny_federation import play
 
 import fedsafe
 from fedsafe.apps.code import code_digest
+from fedsafe.apps.joining import JOINED
 from fedsafe.apps.nodes import EXPERIMENT, NodeGrid, collect, connect, wait_until_connected
 from fedsafe.engine import ClientApps
-from fedsafe.errors import EngineError, PlanViolation
+from fedsafe.errors import EngineError
 from fedsafe.federation.messages import instruction_content, pack_parameters
 
 
@@ -79,17 +80,33 @@ def test_nobody_to_ask_is_no_reply(run):
 
 
 @pytest.mark.parametrize(
-    ("partitions", "why"),
+    ("partitions", "why", "places"),
     [
-        ((0, 0), "nodes 2 and 3 both say that they are client 0: give each SuperNode a partition-id"),
-        ((0, 5), "node 3 could not join: EngineError: the node's partition-id is 5"),
-        ((None, 0), "node 2 could not join: EngineError: the node's partition-id is None"),
-        ((0,), "has 2 clients, and 1 nodes are connected after 0.01 s: start 2 SuperNodes"),
+        ((0, 0), "nodes 2 and 3 both say that they are client 0, and the first keeps the place", [2, None]),
+        (
+            (0, 5),
+            "node 3 is left out: it could not join: EngineError: the node's partition-id is 5",
+            [2, None],
+        ),
+        (
+            (None, 0),
+            "node 2 is left out: it could not join: EngineError: the node's partition-id is None",
+            [3, None],
+        ),
     ],
 )
-def test_nodes_that_are_not_the_clients_are_an_error_that_says_what_to_do(run, partitions, why):
-    with pytest.raises(EngineError, match=why):
-        join(nodes(*partitions), run)
+def test_a_node_that_is_no_client_is_left_out_and_the_log_says_why(run, caplog, partitions, why, places):
+    sent = []
+    with caplog.at_level("WARNING"):
+        grid = join(nodes(*partitions, see=sent.append), run)
+    assert why in " ".join(record.getMessage() for record in caplog.records)
+    list(grid.send_and_receive(messages(run, (0, 1))))
+    assert [message.metadata.dst_node_id for message in sent[-1]] == [node for node in places if node]
+
+
+def test_too_few_nodes_are_an_error_that_says_what_to_do(run):
+    with pytest.raises(EngineError, match=r"has 2 clients, and 1 nodes are connected after 0\.01 s: start 2"):
+        join(nodes(0), run)
 
 
 def test_too_many_nodes_are_not_waited_for():
@@ -99,13 +116,49 @@ def test_too_many_nodes_are_not_waited_for():
     assert time.monotonic() - began < 10.0
 
 
-def test_a_node_that_agreed_to_another_plan_stops_the_run_before_its_first_round(run, tmp_path):
+def test_a_node_that_agreed_to_another_plan_is_asked_for_nothing(run, tmp_path, caplog):
     (tmp_path / "own.toml").write_text(toml(privacy__record__epsilon=0.05))
-    sent = []
-    grid = nodes(0, 1, own={1: {"config": str(tmp_path / "own.toml")}}, see=sent.append)
-    with pytest.raises(PlanViolation, match=r"client 1 comes to plan .* the server to"):
-        join(grid, run)
-    assert [message.metadata.message_type for exchange in sent for message in exchange] == ["query.join"] * 2
+    sent, told = [], []
+    inner = nodes(0, 1, own={1: {"config": str(tmp_path / "own.toml")}}, see=sent.append)
+    joined = connect(
+        inner, run[0], run="0" * 32, wait_for_nodes=0.01, wait_for_replies=30.0, tell=told.append
+    )
+    with caplog.at_level("WARNING"):
+        outcomes = play(*run, joined(run[1]), tmp_path / "ledger")
+    assert "client 1 comes to plan" in caplog.text
+    assert (told[0].kind, told[0].replied, told[0].refused) == ("join", 1, {"other_plan": 1})
+    assert [outcome.failures for outcome in outcomes] == [1, 1]
+    assert [[m.metadata.dst_node_id for m in exchange] for exchange in sent] == [[2, 3], [2], [2]]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"client": "0"},
+        {"client": -1},
+        {"client": 2},
+        {"client": 1.0},
+        {"client": [1]},
+        {"plan": 3},
+        {"fedsafe": 1.5},
+        {"code": [1]},
+        {"client": None},
+        {},
+    ],
+)
+def test_a_node_that_claims_what_cannot_be_ends_nobody_elses_run(run, tmp_path, said):
+    class Claims(FlowerNodes):
+        def exchange(self, messages, timeout):
+            replies = super().exchange(messages, timeout)
+            for reply in replies:
+                if reply.has_content() and JOINED in reply.content and reply.metadata.src_node_id == 3:
+                    honest = dict(reply.content.config_records[JOINED])
+                    claim = {k: v for k, v in {**honest, **said}.items() if v is not None}
+                    reply.content = RecordDict({JOINED: ConfigRecord(claim)} if said else {})
+            return replies
+
+    outcomes = play(*run, join(Claims(clients=2, partitions=(0, 1)), run), tmp_path / "ledger")
+    assert [outcome.failures for outcome in outcomes] == [1, 1]
 
 
 def test_another_version_of_fedsafe_at_a_node_is_refused(run):
@@ -113,7 +166,7 @@ def test_another_version_of_fedsafe_at_a_node_is_refused(run):
     joined = connect(grid, run[0], run="0" * 32, wait_for_nodes=0.01, wait_for_replies=1.0)
     with (
         mock.patch.object(fedsafe, "__version__", "0.0.0"),
-        pytest.raises(EngineError, match=r"client 0 runs fedsafe .*, the server 0\.0\.0"),
+        pytest.raises(EngineError, match=r"every node refuses: client 0 runs fedsafe .*, the server 0\.0\.0"),
     ):
         joined(run[1])
 
@@ -122,7 +175,7 @@ def test_other_code_of_the_same_version_at_a_node_is_refused(run):
     grid = nodes(0, 1)
     joined = connect(grid, run[0], run="0" * 32, wait_for_nodes=0.01, wait_for_replies=1.0)
     with (
-        mock.patch("fedsafe.apps.nodes.code_digest", return_value="another"),
+        mock.patch("fedsafe.apps.joining.code_digest", return_value="another"),
         pytest.raises(EngineError, match="client 0 runs other code than the server, though both are fedsafe"),
     ):
         joined(run[1])
@@ -144,13 +197,16 @@ def test_code_is_told_apart_by_names_and_lines(tmp_path):
     assert len({first, *others}) == 4
 
 
-def test_a_node_that_never_answers_is_named(run):
+def test_a_node_that_never_answers_is_left_out(run, caplog):
     class Deaf(FlowerNodes):
         def pull_messages(self, message_ids):
             return [r for r in super().pull_messages(message_ids) if r.metadata.src_node_id != 3]
 
-    with pytest.raises(EngineError, match="node 3 did not say whether it joins"):
-        join(Deaf(clients=2, partitions=(0, 1)), run, wait=0.05)
+    sent = []
+    grid = join(Deaf(clients=2, partitions=(0, 1), see=sent.append), run, wait=0.05)
+    assert "node 3 is left out: it did not say whether it joins" in caplog.text
+    list(grid.send_and_receive(messages(run, (0, 1))))
+    assert [message.metadata.dst_node_id for message in sent[-1]] == [2]
 
 
 def test_a_round_goes_on_without_a_client_that_is_late(run):

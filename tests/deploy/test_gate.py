@@ -9,7 +9,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hospitals import Hospital, bundle, composed, experiment, fold, patients, refused
 
 from fedsafe.apps.code import code_digest
-from fedsafe.apps.nodes import EXPERIMENT, JOIN, JOINED, RUN
+from fedsafe.apps.joining import JOINED
+from fedsafe.apps.nodes import EXPERIMENT, JOIN, RUN
 from fedsafe.deploy.bundle import bundle_digest
 from fedsafe.federation.messages import read_reply
 

@@ -17,7 +17,8 @@ from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 from hospitals import Hospital, composed, fold, refused
 
-from fedsafe.apps.nodes import EXPERIMENT, JOIN, JOINED, RUN
+from fedsafe.apps.joining import JOINED
+from fedsafe.apps.nodes import EXPERIMENT, JOIN, RUN
 from fedsafe.deploy.bundle import bundle_digest
 from fedsafe.deploy.runtime import SuperNode, require_small
 from fedsafe.deploy.serving import step
