@@ -56,6 +56,12 @@ def most_releases(kind: str, round: int, plan: PrivacyPlan, client: int) -> int:
     return plan.rounds // planned.every if planned is not None and planned.due(round) else 0
 
 
+def planned_releases(plan: PrivacyPlan, client: int) -> dict[str, int]:
+    """How often the plan lets one client release something of each kind, in all rounds together."""
+    evaluations = 0 if plan.evaluation is None else plan.rounds // plan.evaluation.every
+    return {TRAIN: plan.record.cap_of(client), EVALUATE: evaluations}
+
+
 def least_apart(kind: str, plan: PrivacyPlan) -> int:
     """The least distance of two rounds that the plan lets one client take part in."""
     return plan.client.separation if kind == TRAIN else 1

@@ -173,6 +173,11 @@ class ClientLedger:
         found = self._runs.get(run)
         return () if found is None else tuple(sorted(r for k, r in found.releases if k == kind))
 
+    def answered(self, run: str) -> bool:
+        """Whether something was released in a run, and each release has its reply."""
+        found = self._runs.get(run)
+        return found is not None and bool(found.releases) and all(r.reply for r in found.releases.values())
+
     def agree(self, agreement: Agreement) -> None:
         """Write down a run's plan and inputs; nothing is spent by it.
 

@@ -32,6 +32,7 @@ from fedsafe.runs.config import AssessConfig, CardConfig, Config, EngineConfig, 
 MOST_CHARACTERS = 2**16
 MOST_RECORDS = 10**7
 MOST_ROUNDS = 10**5
+MOST_STEPS = 10**7
 
 _TASK_KEYS = frozenset({"name", "schema", "schema_sha256", "clients", "evaluation"})
 _SERVERS_OWN = {"assess": AssessConfig(), "sinks": [], "card": CardConfig(), "audit": None}
@@ -115,6 +116,7 @@ def compose_experiment(
         raise Refused(
             Refusal.MODEL_TOO_LARGE, f"{parameters} parameters, {policy.model.most_parameters} allowed"
         )
+    _require_figures(config, policy)
     try:
         parts = compose(config, data=task)
         client = _number(parts, policy.client)
@@ -168,6 +170,27 @@ def _require_names(config: Config, policy: Policy) -> None:
         for value in _texts(config.model_dump(include={where}, exclude_none=True)):
             if value not in imports and any(sign in value for sign in ":/\\"):
                 raise _not_allowed(f"{where} has {value!r}, a path that is not in code.imports")
+
+
+def _require_figures(config: Config, policy: Policy) -> None:
+    """Refuse what the policy refuses of any plan, before one is calibrated, which takes long for long runs."""
+    allowed, client = policy.mechanism, config.client
+    if client.batch_size is None and client.rate > allowed.largest_rate:
+        raise Refused(
+            Refusal.RATE_TOO_HIGH, f"sampling rate {client.rate:g}, {allowed.largest_rate:g} allowed"
+        )
+    if client.steps > allowed.largest_steps_per_round:
+        raise Refused(
+            Refusal.RATE_TOO_HIGH,
+            f"{client.steps} steps a round, {allowed.largest_steps_per_round} allowed",
+        )
+    delta, own = config.privacy.record.delta, policy.budget.record.delta
+    if not delta <= own:
+        raise Refused(Refusal.BUDGET_SPENT, f"planned at delta {delta:g}, {own:g} allowed")
+    if config.rounds * client.steps > MOST_STEPS:
+        raise _not_allowed(
+            f"{config.rounds} rounds of {client.steps} steps, at most {MOST_STEPS} steps are planned"
+        )
 
 
 def _require_own_partition(config: Config) -> None:

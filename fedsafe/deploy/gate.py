@@ -22,20 +22,25 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
 import fedsafe
-from fedsafe.apps.agreed import inputs_digest, least_apart, most_releases, require_as_planned
+from fedsafe.apps.agreed import (
+    inputs_digest,
+    least_apart,
+    most_releases,
+    planned_releases,
+    require_as_planned,
+)
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.joining import DURABLE, JOINED
 from fedsafe.apps.packing import pack_reply
 from fedsafe.apps.refusals import error_of
 from fedsafe.data import Task
-from fedsafe.data.deployed import own_task
-from fedsafe.data.source_file import read_source
 from fedsafe.deploy.agreement import Agreement
 from fedsafe.deploy.bundle import bundle_digest, has_own_code
 from fedsafe.deploy.client_ledger import AUDIT, ClientLedger
@@ -48,21 +53,29 @@ from fedsafe.deploy.experiment import (
 )
 from fedsafe.deploy.figures import STATUS, Metrics, Status
 from fedsafe.deploy.isolation import Isolated
+from fedsafe.deploy.own_records import load_own, secret_paths
 from fedsafe.deploy.policy import Policy, read_policy
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.deploy.replies import Replies
-from fedsafe.deploy.requests import Request, read_request, require_instruction, unpack
+from fedsafe.deploy.requests import Request, flat_layout, read_request, require_instruction, unpack
+from fedsafe.deploy.run_keys import RunKeys
 from fedsafe.deploy.runtime import Work
-from fedsafe.errors import DataError, LedgerError, PlanViolation
+from fedsafe.errors import LedgerError, PlanViolation
 from fedsafe.federation import ClientRuntime
-from fedsafe.federation.messages import TRAIN, Instruction, read_correction, read_instruction, read_reply
-from fedsafe.privacy.chain import sync_folder
+from fedsafe.federation.messages import (
+    TRAIN,
+    Instruction,
+    read_correction,
+    read_instruction,
+    read_reply,
+)
+from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.client_config import objective_of
 from fedsafe.runs.compose import client_runtime
-from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint, read_key
+from fedsafe.runs.config import Config
+from fedsafe.runs.keys import data_fingerprint, key_fingerprint
 from fedsafe.runs.metrics import RoundMetrics
 from fedsafe.runs.start import package_versions
-from fedsafe.store.files import replace_file
 
 # Experiments that stay in memory: a server may have two runs at once.
 _KEPT = 2
@@ -104,13 +117,11 @@ class Gate:
         self.folder, self.state = folder, folder / "state"
         self.state.mkdir(mode=0o700, exist_ok=True)
         self._policy = read_policy(folder / "policy.toml")
-        self._own = own if own is not None else self._own_records
+        self._own = own if own is not None else partial(load_own, folder, self._policy.client)
         self._say = say
         self.ledger = ClientLedger.open(self.state, self._policy.client, clock=clock)
         self._replies = Replies(self.state / "replies")
-        self._keys = self.state / "keys"
-        self._keys.mkdir(mode=0o700, exist_ok=True)
-        self._experiments = self.state / "experiments"
+        self._keys = RunKeys(self.state)
         self._ready: OrderedDict[str, _Ready] = OrderedDict()
         self.metrics = Metrics()
         self.status = Status.of(self.state / STATUS, self._policy, self.ledger)
@@ -166,7 +177,7 @@ class Gate:
 
     def _beside_an_app(self, work: Work, request: Request) -> RecordDict:
         """Let an uploaded app ask for what this message asks for, and send that, whatever the app makes of it."""
-        if request.joins:
+        if request.joins or self._is_over(request.run):
             return self._answered(work, request)
         answered: list[RecordDict] = []
 
@@ -175,7 +186,7 @@ class Gate:
                 answered.append(self._answered(work, request))
             return answered[0]
 
-        isolated = Isolated(self._policy.isolation, hidden=self._secret_paths())
+        isolated = Isolated(self._policy.isolation, hidden=secret_paths(self.folder))
         if request.experiment is None:
             unpack(work.message, self._agreed(request).experiment.parts.layout)
         isolated.run(work.fab, work.message, train)
@@ -184,24 +195,71 @@ class Gate:
         return answered[0]
 
     def _answered(self, work: Work, request: Request) -> RecordDict:
+        if self._is_over(request.run):
+            return self._repeated(work.message, request)
         ready = self._agreed(request)
         if request.joins:
             return self._joined(request, ready.experiment)
         return self._released(work.message, request, ready)
 
+    def _is_over(self, run: str) -> bool:
+        """Whether all that was planned in a run is stored, and its key deleted."""
+        return (
+            self.ledger.agreement(run) is not None and not self._keys.has(run) and self.ledger.answered(run)
+        )
+
+    def _repeated(self, message: Message, request: Request) -> RecordDict:
+        """What is asked for again in a run that is over, from what is stored: nothing is made any more."""
+        if request.experiment is not None:
+            config = self._read(request.run, request.experiment)
+            experiment = compose_experiment(config, self._policy, self._own)
+            if request.joins:
+                return self._joined(request, experiment)
+            layout = experiment.parts.layout
+        else:
+            layout = flat_layout(message)
+        unpack(message, layout)
+        require_instruction(message, layout)
+        instruction = read_instruction(message, layout)
+        plan, round = self._plan_of(request.run), instruction.round
+        digest = inputs_digest(plan, instruction, read_correction(message, layout))
+        budget = self._policy.budget.record
+        stored = self.ledger.release(request.run, request.kind, round, digest, most=0, apart=1, budget=budget)
+        if stored is None:
+            raise Refused(Refusal.ROUND_ALREADY_RELEASED, f"{request.kind} {round} has no reply, and no key")
+        return self._again(request, round, stored)
+
+    def _plan_of(self, run: str) -> PrivacyPlan:
+        agreement = self.ledger.agreement(run)
+        if agreement is None:
+            raise LedgerError(f"run {run[:12]} was not agreed to")
+        return agreement.plan
+
+    def _forget_if_over(self, run: str, ready: _Ready) -> None:
+        """Delete the key of a run that has nothing left to release: who found it could take the noise out."""
+        planned = planned_releases(ready.experiment.plan, ready.experiment.client)
+        made = {kind: len(self.ledger.released(run, kind)) for kind in planned}
+        if made == planned and self.ledger.answered(run):
+            self._ready.pop(run, None)
+            self._keys.forget(run)
+            self._say("over", run=run)
+
+    def _read(self, run: str, text: str) -> Config:
+        """A configuration, held to the policy and to what was agreed to in its run."""
+        config = read_experiment(text, self._policy)
+        known = self.ledger.agreement(run)
+        if known is not None and known.experiment != config_digest(config):
+            raise Refused(Refusal.EXPERIMENT_NOT_ALLOWED, f"another experiment was agreed to in run {run}")
+        return config
+
     def _agreed(self, request: Request) -> _Ready:
         """The experiment of a run, held to policy, ledger and records; each time, since any of them may change."""
         text = request.experiment if request.experiment is not None else self._kept_experiment(request.run)
-        config = read_experiment(text, self._policy)
-        known = self.ledger.agreement(request.run)
-        if known is not None and known.experiment != config_digest(config):
-            raise Refused(
-                Refusal.EXPERIMENT_NOT_ALLOWED, f"another experiment was agreed to in run {request.run}"
-            )
+        config, known = self._read(request.run, text), self.ledger.agreement(request.run)
         ready = self._ready.get(request.run)
         if ready is None:
             experiment = compose_experiment(config, self._policy, self._own)
-            key = self._key(request.run, known is not None)
+            key = self._keys.key(request.run, agreed=known is not None)
             agreement = Agreement(
                 run=request.run,
                 plan=experiment.plan,
@@ -213,7 +271,7 @@ class Gate:
             )
             if known is None:
                 self.ledger.require_paid(agreement, self._policy.budget.record)
-            self._keep_experiment(request.run, text)
+            self._keys.keep_experiment(request.run, text)
             self.ledger.agree(agreement)
             ready = self._prepared(experiment, key)
             self._ready[request.run] = ready
@@ -223,18 +281,13 @@ class Gate:
         self._ready.move_to_end(request.run)
         return ready
 
-    def _keep_experiment(self, run: str, text: str) -> None:
-        """For messages that only name their run, also after a restart; each time it is held to what was agreed."""
-        self._experiments.mkdir(mode=0o700, exist_ok=True)
-        replace_file(self._experiments / f"{run}.toml", text.encode())
-
     def _kept_experiment(self, run: str) -> str:
-        try:
-            return (self._experiments / f"{run}.toml").read_text(encoding="utf-8")
-        except OSError:
+        text = self._keys.experiment(run)
+        if text is None:
             raise Refused(
                 Refusal.MESSAGE_NOT_UNDERSTOOD, f"run {run} was not joined here: its experiment is not known"
-            ) from None
+            )
+        return text
 
     def _prepared(self, experiment: Experiment, key: bytes) -> _Ready:
         parts = experiment.parts
@@ -275,6 +328,7 @@ class Gate:
             budget=self._policy.budget.record,
         )
         if stored is not None:
+            self._forget_if_over(request.run, ready)
             return self._again(request, round, stored)
         content = self._made(message, request, ready)
         sha256 = self._replies.store(request.run, kind, round, content)
@@ -282,6 +336,7 @@ class Gate:
         self._replies.forget_before(request.run, kind, self.ledger.released(request.run, kind))
         self._measure(request, ready, instruction)
         self.metrics.replies.labels(kind=kind, repeated="no").inc()
+        self._forget_if_over(request.run, ready)
         return content
 
     def _again(self, request: Request, round: int, sha256: str) -> RecordDict:
@@ -318,43 +373,6 @@ class Gate:
                 self.status.measured(request.run, instruction.round, figures)
         self.metrics.round.set(instruction.round)
         self._say("released", run=request.run, kind=request.kind, round=instruction.round)
-
-    def _key(self, run: str, agreed: bool) -> bytes:
-        """The noise key of a run, on the disk before anything is drawn from it."""
-        folder = self._keys / run
-        if agreed or folder.exists():
-            try:
-                return read_key(folder)
-            except LedgerError:
-                if agreed:
-                    raise
-                # Killed while it was made: nothing was ever drawn from it.
-                for path in folder.iterdir():
-                    path.unlink()
-        folder.mkdir(mode=0o700, exist_ok=True)
-        key = create_key(folder, seed=None)
-        sync_folder(folder)
-        sync_folder(self._keys)
-        return key
-
-    def _own_records(self, spec: Mapping[str, Any]) -> Task:
-        source = read_source(self.folder / "data.toml")
-        if source.client != self._policy.client:
-            raise DataError(
-                f"data.toml is of {source.client!r}, policy.toml of {self._policy.client!r}: give both the same client"
-            )
-        training, validation = source.load()
-        return own_task(
-            spec, client=source.client, schema=source.schema_path, own=training, validation=validation
-        )
-
-    def _secret_paths(self) -> list[Path]:
-        """What uploaded code must not find: this client's folder, and its records where they lie elsewhere."""
-        try:
-            records = read_source(self.folder / "data.toml").files()
-        except DataError:
-            records = ()
-        return [self.folder, *records]
 
     def _refuse(self, reason: Refusal, detail: str, run: str) -> None:
         self.ledger.refuse(reason, detail, run)

@@ -89,6 +89,21 @@ def _packed_request(message: Message, kind: str) -> Request:
     return Request(kind=kind, run=run, experiment=None)
 
 
+def flat_layout(message: Message) -> Layout:
+    """A layout of one tensor, as long as the model in a packed message: its vector is that of the agreed one.
+
+    Raises:
+        Refused: It has no model.
+    """
+    try:
+        packed = message.content.config_records[PACKED]["parameters"]
+    except KeyError:
+        raise _not_understood("a packed message without a model") from None
+    if not isinstance(packed, bytes) or not packed:
+        raise _not_understood("a packed message without a model")
+    return Layout(names=("all",), shapes=((len(packed) // 4,),))
+
+
 def unpack(message: Message, layout: Layout) -> None:
     """Give a packed message the content that the others have; it is held to the same afterwards.
 

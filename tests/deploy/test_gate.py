@@ -11,6 +11,7 @@ from hospitals import Hospital, bundle, composed, experiment, fold, patients, re
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.joining import JOINED
 from fedsafe.apps.nodes import EXPERIMENT, JOIN, RUN
+from fedsafe.deploy import experiment as experiments
 from fedsafe.deploy.bundle import bundle_digest
 from fedsafe.federation.messages import read_reply
 
@@ -162,6 +163,24 @@ def test_a_sampling_rate_and_steps_beyond_the_policy(tmp_path):
         hospital.allow(**changes)
         assert refused(hospital.restart().join()) == "rate_too_high"
         hospital.gate.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed", "reason"),
+    [
+        ({"client__rate": 0.5}, {"mechanism__largest_rate": 0.4}, "rate_too_high"),
+        ({"client__steps": 2}, {"mechanism__largest_steps_per_round": 1}, "rate_too_high"),
+        ({"privacy__record__delta": 1e-3}, {}, "budget_spent"),
+        ({"rounds": 99_999, "client__steps": 10_000}, {}, "experiment_not_allowed"),
+    ],
+)
+def test_what_the_policy_refuses_of_any_plan_is_refused_before_one_is_calibrated(
+    hospital, monkeypatch, asked, allowed, reason
+):
+    monkeypatch.setattr(experiments, "calibrate", lambda parts: pytest.fail("calibrated"))
+    hospital.allow(**allowed)
+    hospital.text = experiment(hospital.folder, **asked)
+    assert refused(hospital.restart().join()) == reason
 
 
 def test_single_precision_where_the_policy_wants_a_grid(hospital):

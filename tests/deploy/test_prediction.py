@@ -47,7 +47,7 @@ def test_the_plan_and_the_spend_are_those_that_a_gate_comes_to(federation, predi
     policy = read_policy(own / "policy.toml")
     text = for_flower(make_config(resolved_experiment(federation))).to_toml()
     gate = Gate(own)
-    experiment = compose_experiment(read_experiment(text, policy), policy, gate._own_records)
+    experiment = compose_experiment(read_experiment(text, policy), policy, gate._own)
     gate.close()
     assert prediction.plan == experiment.plan.hash
     for client in prediction.clients.values():
