@@ -53,7 +53,7 @@ from fedsafe.deploy.experiment import (
 )
 from fedsafe.deploy.figures import STATUS, Metrics, Status
 from fedsafe.deploy.isolation import Isolated
-from fedsafe.deploy.own_records import load_own, secret_paths
+from fedsafe.deploy.own_records import load_own, place_of, secret_paths
 from fedsafe.deploy.policy import Policy, read_policy
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.deploy.replies import Replies
@@ -153,7 +153,7 @@ class Gate:
             self._refuse(refused.reason, refused.detail, run)
             reply = Message(error_of(refused.reason), reply_to=work.message)
         except Exception as error:  # whatever it says may quote a record
-            self._refuse(Refusal.FAILED, f"{type(error).__name__}: {error}", run)
+            self._refuse(Refusal.FAILED, place_of(error), run)
             reply = Message(error_of(Refusal.FAILED), reply_to=work.message)
         self.metrics.seconds.labels(kind=kind if kind in ("train", "evaluate") else "other").observe(
             time.monotonic() - began
