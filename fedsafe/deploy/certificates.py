@@ -12,7 +12,7 @@ import ipaddress
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -28,6 +28,8 @@ DAYS: Final = {"authority": 3650, "server": 397, "node": 397}
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 """Names of every server: its own processes reach it there."""
 _CLOCKS_DIFFER = datetime.timedelta(minutes=10)
+
+_PURPOSE: Final = {"node": ExtendedKeyUsageOID.CLIENT_AUTH, "server": ExtendedKeyUsageOID.SERVER_AUTH}
 
 Key = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
@@ -128,12 +130,19 @@ def read_request(path: Path, client: str) -> PublicKey:
     return _elliptic(request.public_key(), path)
 
 
-def why_not(certificate: Certificate, authority: Certificate, *, now: datetime.datetime | None = None) -> str:
+def why_not(
+    certificate: Certificate,
+    authority: Certificate,
+    *,
+    of: Literal["node", "server"] = "node",
+    now: datetime.datetime | None = None,
+) -> str:
     """Why a certificate does not hold in a federation; empty if it does.
 
     Args:
         certificate: Of a node or the server.
         authority: Of the federation.
+        of: Which of the two it must be for.
         now: The time to judge at.
     """
     try:
@@ -145,7 +154,20 @@ def why_not(certificate: Certificate, authority: Certificate, *, now: datetime.d
         return f"its certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     if certificate.not_valid_before_utc > now:
         return f"its certificate holds only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: compare clocks"
+    if authority.not_valid_after_utc < now:
+        return f"the federation's authority expired on {authority.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    if authority.not_valid_before_utc > now:
+        return f"the authority holds only from {authority.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: compare clocks"
+    if _PURPOSE[of] not in _purposes(certificate):
+        return f"its certificate is not that of a {of}: ask for another one"
     return ""
+
+
+def _purposes(certificate: Certificate) -> tuple[x509.ObjectIdentifier, ...]:
+    try:
+        return tuple(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return ()
 
 
 def days_left(certificate: Certificate) -> int:

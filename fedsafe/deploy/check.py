@@ -52,7 +52,7 @@ def _server_certificate(federation: Federation) -> str:
     server, mend = federation.server, f"fedsafe deploy renew {federation.folder}"
     path, authority = server / "server.pem", read_certificate(server / "ca.pem")
     certificate = read_certificate(path)
-    left = valid(certificate, authority, path, f"issue another: {mend}")
+    left = valid(certificate, authority, path, f"issue another: {mend}", of="server")
     if federation.host not in names_of(certificate):
         raise ConfigError(
             f"{path} is good for {', '.join(names_of(certificate))}, not for {federation.host!r}: {mend}"

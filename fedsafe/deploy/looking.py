@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import fedsafe
 from fedsafe.apps.code import code_digest
@@ -78,13 +79,20 @@ def private(path: Path) -> str:
     return f"{path.name} is its owner's alone"
 
 
-def valid(certificate: Certificate, authority: Certificate, path: Path, mend: str) -> int:
+def valid(
+    certificate: Certificate,
+    authority: Certificate,
+    path: Path,
+    mend: str,
+    *,
+    of: Literal["node", "server"] = "node",
+) -> int:
     """How many days a certificate still holds.
 
     Raises:
         ConfigError: It does not hold, or soon will not.
     """
-    reason = why_not(certificate, authority)
+    reason = why_not(certificate, authority, of=of)
     left = days_left(certificate)
     if not reason and left < _SOON_DAYS:
         reason = f"its certificate expires in {left} days"

@@ -145,7 +145,7 @@ def secured(app: Any, server: Path, host: str, port: int) -> uvicorn.Config:
 def _require_certificate(federation: Federation) -> None:
     server = federation.server
     certificate, authority = read_certificate(server / "server.pem"), read_certificate(server / "ca.pem")
-    reason = why_not(certificate, authority)
+    reason = why_not(certificate, authority, of="server")
     if reason:
         raise ConfigError(
             f"{server / 'server.pem'}: {reason}; issue another: fedsafe deploy renew {federation.folder}"

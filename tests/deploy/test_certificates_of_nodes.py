@@ -129,6 +129,20 @@ def test_another_federations_certificate_does_not_hold_even_under_the_same_name(
     assert "another federation's authority" in why_not(certificate, authority[0])
 
 
+def test_a_certificate_is_for_a_node_or_for_the_server_and_not_for_both(authority):
+    node, server = issue_node(*authority, new_key().public_key(), "north"), server_of(authority, "10.0.0.1")
+    assert why_not(node, authority[0]) == why_not(server, authority[0], of="server") == ""
+    assert "not that of a node" in why_not(server, authority[0])
+    assert "not that of a server" in why_not(node, authority[0], of="server")
+
+
+def test_nothing_holds_once_the_authority_has_expired():
+    key = new_key()
+    authority = make_authority("heart", key, days=-1)
+    node = issue_node(authority, key, new_key().public_key(), "north")
+    assert "authority expired on" in why_not(node, authority)
+
+
 def test_a_certificate_cannot_issue_others(authority):
     """Who is in the federation can let nobody else in."""
     own = new_key()

@@ -65,7 +65,7 @@ def test_what_is_secret_is_its_owners_alone(trial):
 def test_certificates_hold_for_the_host_and_the_clients(trial):
     authority = read_certificate(trial.folder / "ca" / "ca.pem")
     server = read_certificate(trial.server / "server.pem")
-    assert why_not(server, authority) == ""
+    assert why_not(server, authority, of="server") == ""
     assert {"fl.example.org", "127.0.0.1", "localhost"} <= set(names_of(server))
     for name in NAMES:
         assert why_not(read_certificate(trial.certificate(name)), authority) == ""
