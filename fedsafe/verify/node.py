@@ -86,6 +86,11 @@ class FlowerNode:
         self._target.restart()
         self._install()
 
+    def close(self) -> None:
+        """Give the app its own records back: whoever imports it after this finds it as it was."""
+        for module in self._target.modules:
+            _put(module, self._ours, self._original)
+
     def _install(self) -> None:
         """Put our records in the place of the app's, wherever the app has the function's name."""
         original = self._target.sibling(self._hooks.data)
@@ -96,6 +101,7 @@ class FlowerNode:
                 return self._seen
             return replaced(self._seen, self._given)
 
+        self._original, self._ours = original, load
         for module in self._target.modules:
             _put(module, original, load)
         found = made(self._target.get(), ClientApp, self._target.name)

@@ -1,6 +1,7 @@
 """Every check of a target, in the order of a report."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ def verify(
     if declared.level == "client":
         outcomes = check_server(FlowerServer(loaded, declared), declared, runs=runs, rng=rng, only=only)
     else:
-        outcomes = check_node(FlowerNode(loaded, declared), declared, runs=runs, rng=rng, only=only)
+        with closing(FlowerNode(loaded, declared)) as node:
+            outcomes = check_node(node, declared, runs=runs, rng=rng, only=only)
     return Report(target=target, levels=((declared.line(), tuple(outcomes)),))
 
 
