@@ -14,10 +14,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response, Streamin
 
 from fedsafe.errors import FedSafeError
 from fedsafe.ui.axes import Picked, axes, on_panel, panels, pick, short_claim
+from fedsafe.ui.contents import COMPARISON, GRID, RUN, Contents, inside
 from fedsafe.ui.files import read_from
 from fedsafe.ui.guard import FILE_POLICY, Guard
 from fedsafe.ui.ledgers import read_ledger
-from fedsafe.ui.library import COMPARISON, GRID, RUN, Library, inside
 from fedsafe.ui.pages import ASSETS, asset, curves_values, details_values, page
 from fedsafe.ui.runs import WholeRun
 from fedsafe.ui.tables import findings_csv, rounds_csv
@@ -66,15 +66,15 @@ def create_app(folder: Path, *, private_key: str | None = None, hosts: Sequence[
     """
     app = FastAPI(title="FedSafe", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, hosts=hosts)
-    _add_pages(app, _Site(Library(folder), private_key))
+    _add_pages(app, _Site(Contents(folder), private_key))
     return app
 
 
 class _Site:
     """What the routes share."""
 
-    def __init__(self, library: Library, private_key: str | None) -> None:
-        self.library = library
+    def __init__(self, contents: Contents, private_key: str | None) -> None:
+        self.contents = contents
         self.private = private_key is not None
         self._key = private_key or ""
         self._cookie = f"fedsafe-{secrets.token_hex(4)}"
@@ -84,7 +84,7 @@ class _Site:
 
     def page(self, template: str, /, status: int = 200, **values: Any) -> Response:
         """A page with its frame."""
-        frame = {"folder": self.library.root.name or str(self.library.root), "private": self.private}
+        frame = {"folder": self.contents.root.name or str(self.contents.root), "private": self.private}
         return HTMLResponse(page(template, **frame, **values), status_code=status)
 
     def missing(self, what: str) -> Response:
@@ -100,7 +100,7 @@ class _Site:
 
     def files(self, key: str, kind: str) -> dict[str, bool]:
         """Which files of a folder are there."""
-        return {name: self.library.has(inside(key, name)) for name in FILES[kind]}
+        return {name: self.contents.has(inside(key, name)) for name in FILES[kind]}
 
     def admitted(self, request: Request) -> bool:
         """Whether a request shows the key that was printed."""
@@ -127,22 +127,22 @@ class _Site:
 
 
 def _add_pages(app: FastAPI, site: _Site) -> None:
-    library = site.library
+    contents = site.contents
 
     @app.get("/")
     def listing(request: Request, key: str = "") -> Response:
         if key:
             return site.admit(key)
-        return site.page("runs.html.j2", listing=library.listing())
+        return site.page("runs.html.j2", listing=contents.listing())
 
     @app.get("/live/runs")
     def live_listing(request: Request) -> Response:
-        found = library.listing()
+        found = contents.listing()
         return _if_changed(request, repr(found), lambda: page("listing.html.j2", listing=found))
 
     @app.get("/run/{key:path}")
     def run_page(key: str) -> Response:
-        run = library.run(key)
+        run = contents.run(key)
         if run is None:
             return site.missing(f"There is no run {key!r} in this folder")
         values = {**curves_values(run), **details_values(run, site.files(key, RUN))}
@@ -151,14 +151,14 @@ def _add_pages(app: FastAPI, site: _Site) -> None:
 
     @app.get("/live/curves/{key:path}")
     def live_curves(request: Request, key: str) -> Response:
-        run = library.run(key)
+        run = contents.run(key)
         if run is None:
             return site.missing(f"There is no run {key!r} in this folder")
         return _if_changed(request, run.version, lambda: page("curves.html.j2", **curves_values(run)))
 
     @app.get("/live/details/{key:path}")
     def live_details(request: Request, key: str) -> Response:
-        run = library.run(key)
+        run = contents.run(key)
         if run is None:
             return site.missing(f"There is no run {key!r} in this folder")
         files = site.files(key, RUN)
@@ -171,7 +171,7 @@ def _add_pages(app: FastAPI, site: _Site) -> None:
 
     @app.get("/comparison/{key:path}")
     def comparison_page(key: str, x: str = "epsilon", y: str = "", of: str = "") -> Response:
-        found = library.comparison(key)
+        found = contents.comparison(key)
         if found is None:
             return site.missing(f"There is no comparison {key!r} in this folder")
         values: dict[str, Any] = {"comparison": found, "files": site.files(key, COMPARISON), "picked": None}
@@ -191,7 +191,7 @@ def _add_pages(app: FastAPI, site: _Site) -> None:
 
     @app.get("/csv/{table}/{key:path}")
     def table(table: str, key: str) -> Response:
-        run = library.run(key)
+        run = contents.run(key)
         makers = {"rounds": rounds_csv, "findings": findings_csv}
         if run is None or table not in makers:
             return site.missing(f"There is no such table of {key!r}")
@@ -211,11 +211,11 @@ def _add_pages(app: FastAPI, site: _Site) -> None:
         if not site.admitted(request):
             said = "Open the address that `fedsafe ui --private` printed: it holds the key."
             return site.page("nothing.html.j2", 403, title="Only for the owner", said=said)
-        run = library.run(key)
+        run = contents.run(key)
         if run is None or run.reading.start is None:
             return site.missing(f"There is no run {key!r} in this folder that has begun")
         try:
-            view = read_ledger(library.root / key, run.reading.start, spends=spends)
+            view = read_ledger(contents.root / key, run.reading.start, spends=spends)
         except FedSafeError as error:
             return site.page("nothing.html.j2", title="No ledger to show", said=str(error))
         return site.page("ledger.html.j2", row=run.row, ledger=view, spends=spends)
@@ -258,9 +258,9 @@ def _file(site: _Site, path: str) -> Response:
             if path != name and not path.endswith(f"/{name}"):
                 continue
             key = path[: -len(name)].rstrip("/")
-            if inside(key, name) != path or site.library.kind(key) != kind:
+            if inside(key, name) != path or site.contents.kind(key) != kind:
                 continue
-            headers = {} if name in _SHOWN else _download(site.library.name(key), name)
+            headers = {} if name in _SHOWN else _download(site.contents.name(key), name)
             if media == _HTML:
                 headers["content-security-policy"] = FILE_POLICY
             return _stream(site, path, media, headers)
@@ -268,7 +268,7 @@ def _file(site: _Site, path: str) -> Response:
 
 
 def _stream(site: _Site, path: str, media: str, headers: dict[str, str]) -> Response:
-    files = site.library.files
+    files = site.contents.files
     stamp = files.stamp(path)
     if stamp is None:
         return site.missing(f"There is no file {path!r} that can be had")

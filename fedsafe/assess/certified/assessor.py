@@ -12,6 +12,7 @@ from torch import Tensor
 from fedsafe.assess.base import Cost, Subject, Tier
 from fedsafe.assess.certified import smoothing
 from fedsafe.assess.certified.bounds import BOUNDS
+from fedsafe.assess.certified.curve import certified_at, mean_radius, proven_point, smoothed_point
 from fedsafe.assess.certified.rounding import Clean, enclosed
 from fedsafe.assess.certified.smoothing import Smoothing
 from fedsafe.data import Examples
@@ -21,15 +22,12 @@ from fedsafe.findings import (
     Context,
     Evidence,
     Finding,
-    bounded_mean,
-    clopper_pearson,
-    estimate,
     not_measured,
     proportion,
 )
 from fedsafe.models.bounds import InputRegion, Network, Norm, questions, trace
 
-_ACCURACY, _RADIUS, _SMOOTHED = "certified.accuracy", "certified.mean_radius", "certified.smoothed_accuracy"
+_ACCURACY, _SMOOTHED = "certified.accuracy", "certified.smoothed_accuracy"
 
 # Beyond the radius, as much as an attack is forgiven: a float32 corner of a box may lie outside it.
 _REACH = 1e-5
@@ -252,10 +250,10 @@ class Certified:
                 _ACCURACY, int(standing.sum()), len(rows), method="clopper-pearson", **common
             )
             findings.append(finding)
-            curve.append(_point(finding))
+            curve.append(proven_point(finding))
         if curve:
             findings.append(
-                _mean_radius(subject, where, reached, curve[-1]["radius"], curve, float(right.mean()))
+                mean_radius(subject, where, reached, curve[-1]["radius"], curve, float(right.mean()))
             )
         return findings
 
@@ -277,7 +275,7 @@ class Certified:
         findings = [
             proportion(
                 _SMOOTHED,
-                _certified_at(radius, found),
+                certified_at(radius, found),
                 len(rows),
                 method="clopper-pearson",
                 where={**where, "radius": radius},
@@ -291,9 +289,9 @@ class Certified:
         ]
         # No certificate reaches the largest radius.
         grid = np.linspace(0, how.largest_radius, 41)[:-1]
-        curve = [_smoothed_point(float(radius), found) for radius in grid]
+        curve = [smoothed_point(float(radius), found) for radius in grid]
         findings.append(
-            _mean_radius(subject, where, np.maximum(found, 0), how.largest_radius, curve, base, detail)
+            mean_radius(subject, where, np.maximum(found, 0), how.largest_radius, curve, base, detail)
         )
         return findings
 
@@ -354,57 +352,3 @@ def _prove(
             # A bound that is not finite proves nothing.
             proven.append(margins.cpu().numpy() > slack[part])
     return np.concatenate(proven)
-
-
-def _certified_at(radius: float, found: NDArray[np.float64]) -> int:
-    """How many examples are certified for all changes up to a radius: what is certified at R holds below it."""
-    return int(np.sum(found > radius) if radius else np.sum(found >= 0))
-
-
-def _smoothed_point(radius: float, found: NDArray[np.float64]) -> dict[str, float]:
-    count = _certified_at(radius, found)
-    low, high = clopper_pearson(count, len(found))
-    return {"radius": radius, "certified": count / len(found), "low": low, "high": high}
-
-
-def _point(finding: Finding) -> dict[str, float]:
-    low, high = finding.interval or (0.0, 1.0)
-    return {
-        "radius": float(finding.where["radius"]),
-        "certified": float(finding.value or 0.0),
-        "low": low,
-        "high": high,
-    }
-
-
-def _mean_radius(
-    subject: Subject,
-    where: dict[str, Any],
-    reached: NDArray[np.float64],
-    largest: float,
-    curve: list[dict[str, float]],
-    clean: float,
-    detail: dict[str, Any] | None = None,
-) -> Finding:
-    """The mean of certified radii, none above the largest, with the curve that it is the area under."""
-    common: Context = {
-        "where": where,
-        "bound": "lower",
-        "detail": {"clean": clean, "curve": curve, **(detail or {})},
-        "data": subject.evaluation_name,
-        "released": subject.released,
-    }
-    n = len(reached)
-    if n < 2:
-        reason = "the mean of one example has no interval"
-        return not_measured(_RADIUS, reason, status="insufficient", n=n, unit="examples", **common)
-    interval, method = bounded_mean(reached, 0.0, largest)
-    return estimate(
-        _RADIUS,
-        float(reached.mean()),
-        interval=interval,
-        method=method,
-        n=n,
-        unit="examples",
-        **common,
-    )

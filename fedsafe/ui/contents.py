@@ -37,7 +37,7 @@ class Listing:
     notes: tuple[str, ...]
 
 
-class Library:
+class Contents:
     """The folder, and what was read of it before.
 
     Args:
