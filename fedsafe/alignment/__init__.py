@@ -1,0 +1,1 @@
+"""Alignment: whose preferences a model follows, learned from people who keep their answers."""
