@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedsafe.data.inputs import InputSchema, public_facts
 from fedsafe.data.mapped import FileArray, blocks, extremes, file_array
+from fedsafe.data.preferences import Preferences
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.rng import public_generator
 
@@ -215,6 +216,7 @@ class Task:
             a release about the people in them.
         target: The number that is predicted; regression only.
         unjudged: Whether there are no evaluation records, since nobody here has any: then nothing is measured.
+        preferences: Of preferences between pairs: who judged which of the evaluation records.
 
     Raises:
         DataError: If the parts do not fit together, or the training records hold one target only.
@@ -231,6 +233,7 @@ class Task:
     evaluation_public: bool = False
     target: Target | None = None
     unjudged: bool = False
+    preferences: Preferences | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -248,6 +251,11 @@ class Task:
         self._check("training", self.train)
         if not (self.unjudged and not len(self.evaluation)):
             self._check("evaluation", self.evaluation)
+        if self.preferences is not None and len(self.preferences) != len(self.evaluation):
+            raise DataError(
+                f"Task {self.name!r} has {len(self.evaluation)} evaluation records and preferences about "
+                f"{len(self.preferences)}: judge it on other records by judged_on, or set preferences to None."
+            )
         lowest, highest = extremes(self.train.y)
         if lowest == highest:
             raise DataError(
@@ -322,6 +330,15 @@ class Task:
             vocabulary=self.schema.vocabulary,
         )
 
+    def judged_on(self, rows: Indices, evaluation_name: str) -> Self:
+        """The same task, judged on the evaluation records at ``rows`` alone."""
+        return replace(
+            self,
+            evaluation=self.evaluation.take(rows),
+            evaluation_name=evaluation_name,
+            preferences=self.preferences and self.preferences.take(rows),
+        )
+
     def with_validation(self, fraction: float, seed: int) -> Self:
         """The same task, judged on a held-out part of its training records, which the training then lacks.
 
@@ -342,6 +359,7 @@ class Task:
             evaluation=self.train.take(held),
             evaluation_name=f"{fraction:.0%} of the training records, held out with seed {seed} (private)",
             evaluation_public=False,
+            preferences=None,
         )
 
 

@@ -102,7 +102,7 @@ def federate(
         if evaluation == "held_out_clients":
             shards = ClientRows.in_order(absent.sizes)
             said = f"records of {len(away)} of {len(parts)} clients, who take no part in training (private)"
-            task = replace(task, evaluation=unseen, evaluation_name=said, evaluation_public=False)
+            task = _judged_on(task, unseen, said)
         task, parts = _without(task, parts.take(here))
         names = None if names is None else tuple(names[client] for client in here)
     records, validation = parts, ClientRows.none(len(parts))
@@ -122,7 +122,7 @@ def federate(
         shards = ClientRows.in_order(validation.sizes)
         said = f"{client_validation:.0%} of each client's records, kept by it with seed {seed} (private)"
         judged = task.train.take(validation.together)
-        task = replace(task, evaluation=judged, evaluation_name=said, evaluation_public=False)
+        task = _judged_on(task, judged, said)
     return Federated(
         task=task, records=records, validation=validation, shards=shards, unseen=unseen, names=names
     )
@@ -169,6 +169,11 @@ def _evaluation_shards(
     own = dict(zip(owners, rows, strict=True))
     present = [names[client] for client in here]
     return ClientRows.of([own[name] for name in present] if own.keys() >= set(present) else rows)
+
+
+def _judged_on(task: Task, examples: Examples, said: str) -> Task:
+    """The task, judged on private records of its clients instead."""
+    return replace(task, evaluation=examples, evaluation_name=said, evaluation_public=False, preferences=None)
 
 
 def _without(task: Task, parts: ClientRows) -> tuple[Task, ClientRows]:

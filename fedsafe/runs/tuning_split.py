@@ -63,16 +63,12 @@ def part_of(task: Task, part: Part, fraction: float) -> Task:
     tuning, kept = hold_out(len(task.evaluation), fraction, _SEED)
     privacy = "public" if task.evaluation_public else "private"
     if part == "kept":
-        return replace(
-            task,
-            evaluation=task.evaluation.take(kept),
-            evaluation_name=f"{1.0 - fraction:.0%} of the evaluation records, on which nothing was tuned ({privacy})",
+        return task.judged_on(
+            kept, f"{1.0 - fraction:.0%} of the evaluation records, on which nothing was tuned ({privacy})"
         )
     if part == "tuning":
-        return replace(
-            task,
-            evaluation=task.evaluation.take(tuning),
-            evaluation_name=f"{fraction:.0%} of the evaluation records, kept apart for tuning ({privacy})",
+        return task.judged_on(
+            tuning, f"{fraction:.0%} of the evaluation records, kept apart for tuning ({privacy})"
         )
     scored, trained = hold_out(len(tuning), SCORED, _SEED)
     return replace(
@@ -80,6 +76,7 @@ def part_of(task: Task, part: Part, fraction: float) -> Task:
         train=task.evaluation.take(np.sort(tuning[trained])),
         evaluation=task.evaluation.take(np.sort(tuning[scored])),
         evaluation_name=f"{SCORED:.0%} of the evaluation records that are kept apart for tuning (public)",
+        preferences=None,
     )
 
 
