@@ -18,6 +18,7 @@ from fedsafe.models.dense import logistic, mlp
 from fedsafe.models.hog import hog_linear
 from fedsafe.models.images import cnn, resnet
 from fedsafe.models.options import known
+from fedsafe.models.reward import reward
 from fedsafe.models.text import lstm
 
 
@@ -45,6 +46,7 @@ ZOO: Mapping[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
     "hog_linear": hog_linear,
     "lstm": lstm,
+    "reward": reward,
 }
 
 
@@ -61,6 +63,8 @@ def build_model(spec: str | Mapping[str, Any] | nn.Module, *, signature: Sizes, 
             * ``"hog_linear"`` or ``{"name": "hog_linear", "orientations": 8, "cell": 8, "scale": 1.0, "bias": False}``,
               for images: one linear layer on public features;
             * ``"lstm"`` or ``{"name": "lstm", "embedding": 8, "hidden": 64, "layers": 1}``, for tokens;
+            * ``"reward"`` or ``{"name": "reward", "hidden": [], "heads": 1, "activation": "relu", "scale": 4.0}``, for
+              pairs of a preference;
             * ``"package.module:factory"`` or ``{"name": "package.module:factory", **options}``, or the name that an
               installed package offers: called with the options, and with those of ``features`` (values of an
               example), ``inputs`` (its shape), ``outputs`` (the width of the output, 1 for a binary task),

@@ -414,6 +414,11 @@ def _tokens(outputs=None):
     return Signature(kind="multiclass", inputs=(9,), outputs=(outputs,), classes=outputs, vocabulary=7)
 
 
+def _pairs(*inputs, outputs=1):
+    kind = "binary" if outputs == 1 else "multiclass"
+    return Signature(kind=kind, inputs=(2, *inputs), outputs=(outputs,), classes=max(2, outputs))
+
+
 def _shipped(spec, signature):
     return Case(lambda: build_model(spec, signature=signature, seed=5), signature)
 
@@ -507,6 +512,12 @@ CASES = {
     "shipped cnn": _shipped("cnn", _images(1, 14)),
     "shipped resnet": _shipped({"name": "resnet", "width": 4, "groups": 2}, _images(1, 6)),
     "shipped lstm": _shipped({"name": "lstm", "embedding": 3, "hidden": 8}, _tokens()),
+    "pairs": _shipped("reward", _pairs(6)),
+    "pairs with ties": _shipped({"name": "reward", "heads": 3}, _pairs(6, outputs=3)),
+    "trajectories": _shipped(
+        {"name": "reward", "hidden": [5], "heads": 2, "activation": "tanh"}, _pairs(4, 5)
+    ),
+    "trajectories with ties": _shipped({"name": "reward", "heads": 2}, _pairs(4, 5, outputs=3)),
 }
 
 # What stock Opacus cannot take, or gives in another order: parameters that are tied, frozen or exposed, most layers

@@ -62,6 +62,13 @@ SIZES = [
         tokens(outputs=4),
         9 * 3 + 20 * (3 + 5 + 2) + 20 * (5 + 5 + 2) + 5 * 4 + 4,
     ),
+    ("reward", images(2, 384, outputs=1), 384 + 1),
+    ({"name": "reward", "heads": 3}, images(2, 5, outputs=3), 5 * 3 + 1 + 3 + 1),
+    (
+        {"name": "reward", "hidden": [4], "heads": 2, "activation": "tanh"},
+        images(2, 6, 5, outputs=1),
+        (5 * 4 + 4) + 4 * 2 + 1 + 2,
+    ),
 ]
 
 
