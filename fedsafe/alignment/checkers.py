@@ -20,9 +20,9 @@ from fedsafe.extensions import imported, one_line, resolve, unknown_option
 
 Checker = Callable[[str, str], bool]
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]+")
-_AFTER_THE_END = "\"'”’)]"
+_AFTER_THE_END = "\"'\u201d\u2019)]"
 
 
 def words_of(text: str) -> list[str]:
@@ -60,6 +60,7 @@ class Words:
         object.__setattr__(self, "_stems", tuple(word[:-1] for word in folded if word.endswith("*")))
 
     def __call__(self, text: str, prompt: str) -> bool:
+        """Whether the text keeps the rule."""
         found = sum(word in self._exact or word.startswith(self._stems) for word in words_of(text))
         return found <= self.most
 
@@ -93,6 +94,7 @@ class Pattern:
             ) from error
 
     def __call__(self, text: str, prompt: str) -> bool:
+        """Whether the text keeps the rule."""
         return (self._compiled.search(text) is not None) == self.found
 
 
@@ -116,6 +118,7 @@ class Length:
             )
 
     def __call__(self, text: str, prompt: str) -> bool:
+        """Whether the text keeps the rule."""
         return self.least <= len(words_of(text)) <= self.most
 
 
@@ -136,6 +139,7 @@ class Finished:
             )
 
     def __call__(self, text: str, prompt: str) -> bool:
+        """Whether the text keeps the rule."""
         ended = text.rstrip().rstrip(_AFTER_THE_END).endswith((".", "!", "?", "…"))
         whole = prompt + text
         paired = whole.count('"') % 2 == 0 and whole.count("“") == whole.count("”")
@@ -156,6 +160,7 @@ class Repetition:
         _whole("repetition", "most", self.most, 1)
 
     def __call__(self, text: str, prompt: str) -> bool:
+        """Whether the text keeps the rule."""
         sentences = Counter(" ".join(words_of(sentence)) for sentence in _SENTENCE.findall(text))
         sentences.pop("", None)
         return max(sentences.values(), default=0) <= self.most
@@ -182,6 +187,7 @@ class Mentions:
             raise ConfigError(f"the checker 'mentions' has all {self.all!r}; it is true or false")
 
     def __call__(self, text: str, prompt: str) -> bool:
+        """Whether the text keeps the rule."""
         known = {name.casefold() for name in self.names}
         asked, written = known.intersection(_bare(prompt)), _bare(text)
         return not asked or (asked <= written if self.all else bool(asked & written))
@@ -202,6 +208,7 @@ class Shouting:
             raise ConfigError(f"the checker 'shouting' has most {self.most!r}; it is a share, such as 0.1")
 
     def __call__(self, text: str, prompt: str) -> bool:
+        """Whether the text keeps the rule."""
         words = [word for word in _WORD.findall(text) if len(word) > 1]
         return sum(word.isupper() for word in words) <= self.most * len(words)
 
@@ -255,7 +262,7 @@ def build_checker(setting: str | Mapping[str, Any]) -> Checker:
 
 
 def _bare(text: str) -> set[str]:
-    return {word.removesuffix("'s").removesuffix("’s") for word in words_of(text)}
+    return {word.removesuffix("'s").removesuffix("\u2019s") for word in words_of(text)}
 
 
 def _texts(checker: str, option: str, value: object) -> list[str]:

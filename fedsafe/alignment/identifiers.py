@@ -40,6 +40,7 @@ class PersonalIdentifiers:
             )
 
     def __call__(self, text: str, prompt: str) -> bool:
+        """Whether the text keeps the rule."""
         return not identifiers_in(text).intersection(self.kinds)
 
 
