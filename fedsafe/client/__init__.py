@@ -5,7 +5,7 @@ from torch import nn
 
 from fedsafe.client.features import precompute
 from fedsafe.client.functional_trainer import FunctionalTrainer
-from fedsafe.client.local import LocalParameters
+from fedsafe.client.local import LocalParameters, ReconstructingTrainer
 from fedsafe.client.objectives import Objective, bound_to, build_objective, tried_on
 from fedsafe.client.optimizers import SGD, Adam, Schedule
 from fedsafe.client.probe import (
@@ -33,6 +33,7 @@ __all__ = [
     "LocalParameters",
     "LocalTraining",
     "Objective",
+    "ReconstructingTrainer",
     "Schedule",
     "Trainer",
     "build_objective",

@@ -130,7 +130,7 @@ class PairReward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, 2, features)`` or ``(n, 2, steps, features)`` to ``(n, 1)``, or ``(n, 3)`` with ties."""
         one = x.new_ones(len(x), 1)
-        margin = (self._margins(x) * self._shares(one)).sum(-1, keepdim=True) + self.position(one)
+        margin: Tensor = (self._margins(x) * self._shares(one)).sum(-1, keepdim=True) + self.position(one)
         if self.log_nu is None:
             return margin
         return torch.cat([-margin / 2, margin / 2, self.log_nu(one)], dim=-1)
@@ -148,7 +148,8 @@ class PairReward(nn.Module):
         """``(n, heads)`` of each head in a reward, adding up to 1."""
         if self.assignment is None:
             return one
-        return torch.softmax(self._scale * self.assignment(one), dim=-1)
+        shares: Tensor = torch.softmax(self._scale * self.assignment(one), dim=-1)
+        return shares
 
 
 def _number(outputs: int) -> nn.Linear:

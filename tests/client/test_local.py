@@ -1,6 +1,7 @@
-"""Parameters that stay with their clients are trained there, kept from round to round, and never leave."""
+"""Parameters that stay with their clients are found anew in each round, used there, and never leave."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,15 @@ import torch
 from torch import nn
 from training_problems import make_jobs
 
-from fedsafe.client import LocalParameters, LocalTraining
+from fedsafe.client import LocalParameters, LocalTraining, ReconstructingTrainer, build_trainer
 from fedsafe.client.objectives import cross_entropy
-from fedsafe.client.stacked import StackedTrainer, layout_of
+from fedsafe.client.stacked import layout_of
 from fedsafe.errors import ModelError
+
+TRAINERS = ("stacked", "vmap", "opacus")
+PARTS = [np.arange(0, 10), np.arange(10, 18), np.arange(18, 30)]
+PLAIN = LocalTraining(learning_rate=0.3, steps=2, rate=1.0, clip=np.inf, noise=0.0)
+PRIVATE = replace(PLAIN, rate=0.5, clip=0.5, noise=1.0)
 
 
 def model():
@@ -19,42 +25,110 @@ def model():
     return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
-def test_a_personal_head_is_trained_and_kept_and_nobody_else_sees_it():
-    """Three rounds equal those of clients that are trained one by one with ordinary autograd."""
+def records():
     torch.manual_seed(1)
-    x, y = torch.randn(30, 6), torch.randint(0, 3, (30,))
-    parts = [np.arange(0, 10), np.arange(10, 18), np.arange(18, 30)]
-    module = model()
-    local = LocalParameters(layout_of(module), ("2",))
-    training = LocalTraining(learning_rate=0.3, steps=2, rate=1.0, clip=np.inf, noise=0.0)
-    trainer = StackedTrainer(module, cross_entropy, (x, y), training)
-    shared = nn.utils.parameters_to_vector(module.parameters()).detach().numpy()
-    own = [None] * 3
-    clients = [copy.deepcopy(module) for _ in parts]
+    return torch.randn(30, 6), torch.randint(0, 3, (30,))
+
+
+def made(name, training, *, steps=3, local=("2",)):
+    module, (x, y) = model(), records()
+    inside = build_trainer(name, module, cross_entropy, x, y, training)
+    kept = LocalParameters(layout_of(module), local)
+    return ReconstructingTrainer(inside, kept, steps=steps, training=training), inside, kept
+
+
+def start():
+    return nn.utils.parameters_to_vector(model().parameters()).detach().numpy()
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_three_rounds_equal_clients_that_are_trained_by_ordinary_autograd(name):
+    trainer, _, kept = made(name, PLAIN)
+    x, y = records()
+    shared = start()
     for round in (1, 2, 3):
-        starts = [local.start(shared, values) for values in own]
-        trained = trainer.train(shared, make_jobs(parts, range(3), round=round, starts=starts))
-        updates, own = local.released(np.stack(starts), trained), local.kept(trained)
-        shared = (shared + updates.mean(0)).astype(np.float32)
-        assert (updates[:, local.mask] == 0.0).all()
-        assert (updates[:, ~local.mask] != 0.0).any()
-        before = [[p.detach().clone() for p in client[0].parameters()] for client in clients]
-        for client, rows in zip(clients, parts, strict=True):
-            for _ in range(2):
-                client.zero_grad()
-                cross_entropy(client, (x[rows], y[rows])).mean().backward()
-                for p in client.parameters():
-                    p.data -= 0.3 * p.grad
-        mean = [
-            sum(c[0].weight.data - b[0] for c, b in zip(clients, before, strict=True)) / 3 + before[0][0],
-            sum(c[0].bias.data - b[1] for c, b in zip(clients, before, strict=True)) / 3 + before[0][1],
-        ]
-        for client, values in zip(clients, own, strict=True):
-            client[0].weight.data, client[0].bias.data = mean[0].clone(), mean[1].clone()
-            head = nn.utils.parameters_to_vector(client[2].parameters()).detach().numpy()
-            np.testing.assert_allclose(values, head, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(shared[:30].reshape(5, 6), mean[0].numpy(), rtol=1e-4, atol=1e-6)
-    assert not np.allclose(own[0], own[1])
+        trained = trainer.train(shared, make_jobs(PARTS, range(3), round=round))
+        expected = []
+        for rows in PARTS:
+            client = model()
+            nn.utils.vector_to_parameters(torch.from_numpy(shared.copy()), client.parameters())
+            first = copy.deepcopy(client)
+            for own, steps in ((first, 3), (client, 2)):
+                if own is client:
+                    client[2].load_state_dict(first[2].state_dict())
+                for _ in range(steps):
+                    own.zero_grad()
+                    cross_entropy(own, (x[rows], y[rows])).mean().backward()
+                    for p in own.parameters():
+                        p.data -= 0.3 * p.grad
+            expected.append(nn.utils.parameters_to_vector(client.parameters()).detach().numpy())
+        np.testing.assert_allclose(
+            trained[:, ~kept.mask], np.stack(expected)[:, ~kept.mask], rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_array_equal(trained[:, kept.mask], np.stack([shared[kept.mask]] * 3))
+        shared = trained.mean(0)
+        shared[kept.mask] = trained[0, kept.mask]
+    assert (shared[~kept.mask] != start()[~kept.mask]).any()
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_client_does_not_depend_on_who_else_is_there(name):
+    trainer, _, _ = made(name, PRIVATE)
+    together = trainer.train(start(), make_jobs(PARTS, range(3)))
+    alone = [trainer.train(start(), make_jobs(PARTS, [client])) for client in range(3)]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_the_two_parts_draw_from_streams_of_their_own():
+    """Were they the same, the noise of the first part would be that of the second, met by another input."""
+    seen = []
+
+    class Spy:
+        name, layout = "spy", layout_of(model())
+
+        def train(self, parameters, jobs):
+            seen.append([(job.batches.branch("x").words(4), job.noise.words(4)) for job in jobs])
+            return np.stack([job.start if job.start is not None else parameters for job in jobs])
+
+    kept = LocalParameters(layout_of(model()), ("2",))
+    ReconstructingTrainer(Spy(), kept, steps=1, training=PLAIN).train(start(), make_jobs(PARTS, range(3)))
+    words = [tuple(stream) for part in seen for job in part for stream in job]
+    assert len(seen) == 2
+    assert len(set(words)) == len(words) == 12
+
+
+def test_every_step_of_both_parts_is_noised():
+    """With noise alone, so many steps leave so much: the first part in what is kept, the second in what is shared."""
+    module, (x, y) = nn.Linear(6, 3, bias=False), records()
+    nothing = [np.arange(1)] * 400
+    training = replace(PRIVATE, learning_rate=1.0, steps=2, rate=1e-12)
+    inside = build_trainer("stacked", module, cross_entropy, x, y, training)
+    kept = LocalParameters(layout_of(module), ())
+    at = np.zeros(18, np.float32)
+    begun = []
+
+    class Spy:
+        name, layout = inside.name, inside.layout
+
+        def train(self, parameters, jobs):
+            begun.append(np.stack([at if job.start is None else job.start for job in jobs]))
+            return inside.train(parameters, jobs)
+
+    trainer = ReconstructingTrainer(Spy(), kept, steps=5, training=training)
+    trainer._mask = np.arange(18) < 9  # half of one layer
+    trained = trainer.train(at, make_jobs(nothing, range(400)))
+    deviation = 1.0 * 0.5  # noise times clip; the divisor is 1
+    assert abs(begun[1][:, :9].std() / (deviation * np.sqrt(5)) - 1) < 0.05
+    assert abs(trained[:, 9:].std() / (deviation * np.sqrt(2)) - 1) < 0.05
+    assert not trained[:, :9].any()
+
+
+def test_without_steps_of_its_own_a_local_part_is_trained_with_the_rest_and_dropped():
+    trainer, inside, kept = made("stacked", PLAIN, steps=0)
+    trained = trainer.train(start(), make_jobs(PARTS, range(3)))
+    plain = inside.train(start(), make_jobs(PARTS, range(3)))
+    np.testing.assert_array_equal(trained[:, ~kept.mask], plain[:, ~kept.mask])
+    assert (plain[:, kept.mask] != trained[:, kept.mask]).any()
 
 
 def test_names_that_are_none_and_names_of_everything_are_refused():
