@@ -17,7 +17,11 @@ chosen noise        ``aggregator = { name = "chosen_noise", choose = "signal" }`
                     released
 local DP            ``aggregator = "local_gaussian"``
 DP-FTRL             ``aggregator = { name = "banded_mean", bands = 8 }``, ``momentum = 0.9``
+groups in the open  ``aggregator = { name = "grouped_mean", column = "sex", weights = "uniform" }``; weights
+                    that follow losses need ``privacy.record.epsilon = inf``
 distributed DP      ``aggregator = "distributed_mean"`` (secure aggregation is simulated)
+grouped FedAvg      ``aggregator = { name = "grouped_fedavg", column = "sex",
+                    weights = "adaptive" }`` ** where weights follow losses, else *, momentum 0
 FedAvgM             as FedAvg or DP-FedAvg, ``momentum = 0.9``
 FedProx             as FedAvg or DP-FedAvg                                                ``proximal = 0.01``
 FedAdam             any rule, ``optimizer = { name = "adam", lr = 0.1, beta1 = 0.9,
@@ -58,6 +62,7 @@ from fedsafe.aggregation.choosing import (
     check_aggregator,
     folds_rows,
     mechanics_of,
+    needs_groups,
     released_by,
 )
 from fedsafe.aggregation.chosen_noise import ChosenNoise
@@ -65,6 +70,9 @@ from fedsafe.aggregation.coordinate_wise import Mean, Median, TrimmedMean
 from fedsafe.aggregation.distributed import DistributedMean
 from fedsafe.aggregation.fedavg import FedAvg
 from fedsafe.aggregation.geometric_median import GeometricMedian
+from fedsafe.aggregation.grouped_fedavg import GroupedFedAvg
+from fedsafe.aggregation.grouped_mean import GroupedMean
+from fedsafe.aggregation.grouped_membership import Membership
 from fedsafe.aggregation.krum import Krum, MultiKrum
 from fedsafe.aggregation.local_gaussian import LocalGaussian
 from fedsafe.aggregation.noise_choices import CHOICES, SoFar
@@ -101,10 +109,13 @@ __all__ = [
     "FedAvg",
     "Fold",
     "GeometricMedian",
+    "GroupedFedAvg",
+    "GroupedMean",
     "Krum",
     "LocalGaussian",
     "Mean",
     "Median",
+    "Membership",
     "MultiKrum",
     "NoisyMean",
     "NormBound",
@@ -125,6 +136,7 @@ __all__ = [
     "check_aggregator",
     "folds_rows",
     "mechanics_of",
+    "needs_groups",
     "released_by",
     "require_update",
 ]

@@ -80,6 +80,8 @@ class Aggregator(Protocol):
     # Whether a fold of one follows from the client's trained model and its number of records alone: a real client then
     # sends these, and the server folds.
     folds_uploads: ClassVar[bool]
+    # Whether ``from_plan`` is given ``membership``: the public group of each client, by the option ``column``.
+    needs_groups: ClassVar[bool]
     # Whether a fold holds each client's update by itself, as those of ``RowRule`` do, and not their sum.
     folds_rows: ClassVar[bool]
 
@@ -90,7 +92,8 @@ class Aggregator(Protocol):
         Args:
             plan: The calibrated plan.
             args: None are given.
-            options: Those of the configuration, and ``learning_rate``, the clients', where it is named.
+            options: Those of the configuration; ``learning_rate``, the clients', and ``membership``, their groups
+                (:class:`~fedsafe.aggregation.grouped_membership.Membership`), where these are named.
         """
         ...
 
@@ -140,6 +143,10 @@ class Aggregator(Protocol):
         """
         ...
 
+    def figures(self) -> Mapping[str, float]:
+        """Public numbers for the record of the round that was finished, by name: they follow from what was released."""
+        ...
+
     def recall(self, parameters: int, noise: Callable[[int], Stream]) -> None:
         """Draw again what earlier rounds drew, once a state was restored.
 
@@ -173,6 +180,7 @@ class Rule:
     releases: ClassVar[tuple[str, ...]] = ()
     folds_uploads: ClassVar[bool] = False
     folds_rows: ClassVar[bool] = False
+    needs_groups: ClassVar[bool] = False
 
     @classmethod
     def mechanics(cls, *, cohort: float, parameters: int, options: Mapping[str, Any]) -> Mechanics:
@@ -199,6 +207,10 @@ class Rule:
 
     def advance(self, fold: Fold, noise: Stream | None = None) -> None:
         """Nothing is remembered."""
+
+    def figures(self) -> Mapping[str, float]:
+        """None."""
+        return {}
 
     def recall(self, parameters: int, noise: Callable[[int], Stream]) -> None:
         """Nothing of earlier rounds' noise is needed."""

@@ -39,6 +39,7 @@ class Checked(Rule):
         self.needs_draws = bool(getattr(rule, "needs_draws", False))  # type: ignore[misc]
         self.remembers = bool(getattr(rule, "remembers", hasattr(rule, "state")))  # type: ignore[misc]
         self.folds_rows = bool(getattr(rule, "folds_rows", False))  # type: ignore[misc]
+        self.needs_groups = bool(getattr(rule, "needs_groups", False))  # type: ignore[misc]
 
     @classmethod
     def from_plan(cls, plan: PrivacyPlan, *args: Any, **options: Any) -> Self:

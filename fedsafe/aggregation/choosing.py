@@ -16,6 +16,9 @@ from fedsafe.aggregation.coordinate_wise import Mean, Median, TrimmedMean
 from fedsafe.aggregation.distributed import DistributedMean
 from fedsafe.aggregation.fedavg import FedAvg
 from fedsafe.aggregation.geometric_median import GeometricMedian
+from fedsafe.aggregation.grouped_fedavg import GroupedFedAvg
+from fedsafe.aggregation.grouped_mean import GroupedMean, require_column
+from fedsafe.aggregation.grouped_membership import Membership
 from fedsafe.aggregation.krum import Krum, MultiKrum
 from fedsafe.aggregation.local_gaussian import LocalGaussian
 from fedsafe.aggregation.noisy_mean import NoisyMean
@@ -36,9 +39,11 @@ RULES: dict[str, type[Aggregator]] = {
         AdaptiveClip,
         BandedMean,
         ChosenNoise,
+        GroupedMean,
         LocalGaussian,
         DistributedMean,
         FedAvg,
+        GroupedFedAvg,
         Mean,
         Median,
         TrimmedMean,
@@ -65,6 +70,10 @@ _REHEARSAL = PrivacyPlan(
     client=ClientPlan(epsilon=math.inf, delta=1e-5, clip=1.0, rate=1.0, noise=0.0, grid_bits=40),
     program="",
 )
+_REHEARSED = Membership.from_values(["a", "a", "b"])
+
+# Rules with another meaning, and name, where nothing is clipped or noised.
+_WITHOUT_NOISE = {NoisyMean.name: FedAvg.name, GroupedMean.name: GroupedFedAvg.name}
 
 
 def check_aggregator(
@@ -88,7 +97,7 @@ def check_aggregator(
         EngineError: A rule of the user's own failed in a rehearsal with three clients; it names the rule.
     """
     name, _ = _parsed(spec)
-    rule = resolve("aggregator", name, RULES)
+    resolve("aggregator", name, RULES)
     if client_private and not (name in RULES and RULES[name].proven_sensitivity):
         proven = [known.name for known in RULES.values() if known.proven_sensitivity]
         why = "" if name in RULES else " that FedSafe could check"
@@ -96,28 +105,37 @@ def check_aggregator(
             f"server.aggregator = {name!r} has no proven sensitivity{why}, so privacy.client cannot be claimed: use "
             f"{' or '.join(proven)}, or set privacy.client.epsilon = inf"
         )
-    if not client_private and name in RULES and RULES[name].proven_sensitivity and name != NoisyMean.name:
+    if not client_private and name in RULES and RULES[name].proven_sensitivity and name not in _WITHOUT_NOISE:
         raise ConfigError(
             f"server.aggregator = {name!r} adds noise for a client-level target, and there is none: set "
             "privacy.client.epsilon, or use fedavg"
         )
-    aggregator = _made(spec, rule, _REHEARSAL, learning_rate=learning_rate)
+    used = spec if client_private else _without_noise(spec)
+    rule = resolve("aggregator", _parsed(used)[0], RULES)
+    aggregator = _made(used, rule, _REHEARSAL, learning_rate=learning_rate, membership=_REHEARSED)
     if record_private and getattr(aggregator, "needs_losses", False):
         raise ConfigError(
-            f"server.aggregator = {name!r} steers the model by the clients' exact losses, so privacy.record cannot be "
-            "claimed for any model: set privacy.record.epsilon = inf, or use a rule that needs no losses"
+            f"server.aggregator = {name!r} takes the clients' exact losses, so privacy.record cannot be claimed for "
+            "any model: set privacy.record.epsilon = inf, or use a rule, or weights, without losses"
         )
     if name not in RULES:
         rehearse(aggregator)
 
 
-def build_aggregator(spec: AggregatorSpec, plan: PrivacyPlan, *, learning_rate: float | None) -> Aggregator:
+def build_aggregator(
+    spec: AggregatorSpec,
+    plan: PrivacyPlan,
+    *,
+    learning_rate: float | None,
+    membership: Membership | None = None,
+) -> Aggregator:
     """The aggregator of a plan; a noisy mean without a client-level guarantee is plain FedAvg.
 
     Args:
         spec: See :func:`check_aggregator`.
         plan: The calibrated plan.
         learning_rate: Of the clients; None where their steps are not plain ones with one rate.
+        membership: The clients' groups, for a rule that needs them.
 
     Raises:
         ConfigError: See :func:`check_aggregator`.
@@ -128,10 +146,11 @@ def build_aggregator(spec: AggregatorSpec, plan: PrivacyPlan, *, learning_rate: 
         record_private=plan.record.private,
         learning_rate=learning_rate,
     )
-    name, options = _parsed(spec)
-    if name == NoisyMean.name and not plan.client.private:
-        spec, name = {**options, "name": FedAvg.name}, FedAvg.name
-    return _made(spec, resolve("aggregator", name, RULES), plan, learning_rate=learning_rate)
+    if not plan.client.private:
+        spec = _without_noise(spec)
+    name, _ = _parsed(spec)
+    rule = resolve("aggregator", name, RULES)
+    return _made(spec, rule, plan, learning_rate=learning_rate, membership=membership)
 
 
 def mechanics_of(spec: AggregatorSpec, *, cohort: float, parameters: int) -> Mechanics:
@@ -161,6 +180,20 @@ def folds_rows(spec: AggregatorSpec) -> tuple[str, bool]:
     return name, bool(getattr(resolve("aggregator", name, RULES), "folds_rows", False))
 
 
+def needs_groups(spec: AggregatorSpec) -> tuple[str, str, int] | None:
+    """What the configuration calls an aggregator, its column and the least group; None for one without groups.
+
+    Raises:
+        ConfigError: Nothing has that name, or the rule is told no column.
+    """
+    name, options = _parsed(spec)
+    if not getattr(resolve("aggregator", name, RULES), "needs_groups", False):
+        return None
+    column, smallest = options.get("column"), options.get("smallest", 1)
+    require_column(name, column, smallest)
+    return name, str(column), int(smallest)
+
+
 def released_by(spec: AggregatorSpec) -> tuple[str, ...]:
     """What leaves a client un-noised because of the aggregator: phrases for what a claim does not cover.
 
@@ -175,13 +208,33 @@ def released_by(spec: AggregatorSpec) -> tuple[str, ...]:
     return released
 
 
-def _made(spec: AggregatorSpec, rule: Any, plan: PrivacyPlan, *, learning_rate: float | None) -> Aggregator:
+def _without_noise(spec: AggregatorSpec) -> AggregatorSpec:
+    """What a rule is called where there is no client-level target."""
     name, options = _parsed(spec)
+    return {**options, "name": _WITHOUT_NOISE[name]} if name in _WITHOUT_NOISE else spec
+
+
+def _made(
+    spec: AggregatorSpec,
+    rule: Any,
+    plan: PrivacyPlan,
+    *,
+    learning_rate: float | None,
+    membership: Membership | None = None,
+) -> Aggregator:
+    name, options = _parsed(spec)
+    # An option of a user's own may have the same name.
+    given = membership if getattr(rule, "needs_groups", False) else None
+    if given is None and getattr(rule, "needs_groups", False):
+        raise ConfigError(
+            f"server.aggregator ({name}) weighs groups of clients, and nobody says here who is in which: use it in a "
+            "simulation"
+        )
     if name in RULES:
         known = RULES[name]
-        return known.from_plan(plan, **matched(name, known.from_plan, known, options, learning_rate))
+        return known.from_plan(plan, **matched(name, known.from_plan, known, options, learning_rate, given))
     require_members(name, rule)
-    arguments = matched(name, rule.from_plan, rule, options, learning_rate)
+    arguments = matched(name, rule.from_plan, rule, options, learning_rate, given)
     try:
         made = rule.from_plan(plan, **arguments)
     except FedSafeError:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from fedsafe.aggregation.grouped_membership import Membership
 from fedsafe.errors import ConfigError
 
 # Given by the federation and never by an option of its own.
 LEARNING_RATE = "learning_rate"
+MEMBERSHIP = "membership"
 
 
 def require_number(
@@ -34,6 +36,7 @@ def matched(
     constructor: Callable[..., Any],
     options: Mapping[str, Any],
     lr: float | None,
+    membership: Membership | None = None,
 ) -> dict[str, Any]:
     """The keyword arguments for ``make``: the options, and the clients' learning rate if it is asked for.
 
@@ -43,6 +46,7 @@ def matched(
         constructor: The class.
         options: As configured, without the name.
         lr: Learning rate of the clients; None where their steps are not plain ones with one rate.
+        membership: The clients' groups, for a rule that asks for them by this name and has no such option.
 
     Raises:
         ConfigError: An option is unknown or missing.
@@ -62,7 +66,12 @@ def matched(
             f"server.aggregator ({name}) takes a client's update for plain steps of one size: leave momentum, "
             'weight_decay and schedule out of client.optimizer, name = "sgd" there, and leave client.proximal out'
         )
-    own = [key for key in known if key != LEARNING_RATE]
+    grouped = MEMBERSHIP in known and membership is not None
+    if grouped and MEMBERSHIP in asked:
+        raise ConfigError(
+            f"server.aggregator ({name}): who is in which group follows from column; leave {MEMBERSHIP} out"
+        )
+    own = [key for key in known if key != LEARNING_RATE and not (grouped and key == MEMBERSHIP)]
     for option in asked:
         if option not in own:
             near = get_close_matches(option, own, n=1, cutoff=0.5)
@@ -75,7 +84,8 @@ def matched(
                 f"server.aggregator ({name}) needs the option {option!r}: "
                 f"server.aggregator = {{ name = {name!r}, {option} = ... }}"
             )
-    return {**asked, LEARNING_RATE: lr} if LEARNING_RATE in known else asked
+    given = {LEARNING_RATE: lr} if LEARNING_RATE in known else {}
+    return {**asked, **given, **({MEMBERSHIP: membership} if grouped else {})}
 
 
 def _keywords(function: Callable[..., Any], *, first: bool) -> dict[str, inspect.Parameter] | None:

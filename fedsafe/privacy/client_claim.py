@@ -7,7 +7,7 @@ from fedsafe.privacy.accounting import Accounted, Adjacency, account
 from fedsafe.privacy.accounting.distributed import distributed_epsilon
 from fedsafe.privacy.circumstances import NEVER_COVERED, OS_KEY, Circumstances, evaluations, noised_evaluation
 from fedsafe.privacy.claim import NO_ACCOUNTANT, SEED_KEY, Claim, upper
-from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, FILTERED, LOCAL
+from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, FILTERED, GROUPED, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
 
 SERVER, CLIENTS, OUTSIDER = "server", "other clients", "outsider"
@@ -159,6 +159,7 @@ _ADJACENCY = {
 }
 _RELEASED = {
     ADAPTIVE: "every broadcast model, and the clip that is announced with it",
+    GROUPED: "every broadcast model, and the weight of each group in the record of each round",
     LOCAL: "every update that one client uploads, and so every model",
     DISTRIBUTED: "the sum of each round, and so every model",
 }
@@ -170,6 +171,7 @@ _SERVER_ADDS = "the server is trusted: it sees each update and adds the noise"
 _TRUSTED = {
     CENTRAL: (_SERVER_ADDS,),
     ADAPTIVE: (_SERVER_ADDS,),
+    GROUPED: (_SERVER_ADDS,),
     BANDED: (
         _SERVER_ADDS,
         "cohorts are chosen without a look at private data",
@@ -250,6 +252,6 @@ def _client_arithmetic(plan: PrivacyPlan) -> str:
     level = plan.client
     if level.mechanism == DISTRIBUTED and level.shares is not None:
         return f"{level.shares.law} noise on whole numbers modulo 2^{level.shares.modulus}, drawn exactly"
-    if level.mechanism in (CENTRAL, FILTERED):
+    if level.mechanism in (CENTRAL, FILTERED, GROUPED):
         return f"Gaussian rounded to a grid of 2^-{level.grid_bits}"
     return "Gaussian rounded to a public grid"

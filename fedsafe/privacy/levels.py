@@ -14,9 +14,10 @@ from fedsafe.privacy.mechanisms import DistributedMechanism, Law
 
 # Who adds the noise of the client level: the server to each sum, under one clip or under one that follows the updates;
 # each client to its own update; the server, correlated over rounds; all clients of a round together, under secure
-# aggregation; or the server, with a multiplier that it chooses for each round from what was released before.
+# aggregation; the server, with a multiplier that it chooses for each round from what was released before; or the
+# server, to a sum in which public groups of clients have weights.
 CENTRAL, ADAPTIVE, LOCAL, BANDED, DISTRIBUTED = "central", "adaptive", "local", "banded", "distributed"
-FILTERED = "filtered"
+FILTERED, GROUPED = "filtered", "grouped"
 
 # A chosen noise multiplier may be so many times the planned one, for which the public grid has room.
 MOST_CHOSEN = 1024.0
@@ -80,6 +81,7 @@ class RecordPlan:
         grid_bits: Gradient sums and noise are multiples of ``2^-grid_bits``; None for single precision.
         batch_size: Of batches of a fixed size, drawn without replacement; None for Poisson batches.
         least_records: Of any client, a public number: with batches of a fixed size its records cost the most.
+        local_steps: Of the steps, those that only find the parameters which stay at the client.
     """
 
     epsilon: float
@@ -94,6 +96,7 @@ class RecordPlan:
     grid_bits: int | None = None
     batch_size: int | None = None
     least_records: int | None = None
+    local_steps: int = 0
 
     @property
     def private(self) -> bool:
@@ -129,7 +132,8 @@ class ClientPlan:
             the bound on a rounded update where clients add it together. Where each round's is chosen: the one that
             spends the budget evenly.
         grid_bits: Updates and noise are multiples of ``2^-grid_bits``.
-        mechanism: ``"central"``, ``"adaptive"``, ``"local"``, ``"banded"``, ``"distributed"`` or ``"filtered"``.
+        mechanism: ``"central"``, ``"adaptive"``, ``"local"``, ``"banded"``, ``"distributed"``, ``"filtered"`` or
+            ``"grouped"``.
         cohort_size: Of cohorts of a fixed size, drawn without replacement; None for Poisson cohorts.
         group: The most clients that one person is; the target holds for all of them together.
         separation: A client takes part in at most one of so many rounds in a row.
@@ -170,7 +174,7 @@ class ClientPlan:
     @property
     def cohorts_count(self) -> bool:
         """Whether the bound relies on how cohorts are drawn, and on their secrecy."""
-        return self.mechanism in (CENTRAL, ADAPTIVE, FILTERED)
+        return self.mechanism in (CENTRAL, ADAPTIVE, FILTERED, GROUPED)
 
     def filter(self) -> RdpFilter:
         """What lets rounds through whose noise is chosen, with nothing spent.

@@ -19,13 +19,14 @@ from typing import Any
 from fedsafe.privacy.circumstances import Circumstances, adapted
 from fedsafe.privacy.claim import Claim
 from fedsafe.privacy.client_claim import CLIENTS, OUTSIDER, SERVER, client_claim, headline
-from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, FILTERED, LOCAL
+from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, FILTERED, GROUPED, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.privacy.record_claim import record_claim
 
 _NOISE_OF = {
     CENTRAL: "the server's noise",
     ADAPTIVE: "the server's noise",
+    GROUPED: "the server's noise",
     BANDED: "the server's noise, correlated over rounds",
     FILTERED: "the server's noise, chosen round by round inside a Rényi filter",
     LOCAL: "each client's own noise",

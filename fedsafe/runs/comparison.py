@@ -184,7 +184,12 @@ class Comparison:
             values["federation"].pop("evaluation", None)
         aggregator = values["server"]["aggregator"]
         name = aggregator if isinstance(aggregator, str) else aggregator.get("name")
-        if math.isinf(privacy["client"]["epsilon"]) and name in RULES and RULES[name].proven_sensitivity:
+        if (
+            math.isinf(privacy["client"]["epsilon"])
+            and name in RULES
+            and RULES[name].proven_sensitivity
+            and name != "grouped_mean"
+        ):
             # Rules that are made of noise have no other meaning without: the plain mean is what they would be.
             values["server"]["aggregator"] = "noisy_mean"
         if epsilon == CLIPPED and "client" in levels and name != "noisy_mean":

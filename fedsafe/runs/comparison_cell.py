@@ -12,7 +12,7 @@ from fedsafe.data import Task
 from fedsafe.findings import Finding
 from fedsafe.params import Vector, fingerprint
 from fedsafe.privacy.accounting import FixedSizeGaussian, SampledGaussian
-from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, LOCAL
+from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, GROUPED, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.records import headline_metric, to_plain
 from fedsafe.runs.audit import RunAudit
@@ -26,7 +26,7 @@ from fedsafe.runs.planning import plan_and_claims
 from fedsafe.runs.stacked_runs import PreparedRun, prepare_runs, stacked_runs, trainers_of
 
 # Ways to release whose events compose as Gaussian releases do.
-_COMPOSED = (CENTRAL, ADAPTIVE, LOCAL, BANDED)
+_COMPOSED = (CENTRAL, ADAPTIVE, GROUPED, LOCAL, BANDED)
 
 
 def comparison_cells(

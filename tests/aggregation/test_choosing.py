@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from test_contract import KEY, UNPROVEN, plan_of
+from test_contract import GROUPS, KEY, NEEDED, UNPROVEN, plan_of
 
 from fedsafe.aggregation import (
     RULES,
@@ -24,13 +24,13 @@ FREE = plan_of(math.inf)
 
 
 def make(spec, plan=FREE) -> Aggregator:
-    return build_aggregator(spec, plan, learning_rate=0.5)
+    return build_aggregator(spec, plan, learning_rate=0.5, membership=GROUPS)
 
 
 class TestNames:
     @pytest.mark.parametrize("name", UNPROVEN)
     def test_no_proven_sensitivity_no_client_level_claim(self, name):
-        for spec in (name, {"name": name}):
+        for spec in (name, {"name": name}) if name not in NEEDED else ({"name": name, **NEEDED[name]},):
             with pytest.raises(
                 ConfigError, match=r"no proven sensitivity.*noisy_mean.*privacy.client.epsilon = inf"
             ):
@@ -46,6 +46,7 @@ class TestNames:
             "banded_mean",
             "distributed_mean",
             "chosen_noise",
+            "grouped_mean",
         }
 
     @pytest.mark.parametrize(

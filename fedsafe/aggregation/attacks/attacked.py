@@ -115,6 +115,10 @@ class Attacked(Rule):
         """The rule's."""
         return self._rule.announce()
 
+    def figures(self) -> Mapping[str, float]:
+        """The rule's."""
+        return self._rule.figures()
+
     def recall(self, parameters: int, noise: Callable[[int], Stream]) -> None:
         """The rule's."""
         self._rule.recall(parameters, noise)
