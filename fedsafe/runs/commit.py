@@ -35,6 +35,7 @@ class Commit:
         callbacks: Told once a round is on the disk.
         score_deviation: Of the clients' mean score; None where nothing is added to it.
         audit: Trains beside the run, with canaries; None where none is configured.
+        figures: Of the aggregator after the round, for its record: they follow from what was released.
     """
 
     folder: RunFolder
@@ -46,6 +47,7 @@ class Commit:
     callbacks: Sequence[Callback]
     score_deviation: float | None = None
     audit: RunAudit | None = None
+    figures: Callable[[], Mapping[str, float]] = dict
 
     def save(self, outcome: RoundOutcome, elapsed: float, there: AvailabilityGrid | None = None) -> None:
         """The private timing and state, then the checkpoint: from here on the round is never repeated.
@@ -109,7 +111,7 @@ class Commit:
         if assessment is not None and assessment.accepted is not None:
             failed = self.acceptance.take(assessment)
             stopped = stopped or failed
-        metrics: dict[str, float | None] = {**self.judge.metrics(parameters)}
+        metrics: dict[str, float | None] = {**self.judge.metrics(parameters), **self.figures()}
         if evaluation is not None:
             metrics[FEDERATED_SCORE] = evaluation
             if self.score_deviation is not None:

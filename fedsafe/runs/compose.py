@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedsafe.aggregation import (
     SERVER_OPTIMIZERS,
     Aggregator,
+    Membership,
     ServerOptimizer,
     build_aggregator,
     check_aggregator,
@@ -24,6 +25,8 @@ from fedsafe.aggregation import (
 )
 from fedsafe.client import (
     ClientJob,
+    LocalParameters,
+    ReconstructingTrainer,
     Trainer,
     build_trainer,
     choose_trainer,
@@ -49,6 +52,8 @@ from fedsafe.runs.adversaries import under_attack, with_poisoned_records
 from fedsafe.runs.availability import build_availability
 from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.config import Config
+from fedsafe.runs.grouping import membership_of
+from fedsafe.runs.local_parameters import SharedOnly, local_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,7 @@ class Parts:
         trainer: ``"stacked"``, ``"vmap"`` or ``"opacus"``.
         layout: Of the model's parameters.
         availability: Which clients are there when they are asked; None where all are.
+        groups: Which group each client is in, for an aggregator that weighs them; None for the others.
     """
 
     config: Config
@@ -70,6 +76,7 @@ class Parts:
     trainer: str
     layout: Layout
     availability: Availability | None = None
+    groups: Membership | None = None
 
     @property
     def task(self) -> Task:
@@ -80,6 +87,11 @@ class Parts:
     def records(self) -> ClientRows:
         """Rows of the training data that each client trains on."""
         return self.federated.records
+
+    @property
+    def local(self) -> LocalParameters | None:
+        """What stays with the clients."""
+        return local_parameters(self.config, self.layout)
 
     @property
     def initial(self) -> Vector:
@@ -96,6 +108,8 @@ class Parts:
             yield from (examples.groups[name] for name in sorted(examples.groups))
         if self.federated.unseen is not None:
             yield from (self.federated.unseen.x, self.federated.unseen.y)
+        if self.groups is not None:
+            yield self.groups.of
         for rows in (self.records, self.federated.validation, self.federated.shards):
             if rows is not None:
                 yield from rows.arrays()
@@ -151,13 +165,16 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
                 f"{trainer}: leave it out"
             )
         refuse_precision(module, objective, task.signature, torch.bfloat16)
+    layout = layout_of(module)
+    local_parameters(config, layout)  # refused now rather than in a round
     return Parts(
         config=config,
         federated=federated,
         module=module,
         trainer=trainer,
-        layout=layout_of(module),
+        layout=layout,
         availability=build_availability(config, federated),
+        groups=membership_of(config, federated),
     )
 
 
@@ -198,7 +215,8 @@ def calibrate(parts: Parts) -> PrivacyPlan:
         record_delta=privacy.record.delta,
         record_clip=privacy.record.clip,
         record_rate=config.client.rate,
-        steps=config.client.steps,
+        steps=config.client.all_steps,
+        local_steps=config.client.steps_for_local,
         max_participations=privacy.record.max_participations,
         client_epsilon=privacy.client.epsilon,
         client_delta=privacy.client.delta,
@@ -277,21 +295,26 @@ def program_digest(parts: Parts) -> str:
     described = [settings, parts.trainer, repr(parts.module), fingerprint(parts.initial)]
     if parts.availability is not None and isinstance(parts.availability.schedule, Trace):
         described.append(parts.availability.schedule.digest)  # the settings name a file, which may change
+    if parts.groups is not None:
+        described.append([parts.groups.names, parts.groups.of.tolist()])
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def aggregator_of(parts: Parts, plan: PrivacyPlan) -> Aggregator:
     """The aggregator, the same at workers and server."""
     config = parts.config
-    rule = build_aggregator(config.server.aggregator, plan, learning_rate=config.client.plain_rate)
+    rule = build_aggregator(
+        config.server.aggregator, plan, learning_rate=config.client.plain_rate, membership=parts.groups
+    )
     return under_attack(config, rule, len(parts.records))
 
 
 def server_optimizer_of(parts: Parts) -> ServerOptimizer:
     """What moves the model by the averaged update."""
     options = parts.config.server.optimizer.model_dump(exclude_none=True, exclude={"name", "lr"})
-    config = parts.config.server.optimizer
-    return SERVER_OPTIMIZERS[config.name](learning_rate=config.lr, **options)
+    config, local = parts.config.server.optimizer, parts.local
+    made = SERVER_OPTIMIZERS[config.name](learning_rate=config.lr, **options)
+    return made if local is None else SharedOnly(inside=made, local=local.mask)
 
 
 def client_cost(parts: Parts, records: int) -> float:
@@ -299,7 +322,7 @@ def client_cost(parts: Parts, records: int) -> float:
     client, row = 2e-4, 1e-6  # streams and sampling; gathering a record
     # Six operations for each parameter and row, forward and backward, at the speed of small products.
     row += parts.layout.total * 6.0 / 1e10
-    return client + parts.config.client.steps * parts.config.client.rate * records * row
+    return client + parts.config.client.all_steps * parts.config.client.rate * records * row
 
 
 def client_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> Callable[[], ClientApps]:
@@ -334,6 +357,9 @@ def client_runtime(
             precision=torch.bfloat16 if config.client.precision == "bfloat16" else None,
             stack=config.engine.stack,
         )
+        if parts.local is not None:
+            steps = plan.record.local_steps
+            trainer = ReconstructingTrainer(trainer, parts.local, steps=steps, training=training)
         _warm_up(trainer, parts)
     aggregator, evaluation = aggregator_of(parts, plan), plan.evaluation
     measures = aggregator.needs_losses or evaluation is not None

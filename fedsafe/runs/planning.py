@@ -12,6 +12,7 @@ from fedsafe.records import headline_metric
 from fedsafe.runs.adversaries import simulated
 from fedsafe.runs.availability import assumptions
 from fedsafe.runs.compose import Parts, calibrate
+from fedsafe.runs.grouping import grouped
 from fedsafe.runs.judge import assessor_names
 
 
@@ -41,7 +42,11 @@ def plan_and_claims(parts: Parts, *, key_from_seed: bool) -> Planned:
         key_from_seed=key_from_seed,
         uncovered=uncovered(parts),
         own_nodes=parts.config.engine.name == "flower",
-        assumed=(*assumptions(parts.availability), *simulated(parts.config, len(parts.records))),
+        assumed=(
+            *assumptions(parts.availability),
+            *simulated(parts.config, len(parts.records)),
+            *grouped(parts.config, parts.groups),
+        ),
     )
     return Planned(
         plan=plan,

@@ -223,6 +223,7 @@ def execute(
             callbacks=callbacks,
             score_deviation=_score_deviation(plan, sizes, present),
             audit=audit,
+            figures=aggregator.figures,
         )
         # A run that was interrupted after its last round, which an alarm or a requirement made the last, has nothing
         # left to do.

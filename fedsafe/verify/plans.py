@@ -12,11 +12,10 @@ from fedsafe.aggregation import (
     DistributedMean,
     LocalGaussian,
     NoisyMean,
-    build_aggregator,
 )
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.plan import PrivacyPlan
-from fedsafe.runs.compose import Parts
+from fedsafe.runs.compose import Parts, aggregator_of
 from fedsafe.verify.declared import DeclaredClaim, make_claim
 from fedsafe.verify.plan_node import PlanNode
 from fedsafe.verify.server import LAYOUT
@@ -31,7 +30,7 @@ def client_claim(parts: Parts, plan: PrivacyPlan) -> DeclaredClaim | str:
         return "the plan makes no client-level claim"
     spec = parts.config.server.aggregator
     options = {} if isinstance(spec, str) else {key: value for key, value in spec.items() if key != "name"}
-    aggregator = build_aggregator(spec, plan, learning_rate=parts.config.client.plain_rate)
+    aggregator = aggregator_of(parts, plan)
     described = _described(aggregator, options, plan)
     if described is None:
         return (
@@ -132,6 +131,10 @@ def record_level(parts: Parts, plan: PrivacyPlan) -> PlanNode | str:
     """What the record level's checks talk to, or why there is nothing to check."""
     if not plan.record.private:
         return "the plan makes no record-level claim"
+    if plan.record.local_steps:
+        return (
+            "clients find parameters of their own first, and what remains of that noise follows no known law"
+        )
     if parts.task.train.x.dtype.kind != "f":
         return "the records are tokens, which cannot be made long"
     if not any(len(shape) >= 2 for shape in parts.layout.shapes):
