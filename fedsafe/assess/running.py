@@ -24,6 +24,7 @@ ASSESSORS: Mapping[str, str] = MappingProxyType(
     {
         "performance": "fedsafe.assess.performance.assessor:Performance",
         "fairness": "fedsafe.assess.fairness.assessor:Fairness",
+        "alignment": "fedsafe.assess.alignment.assessor:Alignment",
         "principles": "fedsafe.assess.principles.assessor:Principles",
         "robustness": "fedsafe.assess.robustness.assessor:Robustness",
         "certified": "fedsafe.assess.certified.assessor:Certified",
@@ -44,6 +45,7 @@ ASSESSORS: Mapping[str, str] = MappingProxyType(
 DEFAULT: tuple[str, ...] = (
     "performance",
     "fairness",
+    "alignment",
     "principles",
     "robustness",
     "certified",

@@ -27,6 +27,7 @@ from fedsafe.findings import METRICS, Finding
 # Where an assessor has nothing to say of a task that has all it needs.
 NOT_FOR = {
     "fairness": {"next_token"},
+    "alignment": set(KINDS),  # none is of preferences
     "principles": {"multiclass", "next_token"},
     "robustness": {"regression", "next_token"},
     "certified": {"regression", "next_token"},

@@ -1,5 +1,6 @@
 """The metrics of the assessors that ship with FedSafe."""
 
+from fedsafe.findings.catalogue.alignment import ALIGNMENT, PREFERENCE_POISONING
 from fedsafe.findings.catalogue.attacks import MEMBERSHIP, PRIVACY, ROBUSTNESS
 from fedsafe.findings.catalogue.certificates import CERTIFIED, CORRUPTIONS
 from fedsafe.findings.catalogue.clients import GENERALISATION, PERSONALISATION
@@ -27,6 +28,7 @@ BUILT_IN: tuple[Metric, ...] = (
     *PERFORMANCE,
     *COMPARISON,
     *FAIRNESS,
+    *ALIGNMENT,
     *PRINCIPLES,
     *ROBUSTNESS,
     *CERTIFIED,
@@ -34,6 +36,7 @@ BUILT_IN: tuple[Metric, ...] = (
     *MEMBERSHIP,
     *CLIENT_MEMBERSHIP,
     *INVERSION,
+    *PREFERENCE_POISONING,
     *PRIVACY,
     *AUDIT,
     *INTERPRETABILITY,
