@@ -12,8 +12,11 @@ import typer
 from fedsafe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedsafe.assess import Assessor, Cost
+    from collections.abc import Sequence
+
+    from fedsafe.assess import Assessor, Cost, Requirement
     from fedsafe.runs.assessing import Judged, Opened
+    from fedsafe.runs.suites import Suites
 
 _REQUIREMENT_FAILED = 3
 _MARKS = {
@@ -59,6 +62,17 @@ def assess_command(
             metavar="FILE", help="Requirements: a TOML file of tables [[require]]; a RUN's own if left out."
         ),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Suites: adversarial, bias, privacy, alignment, all, a TOML file or an import path. --require FILE "
+            "replaces their thresholds.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the suites' cases here, as JUnit XML.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the public randomness, for a MODEL.")] = 0,
     out: Annotated[
         Path | None,
@@ -69,25 +83,40 @@ def assess_command(
 ) -> None:
     """Judge the accepted model of a run, or any module, and hold it to requirements.
 
-    The exit code is 3 where a `must` is not met: failed, undecided or unmeasured.
+    The exit code is 3 where a `must` is not met: failed, undecided or unmeasured. Of a suite, what is not there, such
+    as a column of that name, is skipped, but a suite of which everything is skipped is not passed.
     """
+    if suite is not None and only is not None:
+        raise ConfigError("--suite names its own assessors: leave --only out")
+    if junit is not None and suite is None:
+        raise ConfigError(
+            "--junit writes the cases of a suite: name one with --suite, for example --suite all"
+        )
     # What the target prints is no part of the result.
     with redirect_stdout(sys.stderr):
         from fedsafe.runs.assessing import judge_subject, requirements_of
 
         rules = None if require is None else requirements_of(require)
         named = None if only is None else _named(only)
+        suites = None if suite is None else _suites(suite, rules)
         opened = _open(target, task, round, seed)
         chosen = opened.assessors if named is None else named
+        chosen = chosen if suites is None else suites.assessors
         if not plan:
-            judged = judge_subject(opened, assessors=chosen, requirements=rules, tier=tier.value)
+            judged = (
+                judge_subject(opened, assessors=chosen, requirements=rules, tier=tier.value)
+                if suites is None
+                else suites.judge(opened, tier.value)
+            )
     if plan:
         _say_plan(opened, chosen, tier, as_json=as_json)
         return
-    folder = _folder(opened, out, tier)
+    folder = _folder(opened, out, tier, "" if suites is None else suites.label)
     body = _body(opened, judged, tier)
     if folder is not None:
         _write(folder, body)
+    if junit is not None:
+        _write_junit(junit, opened, body)
     if as_json:
         typer.echo(json.dumps({**body, "written": None if folder is None else str(folder)}, allow_nan=False))
     else:
@@ -125,6 +154,37 @@ def _named(only: str) -> "list[Assessor]":
     return ready_assessors(names)
 
 
+def _suites(named: str, rules: "Sequence[Requirement] | None") -> "Suites":
+    from fedsafe.assess.suites import ALL, find_suites
+    from fedsafe.runs.suites import Suites
+
+    return Suites.of(find_suites(named), rules, together=ALL in named.split(","))
+
+
+def _write_junit(path: Path, opened: "Opened", body: dict[str, Any]) -> None:
+    from fedsafe.report.junit import render_junit
+    from fedsafe.runs.suites import model_digest
+
+    suites: dict[str, list[dict[str, Any]]] = {}
+    for line in body["requirements"]:
+        suites.setdefault(line["suite"], []).append(line)
+    claims = [
+        f"epsilon {claim['epsilon']} at delta {claim['delta']} for one {claim['unit']}, against {claim['adversary']}"
+        for claim in opened.subject.claims
+    ]
+    about = {
+        "model": model_digest(opened),
+        "target": body["target"],
+        "round": body["round"],
+        "tier": body["tier"],
+        "task": body["task"],
+        "claim": " | ".join(claims) or "none",
+    }
+    text = render_junit(suites, properties=about, seconds=sum(body["seconds"].values()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def _say_plan(opened: "Opened", chosen: "Any", tier: TierName, *, as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -141,10 +201,10 @@ def _say_plan(opened: "Opened", chosen: "Any", tier: TierName, *, as_json: bool)
         typer.echo(f"{'':<18}{cost.description}")
 
 
-def _folder(opened: "Opened", out: Path | None, tier: TierName) -> Path | None:
+def _folder(opened: "Opened", out: Path | None, tier: TierName, suites: str) -> Path | None:
     if out is not None or opened.folder is None:
         return out
-    return opened.folder / "assessments" / f"round-{opened.subject.round:05d}-{tier.value}"
+    return opened.folder / "assessments" / f"round-{opened.subject.round:05d}-{tier.value}{suites}"
 
 
 def _body(opened: "Opened", judged: "Judged", tier: TierName) -> dict[str, Any]:
@@ -168,7 +228,7 @@ def _body(opened: "Opened", judged: "Judged", tier: TierName) -> dict[str, Any]:
             "evaluation": opened.subject.evaluation_name,
             "released": "; ".join(released) or None,
             "passed": judged.passed,
-            "requirements": [verdict.to_json(number) for verdict in judged.verdicts],
+            "requirements": judged.lines(number),
             "brackets": [bracket.to_json() for bracket in brackets(findings)],
             "seconds": judged.seconds,
             "findings": findings,
@@ -197,6 +257,10 @@ def _write(folder: Path, body: dict[str, Any]) -> None:
         body["requirements"],
     )
     (folder / "assessment.html").write_text(page, encoding="utf-8")
+
+
+def _case(verdict: dict[str, Any]) -> str:
+    return f"[{verdict['suite']}: {verdict['case']}] " if "case" in verdict else ""
 
 
 def _show(body: dict[str, Any]) -> None:
@@ -231,8 +295,11 @@ def _show(body: dict[str, Any]) -> None:
     for verdict in body["requirements"]:
         console.print(
             Text.assemble(
-                f"{verdict['severity']} {verdict['metric']} {verdict['op']} {verdict['threshold']:g}: ",
-                (verdict["verdict"], _MARKS.get(verdict["verdict"], "")),
+                f"{verdict['severity']} {_case(verdict)}{verdict['metric']} {verdict['op']} "
+                f"{verdict['threshold']:g}: ",
+                ("skipped", "dim")
+                if verdict.get("result") == "skip"
+                else (verdict["verdict"], _MARKS.get(verdict["verdict"], "")),
                 (f"  {verdict['reason']}", "dim"),
             ),
             soft_wrap=True,

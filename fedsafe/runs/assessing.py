@@ -82,6 +82,10 @@ class Judged:
         """Whether every `must` passed: what is undecided or unmeasured did not."""
         return not any(verdict.blocks for verdict in self.verdicts)
 
+    def lines(self, round: int) -> list[dict[str, Any]]:
+        """The verdicts as lines of ``requirements.jsonl``."""
+        return [verdict.to_json(round) for verdict in self.verdicts]
+
 
 def open_subject(
     path: Path | str, round: int | None = None, *, model: nn.Module | None = None, data: Task | None = None
