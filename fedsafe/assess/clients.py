@@ -64,6 +64,8 @@ class Federation:
             the order of the subject's training records. None where there are none.
         broadcast: ``(parameters,)`` each, models that were broadcast after the first round's and before the judged one,
             oldest first; empty where they are not at hand.
+        local: Names of the parameters, or of modules, that stay with each client, which finds them from its records;
+            see `fedsafe.alignment.rewards.reconstruct`.
 
     Raises:
         DataError: A client takes part in no round.
@@ -77,6 +79,7 @@ class Federation:
     delta: float | None = None
     own: ClientRecords | None = None
     broadcast: tuple[Vector, ...] = ()
+    local: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.participations < 1:

@@ -179,17 +179,17 @@ def _require_figures(config: Config, policy: Policy) -> None:
         raise Refused(
             Refusal.RATE_TOO_HIGH, f"sampling rate {client.rate:g}, {allowed.largest_rate:g} allowed"
         )
-    if client.steps > allowed.largest_steps_per_round:
+    if client.all_steps > allowed.largest_steps_per_round:
         raise Refused(
             Refusal.RATE_TOO_HIGH,
-            f"{client.steps} steps a round, {allowed.largest_steps_per_round} allowed",
+            f"{client.all_steps} steps a round, {allowed.largest_steps_per_round} allowed",
         )
     delta, own = config.privacy.record.delta, policy.budget.record.delta
     if not delta <= own:
         raise Refused(Refusal.BUDGET_SPENT, f"planned at delta {delta:g}, {own:g} allowed")
-    if config.rounds * client.steps > MOST_STEPS:
+    if config.rounds * client.all_steps > MOST_STEPS:
         raise _not_allowed(
-            f"{config.rounds} rounds of {client.steps} steps, at most {MOST_STEPS} steps are planned"
+            f"{config.rounds} rounds of {client.all_steps} steps, at most {MOST_STEPS} steps are planned"
         )
 
 

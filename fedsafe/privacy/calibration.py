@@ -56,6 +56,7 @@ def make_plan(
     least_records: int | None = None,
     budgets: Mapping[int, float] | None = None,
     mechanics: Mechanics = _CENTRAL,
+    local_steps: int = 0,
 ) -> PrivacyPlan:
     """A plan that meets both targets: by its noise, or, where that is given, by its length.
 
@@ -63,7 +64,8 @@ def make_plan(
     ``evaluation_epsilon`` sends its scores without noise, outside of the claims. Where ``record_noise`` or
     ``client_noise`` is given, that level's target is a budget: a client takes part in as many rounds as its own pays
     for, and the run ends before the other is overspent. ``budgets`` are epsilons of the clients that have smaller
-    record-level budgets of their own, by client.
+    record-level budgets of their own, by client. ``local_steps`` are those of the ``steps`` whose result stays at the
+    client.
 
     Raises:
         CalibrationError: A target cannot be met.
@@ -91,6 +93,7 @@ def make_plan(
         grid_bits=record_grid_bits if math.isfinite(record_epsilon) else None,
         batch_size=record_batch,
         least_records=least_records if record_batch is not None else None,
+        local_steps=local_steps,
     )
     client = ClientPlan(
         epsilon=client_epsilon,

@@ -47,8 +47,9 @@ def record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:
         else f"batches of {level.batch_size} records inside the client, without replacement",
         accountant=account([level.mechanism()], level.delta).accountant if level.private else NO_ACCOUNTANT,
         horizon=(
-            f"{level.max_participations} participations of {level.steps} steps, noise multiplier {level.noise:g} over "
-            f"the clip, clip {level.clip:g}; the same bound for every client, so the worst client's"
+            f"{level.max_participations} participations of {level.steps} steps{_of_them(level.local_steps)}, noise "
+            f"multiplier {level.noise:g} over the clip, clip {level.clip:g}; the same bound for every client, so the "
+            "worst client's"
         )
         + evaluations(plan, "a validation record, which training never reads, is in", "noise_record"),
         regime="planned",
@@ -71,3 +72,8 @@ def record_claim(plan: PrivacyPlan, about: Circumstances) -> Claim:
         ),
         group_epsilon=group,
     )
+
+
+def _of_them(local_steps: int) -> str:
+    """The steps whose result stays at the client, which steers what it uploads."""
+    return f" ({local_steps} of them for the parameters that stay at the client)" if local_steps else ""

@@ -5,6 +5,7 @@ import copy
 import torch
 
 from fedsafe.audit import Setting
+from fedsafe.errors import ConfigError
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.compose import Parts, aggregator_of, server_optimizer_of
@@ -18,6 +19,8 @@ def setting_of(parts: Parts, plan: PrivacyPlan) -> Setting:
         plan: Its calibrated plan.
     """
     config, train = parts.config, parts.task.train
+    if parts.local is not None:
+        raise ConfigError("an audit trains clients without parameters of their own: leave client.local out")
     return Setting(
         plan=plan,
         training=local_training(config.client, plan.record, config.rounds),

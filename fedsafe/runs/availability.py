@@ -40,7 +40,7 @@ def build_availability(config: Config, federated: Federated) -> Availability | N
     section = config.federation.availability
     if section is None:
         return None
-    each, steps = section.seconds_per_record, config.client.steps * config.client.rate
+    each, steps = section.seconds_per_record, config.client.all_steps * config.client.rate
     clients = len(federated.records)
     work = {TRAIN: each * steps * federated.records.sizes, EVALUATE: each * federated.validation.sizes}
     found = Availability(

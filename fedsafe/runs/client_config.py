@@ -110,6 +110,10 @@ class ClientConfig(Section):
 
     With ``precision = "bfloat16"`` models that stack run forward and backward in it; clipping, noise and steps stay in
     single precision.
+
+    The parameters, or modules, that ``local`` names stay with each client, which finds them anew in every round: by
+    ``local_steps`` steps before the others, of which it keeps them alone. These steps read records too, and are
+    counted like the others.
     """
 
     objective: ObjectiveConfig | None = None
@@ -119,6 +123,27 @@ class ClientConfig(Section):
     batch_size: Count | None = None
     proximal: NotNegative = 0.0
     precision: Literal["bfloat16"] | None = None
+    local: list[str] | None = None
+    local_steps: Count | None = None
+
+    @model_validator(mode="after")
+    def _local_steps_are_for_local_parameters(self) -> Self:
+        if self.local_steps is not None and not self.local:
+            raise ConfigError(
+                f"client.local_steps = {self.local_steps} finds the parameters that client.local names, and it names "
+                "none: name some, or leave it out"
+            )
+        return self
+
+    @property
+    def steps_for_local(self) -> int:
+        """Steps in a round before those that train everything; as many if nothing is said."""
+        return (self.local_steps or self.steps) if self.local else 0
+
+    @property
+    def all_steps(self) -> int:
+        """Steps in a round, each of which reads records."""
+        return self.steps + self.steps_for_local
 
     @property
     def plain_rate(self) -> float | None:
@@ -140,7 +165,7 @@ def objective_of(config: ClientConfig, task: Task) -> Objective:
 
 
 def local_training(config: ClientConfig, level: RecordPlan, rounds: int) -> LocalTraining:
-    """How every client of a run trains.
+    """How every client of a run trains, besides its steps for local parameters.
 
     Args:
         config: The configured optimiser.
@@ -151,7 +176,7 @@ def local_training(config: ClientConfig, level: RecordPlan, rounds: int) -> Loca
     schedule = Schedule() if optimizer.schedule is None else Schedule(**optimizer.schedule.model_dump())
     return LocalTraining(
         learning_rate=optimizer.lr,
-        steps=level.steps,
+        steps=level.steps - level.local_steps,
         rate=level.rate,
         clip=level.clip if level.private else math.inf,
         noise=level.noise,

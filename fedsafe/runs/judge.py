@@ -211,6 +211,7 @@ class Judge:
             participations=max(1, min(level.max_participations, expected)),
             delta=level.delta if level.private else None,
             own=own_records(parts.federated),
+            local=tuple(config.client.local or ()),
         )
 
     def _with(self, parameters: Vector) -> nn.Module:

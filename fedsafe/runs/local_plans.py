@@ -48,6 +48,8 @@ class OwnTraining:
 
     def training(self, parts: Parts, plan: PrivacyPlan) -> LocalTraining:
         """As the trainer wants it: one long round, with the noise of a plan."""
+        if parts.config.client.local:
+            raise ConfigError("a client that trains alone shares nothing: leave client.local out")
         optimizer = ClientOptimizerConfig(name="sgd", lr=self.lr, momentum=self.momentum)
         config = parts.config.client.model_copy(update={"optimizer": optimizer, "proximal": 0.0})
         return replace(local_training(config, plan.record, 1), steps=self.rounds * plan.record.steps)
