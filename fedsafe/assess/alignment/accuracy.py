@@ -165,7 +165,8 @@ def sandwich(
     """Interval of a mean over pairs of items, where pairs with a common person or a common item are alike.
 
     The variance of the mean is the sum of the products of the residuals of all such pairs of pairs over n squared, by
-    inclusion and exclusion (Cameron, Gelbach and Miller, 2011; with pairs of items: Aronow, Samii and Assenova, 2015).
+    inclusion and exclusion (Cameron, Gelbach and Miller, 2011; with pairs of items: Aronow, Samii and Assenova, 2015);
+    it is taken for no less than what people alone, or items alone, make of it.
     Student's quantile has the freedom of the smaller number of clusters.
 
     Args:
