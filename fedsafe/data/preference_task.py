@@ -19,7 +19,7 @@ from fedsafe.errors import ConfigError, DataError
 
 EVALUATION_FRACTION = 0.25
 MOST = 256
-LEAST = (10, 5)
+LEAST = (10, 0)
 _TRACE = 1 << 64
 
 
@@ -93,8 +93,8 @@ def preference_task(
         groups: Group column to who is in which group, e.g. ``{"gender": {"annotator 7": "Woman"}}``.
         ties: Whether pairs of which neither is preferred are kept, as a third class.
         most: At most so many pairs of a person on each side, where pairs are made of ratings.
-        least: Training and evaluation pairs that a person needs to be a client; how many a person has counts as public,
-            as the number of records of every client does.
+        least: Training and evaluation pairs that a person needs to be a client (who has none of the latter is not
+            judged); how many a person has counts as public, as the number of records of every client does.
         evaluation_fraction: Part of the items held out, in (0, 1).
         evaluation_public: Whether the judgements are public; texts of items are kept only then.
         seed: Decides which items are held out, and the order in which a rated pair is shown.
@@ -168,11 +168,12 @@ def _check_items(judged: Pairs | Ratings, count: int) -> None:
 
 
 def _clients(train: Pairs, evaluation: Pairs, least: tuple[int, int]) -> list[str]:
-    """Who has enough pairs, in the order of their names."""
+    """Who has enough pairs, in the order of their names; everybody has one training pair."""
     enough = []
-    for part, wanted in zip((train, evaluation), least, strict=True):
+    for part, wanted in zip((train, evaluation), (max(least[0], 1), least[1]), strict=True):
         names, count = np.unique(part.annotators, return_counts=True)
-        enough.append({str(name) for name in names[count >= max(wanted, 1)]})
+        if wanted:
+            enough.append({str(name) for name in names[count >= wanted]})
     return sorted(set.intersection(*enough))
 
 

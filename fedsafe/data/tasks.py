@@ -14,10 +14,16 @@ acs-states       binary      80,000 + 20,000     20 states
 parkinsons       regression  4,817 + 1,058       34 patients (8 others evaluate)     target: total, motor;
                                                                                      split: patient, record
 shakespeare      next_token  9,727 + 2,429       142 speakers                        length: 80; least: 1000
+offensiveness    binary      61,500 + 9,456      261 annotators                      features: minilm-layers, minilm;
+                                                                                     ties: drop, keep; seed: 0;
+                                                                                     most: 256
+pandalm          multiclass  2,208 + 789         3 annotators                        features: minilm, minilm-layers;
+                                                                                     ties: keep, drop; seed: 0
 ===============  ==========  ==================  ==================================  =======================
 
 ``adult``, ``digits`` and ``breast-cancer`` come with FedSafe or scikit-learn. The others are looked for in the folder
 that ``FEDSAFE_DATA_DIR`` names, then in the cache, then downloaded, and always checked against their checksums.
+``offensiveness`` and ``pandalm`` are pairs of texts, and need the extra ``text``.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,6 +43,10 @@ from fedsafe.data.catalogue.heart import SOURCE as HEART
 from fedsafe.data.catalogue.heart import load_heart
 from fedsafe.data.catalogue.mnist import SOURCE as MNIST
 from fedsafe.data.catalogue.mnist import load_mnist_writers
+from fedsafe.data.catalogue.offensiveness import SOURCE as OFFENSIVENESS
+from fedsafe.data.catalogue.offensiveness import load_offensiveness
+from fedsafe.data.catalogue.pandalm import SOURCE as PANDALM
+from fedsafe.data.catalogue.pandalm import load_pandalm
 from fedsafe.data.catalogue.parkinsons import SOURCE as PARKINSONS
 from fedsafe.data.catalogue.parkinsons import load_parkinsons
 from fedsafe.data.catalogue.shakespeare import SOURCE as SHAKESPEARE
@@ -104,6 +114,22 @@ SHIPPED: Mapping[str, Shipped] = {
         source=SHAKESPEARE,
         holders="142 speakers",
         options=("length", "least"),
+    ),
+    "offensiveness": Shipped(
+        load=load_offensiveness,
+        kind="binary",
+        records=(61_500, 9_456),
+        source=OFFENSIVENESS,
+        holders="261 annotators",
+        options=("features", "ties", "seed", "most"),
+    ),
+    "pandalm": Shipped(
+        load=load_pandalm,
+        kind="multiclass",
+        records=(2_208, 789),
+        source=PANDALM,
+        holders="3 annotators",
+        options=("features", "ties", "seed"),
     ),
 }
 _TABLE_KEYS = ("path", "schema", "evaluation_fraction", "seed")
