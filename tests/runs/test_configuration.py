@@ -30,6 +30,8 @@ def test_what_is_written_has_every_default_and_reads_back_as_the_same():
         *(f"engine.{key}" for key in ("chunk", "stack", "address", "gpus")),
         "client.objective",
         "client.precision",
+        "client.local",
+        "client.local_steps",
         *(
             f"client.optimizer.{key}"
             for key in ("momentum", "nesterov", "weight_decay", "beta1", "beta2", "eps", "schedule")
