@@ -1,0 +1,293 @@
+"""The log of decisions: JSON lines, each chained by a keyed hash to the one before it; inputs are never in it.
+
+An input is there as an HMAC with a secret key: a plain hash of a small table row could be found by trying all rows.
+The same key chains the lines, so that nobody without it can rewrite the log and make it fit. What a chain cannot show
+is that lines are missing at the end: keep the head elsewhere, and give it to `verify_log`.
+
+A batch is in the operating system's hands when `DecisionLog.append` returns, so that killing the process loses nothing;
+when it is on the disk, too, is a matter of `sync`.
+"""
+
+import fcntl
+import hmac
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsafe.errors import ConfigError, RecordError
+from fedsafe.serve.decision import Decision
+from fedsafe.store.files import write_all
+
+FORMAT: Final = "fedsafe.decisions/1"
+Sync = Literal["batch", "second", "never"]
+
+_SUFFIX = ',"hash":"'
+_ENDING = len(_SUFFIX) + 64 + 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogHead:
+    """The newest line: its number, from 0, and its hash; -1 and "" of an empty log."""
+
+    sequence: int
+    hash: str
+
+
+def audit_key(path: Path) -> bytes:
+    """The key in a file, which is made, for its owner alone, where it is absent.
+
+    Raises:
+        RecordError: It cannot be read or made, or is no key.
+    """
+    try:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        else:
+            key = os.urandom(32)
+            try:
+                write_all(descriptor, (key.hex() + "\n").encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise RecordError(f"the key {path} cannot be read or made: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is no key: restore it, or begin a new log with a new key") from error
+    if len(key) != 32:
+        raise RecordError(f"{path} is no key of 32 bytes: restore it, or begin a new log with a new key")
+    return key
+
+
+class DecisionLog:
+    """Appends decisions; one process at a time.
+
+    Args:
+        path: The file; made, for its owner alone, where absent.
+        key: Secret of the hashes, 32 bytes.
+        model: Digest of the model, for the line that says that a process began.
+        sync: When the disk is waited for: after each "batch", once a "second", or "never".
+        about: More of that line, such as the level of the monitor.
+
+    Raises:
+        ConfigError: The key or `sync` is none.
+        RecordError: The file cannot be opened, is in use, or its last line was written with another key.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        key: bytes,
+        *,
+        model: str,
+        sync: Sync = "second",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        if sync not in ("batch", "second", "never") or len(key) < 16:
+            raise ConfigError(f"a decision log needs sync = batch, second or never, and a key: got {sync!r}")
+        self.path, self._key, self._sync, self._model = Path(path), key, sync, model[:16]
+        self._lock, self._synced, self._closed = threading.Lock(), time.monotonic(), False
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise RecordError(f"the decision log {path} cannot be opened: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RecordError(f"the decision log {path} is in use by another process: stop it") from error
+            self._head = self._resume()
+            self._write([{"kind": "open", "format": FORMAT, "model_sha256": model, **(about or {})}])
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    @property
+    def head(self) -> LogHead:
+        """The newest line."""
+        return self._head
+
+    def keyed(self, content: bytes) -> str:
+        """HMAC-SHA256 of something that the log must not hold, in hexadecimal."""
+        return hmac.digest(self._key, content, "sha256").hex()
+
+    def append(
+        self,
+        decisions: Sequence[Decision],
+        x: NDArray[Any],
+        *,
+        caller: str = "",
+        seconds: float | None = None,
+    ) -> None:
+        """Log a batch.
+
+        Args:
+            decisions: Of the batch.
+            x: ``(n, *inputs)`` what they are about; only its keyed hashes are kept.
+            caller: Who asked; kept as a keyed hash.
+            seconds: Time since 1970; now if left out.
+
+        Raises:
+            RecordError: The log is closed, or cannot be written; then nothing of the batch is in it.
+        """
+        who = self.keyed(b"caller:" + caller.encode("utf-8", "surrogatepass"))[:16] if caller else ""
+        now = _text(time.time() if seconds is None else seconds)
+        lines = []
+        for decision, row in zip(decisions, np.ascontiguousarray(x), strict=True):
+            lines.append(
+                {
+                    "kind": "decision",
+                    "time": now,
+                    "id": decision.id,
+                    "model": self._model,
+                    "caller": who,
+                    "input": self.keyed(row.tobytes()),
+                    "answered": decision.answered,
+                    "label": decision.label,
+                    "value": decision.value,
+                    "confidence": _short(decision.confidence),
+                    "reasons": decision.reasons,
+                    "notes": decision.notes,
+                    "p": {name: _short(p) for name, p in decision.p_values.items()},
+                }
+            )
+        with self._lock:
+            self._write(lines)
+
+    def note(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Log something that is no decision, such as an alert."""
+        with self._lock:
+            self._write([{"kind": kind, "time": _text(time.time()), **body}])
+
+    def close(self) -> None:
+        """Wait for the disk, and let go of the file."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.fsync(self._file)
+                os.close(self._file)
+
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        if self._closed:
+            raise RecordError(f"the decision log {self.path} is closed: no decision can be made without it")
+        head, parts = self._head, []
+        for line in lines:
+            body = json.dumps({"sequence": head.sequence + 1, **line}, separators=(",", ":"), allow_nan=False)
+            digest = hmac.digest(self._key, (head.hash + body).encode(), "sha256").hex()
+            parts.append(f'{body[:-1]}{_SUFFIX}{digest}"}}\n')
+            head = LogHead(sequence=head.sequence + 1, hash=digest)
+        before = os.fstat(self._file).st_size
+        try:
+            write_all(self._file, "".join(parts).encode())
+            if self._sync == "batch" or (self._sync == "second" and time.monotonic() - self._synced >= 1.0):
+                os.fsync(self._file)
+                self._synced = time.monotonic()
+        except OSError as error:
+            os.ftruncate(self._file, before)
+            raise RecordError(f"the decision log {self.path} cannot be written: {error.strerror}") from error
+        self._head = head
+
+    def _resume(self) -> LogHead:
+        """The head of what is there; a last line that a killed machine left half-written is cut off."""
+        size = os.fstat(self._file).st_size
+        window = min(size, 1 << 20)
+        tail = os.pread(self._file, window, size - window)
+        end = tail.rfind(b"\n") + 1
+        if end < len(tail):
+            os.ftruncate(self._file, size - (len(tail) - end))
+        if not end:
+            if window < size:
+                raise RecordError(f"{self.path} is no decision log: begin a new one")
+            return LogHead(sequence=-1, hash="")
+        lines = tail[:end].splitlines()
+        last = _parsed(self.path, lines[-1].decode("utf-8", "replace"))
+        before = _parsed(self.path, lines[-2].decode("utf-8", "replace"))["hash"] if len(lines) > 1 else ""
+        if hmac.digest(self._key, (before + last["body"]).encode(), "sha256").hex() != last["hash"]:
+            raise RecordError(
+                f"the last line of {self.path} does not fit the key: restore the key or the log"
+            )
+        return LogHead(sequence=int(last["line"]["sequence"]), hash=last["hash"])
+
+
+def read_log(path: Path | str) -> Iterator[dict[str, Any]]:
+    """The complete lines of a log, oldest first, unverified.
+
+    Raises:
+        RecordError: It cannot be read, or a line is none of a log.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for raw in file:
+                if raw.endswith("\n"):
+                    line: dict[str, Any] = _parsed(Path(path), raw[:-1])["line"]
+                    yield line
+    except OSError as error:
+        raise RecordError(f"the decision log {path} cannot be read: {error.strerror}") from error
+
+
+def verify_log(path: Path | str, key: bytes, *, head: LogHead | None = None) -> LogHead:
+    """Check the chain of a log.
+
+    Args:
+        path: The log.
+        key: Of the log.
+        head: One that was kept elsewhere; the log must contain it.
+
+    Returns:
+        The newest line.
+
+    Raises:
+        RecordError: A line was changed, moved, added or taken out, or the log ends before the head.
+    """
+    previous, met = LogHead(sequence=-1, hash=""), head is None or head.sequence < 0
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for raw in file:
+                if not raw.endswith("\n"):
+                    break  # half-written
+                found = _parsed(Path(path), raw[:-1])
+                digest = hmac.digest(key, (previous.hash + found["body"]).encode(), "sha256").hex()
+                number = previous.sequence + 1
+                if found["line"]["sequence"] != number or not hmac.compare_digest(digest, found["hash"]):
+                    raise RecordError(f"the chain of {path} breaks at line {number}: it was edited")
+                previous = LogHead(sequence=number, hash=digest)
+                met = met or previous == head
+    except OSError as error:
+        raise RecordError(f"the decision log {path} cannot be read: {error.strerror}") from error
+    if not met and head is not None:
+        raise RecordError(f"{path} does not contain line {head.sequence} as it was: it was cut or replaced")
+    return previous
+
+
+def _parsed(path: Path, raw: str) -> dict[str, Any]:
+    try:
+        line = json.loads(raw)
+        if not (
+            isinstance(line, dict)
+            and raw[-_ENDING:].startswith(_SUFFIX)
+            and isinstance(line["sequence"], int)
+        ):
+            raise ValueError("it has no hash at its end")
+        return {"line": line, "hash": raw[-66:-2], "body": raw[:-_ENDING] + "}"}
+    except (ValueError, KeyError) as error:
+        raise RecordError(
+            f"{path} has a line that is none of a decision log ({error}): it was edited"
+        ) from error
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

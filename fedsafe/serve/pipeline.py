@@ -1,0 +1,332 @@
+"""A guarded model: inputs are checked before they are answered, answers before they go out, and decisions logged.
+
+The order: is it a record of the schema; is it strange to the monitor; does the caller copy or probe the model; is there
+anything private in its text; then the model; is it confident; would another group be decided otherwise. What fails
+one of these gets an abstention with all reasons that were found.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedsafe.data import Schema, Task
+from fedsafe.errors import ConfigError, DataError
+from fedsafe.serve.alerts import Alerts
+from fedsafe.serve.counterfactuals import Flips
+from fedsafe.serve.decision import Decision, Policy
+from fedsafe.serve.decision_log import DecisionLog
+from fedsafe.serve.detectors.base import Floats
+from fedsafe.serve.figures import GuardFigures
+from fedsafe.serve.input_check import InputCheck
+from fedsafe.serve.monitor import ADVERSARIAL, OOD, Checks, Monitor
+from fedsafe.serve.queries import QueryPatterns
+from fedsafe.serve.text_privacy import TextPrivacy
+
+_STEPS = 32
+
+
+class Watcher(Protocol):
+    """What follows the decisions over time, such as `fedsafe.serve.streams.StreamMonitor`."""
+
+    def watch(self, x: Floats, checks: Checks, decisions: Sequence[Decision]) -> Sequence[tuple[str, str]]:
+        """Take a batch of valid inputs; gives the kind and the message of each alarm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Which model is guarded.
+
+    Attributes:
+        name: Of the run.
+        round: Of the model; 0 outside a run.
+        digest: SHA-256 of its parameters.
+        failed: Requirements of severity `must` that it does not meet, where it is served all the same.
+        folder: The run folder; None outside a run.
+    """
+
+    name: str = ""
+    round: int = 0
+    digest: str = ""
+    failed: tuple[str, ...] = ()
+    folder: Path | None = field(default=None, compare=False)
+
+
+class Guard:
+    """See the module.
+
+    Args:
+        model: In evaluation mode.
+        monitor: Fitted to it.
+        task: Its task: classes, target and schema.
+        policy: What keeps it from answering.
+        log: The decision log; none where None.
+        alerts: Where alerts go; only counted where None.
+        queries: Patterns of queries; not looked for where None.
+        texts: Checks of texts that come with inputs.
+        stream: Follows the decisions over time.
+        release: Which model it is.
+        protected: Columns to try other values of; the categorical group columns where empty.
+
+    Raises:
+        ConfigError: The monitor was fitted to another model, or the task predicts tokens.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        monitor: Monitor,
+        task: Task,
+        *,
+        policy: Policy | None = None,
+        log: DecisionLog | None = None,
+        alerts: Alerts | None = None,
+        queries: QueryPatterns | None = None,
+        texts: TextPrivacy | None = None,
+        stream: Watcher | None = None,
+        release: Release | None = None,
+        protected: tuple[str, ...] = (),
+        figures: GuardFigures | None = None,
+    ) -> None:
+        if monitor.forward.model is not model:
+            raise ConfigError("the monitor was fitted to another model: fit it to the one that is guarded")
+        if task.kind == "next_token":
+            raise ConfigError("a guard answers one record at a time, and this task predicts tokens")
+        self.model, self.monitor, self.task = model, monitor, task
+        self.policy, self.release = policy or Policy(), release or Release()
+        self.figures = figures or GuardFigures()
+        self.alerts = alerts or Alerts(counted=self.figures.alerted)
+        self.log, self.stream = log, stream
+        self._queries, self._texts = queries, texts or TextPrivacy()
+        self._inputs = InputCheck(task.schema)
+        self._flips = Flips(monitor.forward, task, protected)
+        self._prefix, self._next = secrets.token_hex(6), 0
+
+    def predict(
+        self, x: object, caller: str = "", *, texts: Sequence[str] | None = None, explain: bool = False
+    ) -> list[Decision]:
+        """Decide a batch.
+
+        Args:
+            x: ``(n, *inputs)`` encoded inputs, from any source.
+            caller: Who asks, such as the name of a key; "" where that is not known, and then patterns of queries are
+                not looked for.
+            texts: ``(n,)`` the texts that the inputs were made of, where they were.
+            explain: Whether answers come with an explanation.
+
+        Returns:
+            One decision for each input.
+
+        Raises:
+            DataError: The batch is no array of the task's shape.
+            RecordError: The log cannot be written: then nothing was decided.
+        """
+        given = self._inputs.array(x)
+        if texts is not None and len(texts) != len(given):
+            raise DataError(f"{len(texts)} texts came with {len(given)} inputs: give one for each")
+        if not len(given):
+            return []
+        bad, why = self._inputs.wrong(given)
+        found = given.copy() if bad.any() else given
+        found[bad] = self.monitor.centre  # computed along, and never answered
+        checks = self.monitor.check(found)
+        reasons: list[list[str]] = [[] for _ in range(len(given))]
+        notes: list[list[str]] = [[] for _ in range(len(given))]
+        for row, text in why.items():
+            reasons[row].append(f"schema:{text}")
+        valid = ~bad
+        self._before(given, valid, checks, caller, texts, reasons, notes)
+        decisions = self._answer(found, valid, checks, reasons, notes, explain)
+        if self.log is not None:
+            self.log.append(decisions, given, caller=caller)
+            self.figures.lines.set(self.log.head.sequence + 1)
+        self._count(decisions)
+        if self.stream is not None and valid.any():
+            rows = np.flatnonzero(valid)
+            for kind, message in self.stream.watch(
+                found[rows], _rows(checks, rows), [decisions[row] for row in rows]
+            ):
+                self.alerts.raise_alert(kind, "critical", message)
+                if self.log is not None:
+                    self.log.note("alert", {"alert": kind, "message": message})
+        return decisions
+
+    def explain(self, x: object) -> list[Mapping[str, float]]:
+        """What moved the explained output (the predicted class's logit, or the number), by column or pixel.
+
+        Integrated gradients from the mean of the monitor's records (Sundararajan, Taly and Yan, 2017); a table's
+        features are summed by column.
+
+        Args:
+            x: ``(n, *inputs)`` encoded inputs.
+
+        Raises:
+            DataError: They are no array of the task's shape, or not finite.
+        """
+        from fedsafe.assess.interpretability.features import by_unit, column_of_features, feature_groups
+        from fedsafe.assess.interpretability.gradients import integrated_gradients
+
+        given = self._inputs.array(x)
+        if not np.isfinite(given).all():
+            raise DataError("an input that is not finite cannot be explained")
+        if not len(given):
+            return []
+        schema, outputs = self.task.schema, self.monitor.forward(given)[0]
+        target = torch.tensor(outputs.argmax(axis=1))
+        start = torch.tensor(self.monitor.centre[None])
+        local = integrated_gradients(
+            self.model,
+            torch.tensor(given),
+            start,
+            target,
+            steps=_STEPS,
+            batch=len(given),
+            rng=np.random.default_rng(0),
+        )
+        moved = local.detach().double().numpy() * (given.astype(np.float64) - self.monitor.centre)
+        if isinstance(schema, Schema):
+            moved = by_unit(column_of_features(schema), moved)
+            names = [name for name, _ in feature_groups(schema)]
+        else:
+            moved, names = moved.reshape(len(given), -1), list(schema.feature_names)
+        return [dict(zip(names, map(float, row), strict=True)) for row in moved]
+
+    def close(self) -> None:
+        """Close the log and the alerts' sinks; nothing can be decided after that."""
+        self.alerts.close()
+        if self.log is not None:
+            self.log.close()
+
+    def _before(
+        self,
+        x: Floats,
+        valid: NDArray[np.bool_],
+        checks: Checks,
+        caller: str,
+        texts: Sequence[str] | None,
+        reasons: list[list[str]],
+        notes: list[list[str]],
+    ) -> None:
+        policy = self.policy
+        if policy.strange != "off":
+            self._strange(valid, checks, reasons if policy.strange == "abstain" else notes)
+        if self._queries is not None and caller and policy.queries != "off" and valid.any():
+            rows = np.flatnonzero(valid)
+            alarms = rows[self._queries.alarms(x[rows], caller)].tolist()
+            for row in alarms:
+                (reasons if policy.queries == "abstain" else notes)[row].append("queries")
+            if len(alarms):
+                message = (
+                    "a caller asks for nearly the same record again and again, as one does who copies a model"
+                )
+                self.alerts.raise_alert("queries", "critical", message, queries=len(alarms))
+        if texts is not None and policy.privacy != "off":
+            for row, text in enumerate(texts):
+                found = self._texts.check(text)
+                (reasons if policy.privacy == "abstain" else notes)[row].extend(found)
+                if found:
+                    kinds = ", ".join(found)
+                    self.alerts.raise_alert("privacy", "warning", f"a text holds what it should not: {kinds}")
+
+    def _strange(self, valid: NDArray[np.bool_], checks: Checks, into: list[list[str]]) -> None:
+        alarms = np.flatnonzero(checks.alarms & valid).tolist()
+        if not alarms:
+            return
+        against = checks.p_values.get(ADVERSARIAL)
+        kinds: Counter[str] = Counter()
+        for row in alarms:
+            attacked = against is not None and against[row] < checks.p_values[OOD][row]
+            kind = ADVERSARIAL if attacked else OOD
+            into[row].append(kind)
+            kinds[kind] += 1
+        for kind, count in kinds.items():
+            what = "from elsewhere" if kind == OOD else "changed to be misread"
+            message = f"inputs look {what}; of ordinary ones {self.monitor.level:.0%} do"
+            self.alerts.raise_alert(kind, "info", message, inputs=count)
+
+    def _answer(
+        self,
+        x: Floats,
+        valid: NDArray[np.bool_],
+        checks: Checks,
+        reasons: list[list[str]],
+        notes: list[list[str]],
+        explain: bool,
+    ) -> list[Decision]:
+        outputs, task, policy = checks.outputs, self.task, self.policy
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=1))
+        for row in np.flatnonzero(~finite & valid).tolist():
+            reasons[row].append("model:output not finite")
+        if not finite.all():
+            message = "the model's output is not a number for some inputs"
+            self.alerts.raise_alert("model", "critical", message, inputs=int((~finite).sum()))
+            outputs = np.where(finite[:, None], outputs, 0.0)
+        if self.monitor.classes:
+            shares = self.monitor.probabilities(outputs)
+            labels, confidence = shares.argmax(axis=1).tolist(), shares.max(axis=1).tolist()
+            values: list[float] = []
+        else:
+            labels, confidence, target = [], [], task.target
+            values = (outputs[:, 0] if target is None else target.decode(outputs[:, 0])).tolist()
+        if policy.floor and confidence:
+            for row, share in enumerate(confidence):
+                if share < policy.floor and valid[row]:
+                    reasons[row].append("confidence")
+        if policy.flips != "off" and self._flips:
+            rows = [row for row in range(len(x)) if not reasons[row]]
+            if rows:
+                flips = self._flips.found(x[rows], outputs[rows])
+                for row, columns in zip(rows, flips, strict=True):
+                    into = reasons if policy.flips == "abstain" else notes
+                    into[row].extend(f"flip:{column}" for column in columns)
+        explained: dict[int, Mapping[str, float]] = {}
+        if explain:
+            rows = [row for row in range(len(x)) if not reasons[row]]
+            explained = dict(zip(rows, self.explain(x[rows]), strict=True)) if rows else {}
+        p_values = {name: values.tolist() for name, values in checks.p_values.items()}
+        decisions = []
+        for row in range(len(x)):
+            answered, there = not reasons[row], bool(valid[row])
+            decisions.append(
+                Decision(
+                    id=f"{self._prefix}-{self._next + row}",
+                    answered=answered,
+                    label=task.classes[labels[row]] if answered and labels else None,
+                    value=values[row] if answered and values else None,
+                    confidence=confidence[row] if there and confidence else None,
+                    reasons=tuple(reasons[row]),
+                    notes=tuple(notes[row]),
+                    p_values={name: found[row] for name, found in p_values.items()} if there else {},
+                    explanation=explained.get(row),
+                )
+            )
+        self._next += len(x)
+        return decisions
+
+    def _count(self, decisions: Sequence[Decision]) -> None:
+        answered = sum(decision.answered for decision in decisions)
+        reasons = Counter(reason.split(":")[0] for decision in decisions for reason in decision.reasons)
+        self.figures.decided(answered, len(decisions) - answered, dict(reasons))
+
+    @classmethod
+    def open(cls, path: Path | str, **options: Any) -> "Guard":
+        """Guard the accepted model of a run; options and errors are of `fedsafe.serve.opening.open_guard`."""
+        from fedsafe.serve.opening import open_guard
+
+        return open_guard(path, **options)
+
+
+def _rows(checks: Checks, rows: NDArray[np.int64]) -> Checks:
+    return Checks(
+        p_values={name: values[rows] for name, values in checks.p_values.items()},
+        outputs=checks.outputs[rows],
+        alarms=checks.alarms[rows],
+        score=checks.score[rows],
+    )
