@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,19 @@ class ClientRecords:
         return ClientRows.of(self.rows).together
 
 
+class Again(Protocol):
+    """Trains a federation anew where clients have other targets: same plan, rule and optimiser."""
+
+    def __call__(self, targets: Sequence[NDArray[np.int64]], rounds: int, key: bytes) -> list[Vector]:
+        """The model after so many rounds for each choice of targets, with the same cohorts, batches and start.
+
+        Args:
+            targets: Each ``(n,)``, of all training records.
+            rounds: How many.
+            key: Of cohorts, batches and noise; never the run's.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Federation:
     """How the clients of a run train, for training some of them again.
@@ -66,6 +80,7 @@ class Federation:
             oldest first; empty where they are not at hand.
         local: Names of the parameters, or of modules, that stay with each client, which finds them from its records;
             see `fedsafe.alignment.rewards.reconstruct`.
+        again: Trains the whole federation anew, by its own rule; None where that cannot be done here.
 
     Raises:
         DataError: A client takes part in no round.
@@ -80,6 +95,7 @@ class Federation:
     own: ClientRecords | None = None
     broadcast: tuple[Vector, ...] = ()
     local: tuple[str, ...] = ()
+    again: Again | None = None
 
     def __post_init__(self) -> None:
         if self.participations < 1:

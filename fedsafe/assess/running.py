@@ -35,6 +35,8 @@ ASSESSORS: Mapping[str, str] = MappingProxyType(
         "generalisation": "fedsafe.assess.generalisation.assessor:Generalisation",
         "personalisation": "fedsafe.assess.generalisation.personalisation:Personalisation",
         "membership": "fedsafe.assess.privacy.membership:Membership",
+        "personal_alignment": "fedsafe.assess.alignment.personal:PersonalAlignment",
+        "preference_poisoning": "fedsafe.assess.alignment.poisoning:PreferencePoisoning",
         "client_membership": "fedsafe.assess.privacy.client_attacks:ClientMembership",
         "inversion": "fedsafe.assess.privacy.inversion:Inversion",
         "privacy": "fedsafe.assess.privacy.assessor:Privacy",
@@ -61,7 +63,15 @@ Those of `READS_CLIENTS` run in a simulation when they are named.
 """
 
 READS_CLIENTS: frozenset[str] = frozenset(
-    {"client_membership", "generalisation", "inversion", "membership", "personalisation"}
+    {
+        "client_membership",
+        "generalisation",
+        "inversion",
+        "membership",
+        "personal_alignment",
+        "personalisation",
+        "preference_poisoning",
+    }
 )
 """Built-in assessors whose findings are functions of the clients' own records: a simulation's, not for release."""
 

@@ -17,7 +17,7 @@ PROPORTION_INTERVALS = {"wilson": wilson, "clopper-pearson": clopper_pearson}
 PAIRED = "newcombe, paired"
 
 # Their limits are those of a normal distribution, as far as the sample is large enough for them at all.
-_ASYMPTOTIC = ("bootstrap", "newcombe", "mover")
+_ASYMPTOTIC = ("bootstrap", "newcombe", "mover", "sandwich")
 
 
 @dataclass(frozen=True, kw_only=True)

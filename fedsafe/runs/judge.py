@@ -5,6 +5,7 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.compose import Parts
 from fedsafe.runs.config import AssessConfig
 from fedsafe.runs.metrics import RoundMetrics
+from fedsafe.runs.retraining import train_again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +214,7 @@ class Judge:
             delta=level.delta if level.private else None,
             own=own_records(parts.federated),
             local=tuple(config.client.local or ()),
+            again=partial(train_again, parts, plan),
         )
 
     def _with(self, parameters: Vector) -> nn.Module:

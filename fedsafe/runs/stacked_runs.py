@@ -14,7 +14,7 @@ import json
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -127,7 +127,7 @@ def trainers_of(runs: Sequence[PreparedRun]) -> list[Trainer]:
 
 def stacked_runs(
     runs: Sequence[PreparedRun], trainers: Sequence[Trainer] | None = None
-) -> Iterator[tuple[int, RoundOutcome]]:
+) -> Generator[tuple[int, RoundOutcome], None, None]:
     """Train runs together, round by round.
 
     Args:

@@ -28,6 +28,8 @@ from fedsafe.findings import METRICS, Finding
 NOT_FOR = {
     "fairness": {"next_token"},
     "alignment": set(KINDS),  # none is of preferences
+    "preference_poisoning": set(KINDS),
+    "personal_alignment": set(KINDS),
     "principles": {"multiclass", "next_token"},
     "robustness": {"regression", "next_token"},
     "certified": {"regression", "next_token"},

@@ -1,11 +1,12 @@
 """The metrics of the assessors that ship with FedSafe."""
 
-from fedsafe.findings.catalogue.alignment import ALIGNMENT, PREFERENCE_POISONING
+from fedsafe.findings.catalogue.alignment import ALIGNMENT, PERSONAL_ALIGNMENT, PREFERENCE_POISONING
 from fedsafe.findings.catalogue.attacks import MEMBERSHIP, PRIVACY, ROBUSTNESS
 from fedsafe.findings.catalogue.certificates import CERTIFIED, CORRUPTIONS
 from fedsafe.findings.catalogue.clients import GENERALISATION, PERSONALISATION
 from fedsafe.findings.catalogue.comparison import COMPARISON
 from fedsafe.findings.catalogue.conduct import PRINCIPLES
+from fedsafe.findings.catalogue.constitution import CONSTITUTION
 from fedsafe.findings.catalogue.explanations import CONSISTENCY, INTERPRETABILITY, SURROGATE
 from fedsafe.findings.catalogue.fairness import FAIRNESS
 from fedsafe.findings.catalogue.leaks import CLIENT_MEMBERSHIP, INVERSION
@@ -30,6 +31,7 @@ BUILT_IN: tuple[Metric, ...] = (
     *FAIRNESS,
     *ALIGNMENT,
     *PRINCIPLES,
+    *CONSTITUTION,
     *ROBUSTNESS,
     *CERTIFIED,
     *CORRUPTIONS,
@@ -44,6 +46,7 @@ BUILT_IN: tuple[Metric, ...] = (
     *CONSISTENCY,
     *GENERALISATION,
     *PERSONALISATION,
+    *PERSONAL_ALIGNMENT,
     *ASSESS,
 )
 """All of them, in the order of a reader's interest."""
