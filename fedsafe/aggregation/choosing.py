@@ -194,14 +194,22 @@ def needs_groups(spec: AggregatorSpec) -> tuple[str, str, int] | None:
     return name, str(column), int(smallest)
 
 
-def released_by(spec: AggregatorSpec) -> tuple[str, ...]:
+def released_by(spec: AggregatorSpec, *, client_private: bool = True) -> tuple[str, ...]:
     """What leaves a client un-noised because of the aggregator: phrases for what a claim does not cover.
 
+    Args:
+        spec: See :func:`check_aggregator`.
+        client_private: Whether there is a client-level target, without which some rules are others.
+
     Raises:
-        ConfigError: Nothing has that name.
+        ConfigError: Nothing has that name, or an option is out of range.
     """
-    name, _ = _parsed(spec)
-    rule = resolve("aggregator", name, RULES)
+    used = spec if client_private else _without_noise(spec)
+    name, _ = _parsed(used)
+    rule: Any = resolve("aggregator", name, RULES)
+    if name in RULES and getattr(rule, "needs_groups", False):
+        # Its options decide whether losses leave at all.
+        rule = _made(used, rule, _REHEARSAL, learning_rate=1.0, membership=_REHEARSED)
     released = tuple(getattr(rule, "releases", ()))
     if name not in RULES:
         released = (*released, f"what the aggregator {name} sends of a client besides its update")

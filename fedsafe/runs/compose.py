@@ -296,7 +296,7 @@ def program_digest(parts: Parts) -> str:
     if parts.availability is not None and isinstance(parts.availability.schedule, Trace):
         described.append(parts.availability.schedule.digest)  # the settings name a file, which may change
     if parts.groups is not None:
-        described.append([parts.groups.names, parts.groups.of.tolist()])
+        described.append(repr((parts.groups.names, parts.groups.of.tolist())))
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -49,12 +49,12 @@ def membership_of(config: Config, federated: Federated) -> Membership | None:
     values = texts[column][federated.records.together[bounds[:-1]]]
     if len(mixed):
         client = int(mixed[0])
-        own = np.unique(texts[column][federated.records[client]])
+        one, other = np.unique(texts[column][federated.records[client]])[:2].tolist()
         called = f"client {client}" if federated.names is None else f"client {federated.names[client]!r}"
         raise ConfigError(
-            f"server.aggregator ({rule}): {called} has records with {column} = {own[0]!r} and {own[1]!r}, and a client "
-            f"is in one group ({len(mixed)} of {len(values)} clients are in several): use a column that is the same "
-            "for all records of a client, or the partition natural by it"
+            f"server.aggregator ({rule}): {called} has records with {column} = {one!r} and {other!r}, and a "
+            f"client is in one group ({len(mixed)} of {len(values)} clients are in several): use a column that is the "
+            "same for all records of a client, or the partition natural by it"
         )
     return Membership.from_values(values.tolist(), smallest=smallest)
 

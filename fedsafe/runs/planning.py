@@ -1,5 +1,6 @@
 """The privacy plan of a run and its claims: seconds of accounting, before anything is released."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,4 +94,5 @@ def uncovered(parts: Parts) -> tuple[str, ...]:
             "anyone at all, once there is another run of this seed with privacy.paired: the two share their noise, and "
             "their difference gives the updates away"
         )
-    return (*phrases, *released_by(parts.config.server.aggregator))
+    private = math.isfinite(parts.config.privacy.client.epsilon)
+    return (*phrases, *released_by(parts.config.server.aggregator, client_private=private))

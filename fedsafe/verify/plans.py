@@ -31,6 +31,11 @@ def client_claim(parts: Parts, plan: PrivacyPlan) -> DeclaredClaim | str:
     spec = parts.config.server.aggregator
     options = {} if isinstance(spec, str) else {key: value for key, value in spec.items() if key != "name"}
     aggregator = aggregator_of(parts, plan)
+    if aggregator.needs_groups:
+        return (
+            f"the aggregator {aggregator.name} weighs groups of clients, and the clients that are scripted here have "
+            "none: not checked; its noise is that of noisy_mean, which is"
+        )
     described = _described(aggregator, options, plan)
     if described is None:
         return (

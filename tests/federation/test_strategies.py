@@ -27,6 +27,14 @@ STRATEGIES = {
     "adaptive clipping": {"server__aggregator": "adaptive_clip"},
     "chosen noise": {"server__aggregator": "chosen_noise"},
     "local DP": {"server__aggregator": "local_gaussian"},
+    "groups in the open": {
+        "server__aggregator": {"name": "grouped_mean", "column": "site", "weights": "adaptive"},
+        "server__optimizer": PLAIN,
+    },
+    "grouped FedAvg": {
+        "server__aggregator": {"name": "grouped_fedavg", "column": "site", "weights": "adaptive"},
+        "server__optimizer": PLAIN,
+    },
     "DP-FTRL": {"server__aggregator": {"name": "banded_mean", "bands": 2}},
     "distributed DP": {"server__aggregator": {"name": "distributed_mean", "minimum": 1}},
     "FedAvgM": {"server__aggregator": "fedavg", "server__optimizer": {**PLAIN, "momentum": 0.9}},
@@ -59,8 +67,17 @@ def federation(changes):
     rule = fedsafe.aggregation.RULES[spec if isinstance(spec, str) else spec["name"]]
     private = rule.proven_sensitivity
     off = {"privacy__client__epsilon": math.inf, "privacy__record__epsilon": math.inf}
-    of = parts(**({} if private else off), **changes)
+    if rule.needs_groups:
+        # The tiny task has no column that is the same for all records of a client.
+        of = parts(**off, **{**changes, "server__aggregator": "fedavg"})
+        server = of.config.server.model_copy(update={"aggregator": spec})
+        groups = fedsafe.aggregation.Membership.from_values(["a"] * 3 + ["b"] * (CLIENTS - 3))
+        of = replace(of, config=of.config.model_copy(update={"server": server}), groups=groups)
+    else:
+        of = parts(**({} if private else off), **changes)
     by = plan(of, noise=1.0 if private else 0.0)
+    if rule.needs_groups:  # weights that follow losses go without a record-level target
+        by = replace(by, record=replace(by.record, epsilon=math.inf, noise=0.0))
     if rule.mechanism == FILTERED:
         by = replace(by, client=replace(by.client, mechanism=FILTERED, order=8.0))
     return of, by
