@@ -2,7 +2,8 @@
 
 A checker is called as ``check(text, prompt)`` and returns whether the text keeps the principle. For a principle about
 responses the text is the response; for one about prompts it is the prompt itself. What a rule cannot see it does not
-find: how often, `fedsafe.alignment.measure_checker` measures against people's labels.
+find: how often, `fedsafe.alignment.measure_checker` measures against people's labels. A checker with a true attribute
+`exact` is a rule that is the principle itself.
 """
 
 import functools
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from fedsafe.alignment.identifiers import PersonalIdentifiers
 from fedsafe.errors import ConfigError, FedSafeError
@@ -95,7 +96,7 @@ class Pattern:
 
     def __call__(self, text: str, prompt: str) -> bool:
         """Whether the text keeps the rule."""
-        return (self._compiled.search(text) is not None) == self.found
+        return bool(self._compiled.search(text)) == self.found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ class Length:
 
     least: int = 0
     most: int = 10**6
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _whole("length", "least", self.least, 0)
@@ -155,6 +157,7 @@ class Repetition:
     """
 
     most: int = 1
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _whole("repetition", "most", self.most, 1)
@@ -210,7 +213,8 @@ class Shouting:
     def __call__(self, text: str, prompt: str) -> bool:
         """Whether the text keeps the rule."""
         words = [word for word in _WORD.findall(text) if len(word) > 1]
-        return sum(word.isupper() for word in words) <= self.most * len(words)
+        kept: bool = sum(word.isupper() for word in words) <= self.most * len(words)
+        return kept
 
 
 CHECKERS: Mapping[str, Callable[..., Checker]] = MappingProxyType(

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -349,6 +350,7 @@ def _turned(heads: Floats, cosine: Floats, sine: Floats) -> Floats:
     return turned
 
 
-def _softmax(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+def _softmax(scores: NDArray[Any]) -> NDArray[Any]:
     raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return raised / raised.sum(axis=-1, keepdims=True)
+    shares: NDArray[Any] = raised / raised.sum(axis=-1, keepdims=True)
+    return shares
