@@ -14,10 +14,12 @@ from fedsafe.cli.compare import compare_command
 from fedsafe.cli.data import data_app
 from fedsafe.cli.deploy import deploy_app
 from fedsafe.cli.export import export_command
+from fedsafe.cli.guard import guard_command
 from fedsafe.cli.ledger import ledger_app
 from fedsafe.cli.new import new_command
 from fedsafe.cli.report import report_command
 from fedsafe.cli.run import run_command
+from fedsafe.cli.serve import serve_command
 from fedsafe.cli.simulate import simulate_command
 from fedsafe.cli.ui import ui_command
 from fedsafe.cli.verify import verify_command
@@ -42,6 +44,8 @@ app.command("assess")(assess_command)
 app.command("byzantine")(byzantine_command)
 app.command("compare")(compare_command)
 app.command("export")(export_command)
+app.command("serve")(serve_command)
+app.command("guard")(guard_command)
 app.command("ui")(ui_command)
 app.add_typer(data_app, name="data")
 app.add_typer(deploy_app, name="deploy")

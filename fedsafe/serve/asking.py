@@ -1,0 +1,212 @@
+"""One request for decisions: read, held to the limits and the schema, answered. Every refusal has its own status."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.types import Receive, Scope
+
+from fedsafe.errors import DataError, RecordError
+from fedsafe.serve.batching import Asked, Batcher, Overloaded, joined
+from fedsafe.serve.decision import Decision
+from fedsafe.serve.instances import Instances, WrongInstance
+from fedsafe.serve.limits import Limits, Rates
+from fedsafe.serve.pipeline import Guard
+
+JSON: Final = (b"content-type", b"application/json")
+
+
+class Refused(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: Of HTTP.
+        code: For programs.
+        message: For people: what is wrong, and what to do.
+        problems: Of single instances.
+        headers: More headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        problems: Sequence[dict[str, Any]] = (),
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, tuple(headers)
+        self._error = {"code": code, "message": message, **({"problems": list(problems)} if problems else {})}
+
+    @property
+    def body(self) -> bytes:
+        """JSON of the answer."""
+        return json.dumps({"error": self._error}).encode()
+
+
+class Asking:
+    """Answers requests for decisions.
+
+    Args:
+        guard: That decides.
+        limits: Of requests.
+        linger: See `Batcher`.
+    """
+
+    def __init__(self, guard: Guard, limits: Limits, *, linger: float = 0.001) -> None:
+        self._guard, self._limits = guard, limits
+        self.instances = Instances(guard.task.schema)
+        self._rates = Rates(limits.rate)
+        self.batcher = Batcher(self._decide, batch=limits.batch, queue=limits.queue, linger=linger)
+
+    async def answer(self, scope: Scope, receive: Receive, caller: str, *, explain: bool) -> bytes:
+        """JSON of the decisions.
+
+        Args:
+            scope: Of the request.
+            receive: Its body.
+            caller: Who asks.
+            explain: Whether explanations are wanted.
+
+        Raises:
+            Refused: The request is not answered, and why.
+        """
+        self._take(caller, 1)
+        _said_to_be_json(scope)
+        instances = self._parsed(await self._body(scope, receive), explain)
+        if len(instances) > 1:
+            self._take(caller, len(instances) - 1)
+        try:
+            x = self.instances.encode(instances)
+        except WrongInstance as error:
+            problems = [problem.to_json() for problem in error.problems]
+            raise Refused(422, "wrong_instance", str(error), problems=problems) from None
+        try:
+            answered: bytes = await self.batcher.answer(Asked(x, caller, explain))
+        except Overloaded:
+            raise _later(1.0, "overloaded", "more is asked than can be answered; ask again later") from None
+        except DataError as error:
+            raise Refused(422, "wrong_instance", str(error)) from None
+        except RecordError:
+            # Its text names a file of the machine.
+            raise Refused(
+                503, "no_log", "the log of decisions cannot be written, and nothing is decided without it"
+            ) from None
+        return answered
+
+    def _decide(self, asked: Sequence[Asked]) -> list[Any]:
+        """In the batcher's thread: the JSON for each request, or its error."""
+        answers: list[Any] = [None] * len(asked)
+        groups: dict[tuple[str, bool], list[int]] = {}
+        for at, each in enumerate(asked):
+            groups.setdefault((each.caller, each.explain), []).append(at)
+        for (caller, explain), members in groups.items():
+            try:
+                rows = joined([asked[at] for at in members])
+                decisions = self._guard.predict(rows, caller, explain=explain)
+            except Exception as error:  # one caller's trouble is no other's
+                for at in members:
+                    answers[at] = error
+                continue
+            start = 0
+            for at in members:
+                stop = start + len(asked[at].x)
+                answers[at] = _decisions_json(decisions[start:stop])
+                start = stop
+        return answers
+
+    def _take(self, caller: str, cost: int) -> None:
+        seconds = self._rates.wait(caller, cost)
+        if seconds:
+            message = f"more than {self._limits.rate:g} instances in a second are asked for; ask again later"
+            raise _later(seconds, "rate", message)
+
+    def _parsed(self, body: bytes, explain: bool) -> list[Any]:
+        try:
+            content = json.loads(body, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+            raise Refused(400, "wrong_json", f"the body is no JSON: {reason}") from None
+        if not isinstance(content, dict) or "instances" not in content:
+            raise Refused(
+                422, "wrong_body", 'the body is no object with "instances": give {"instances": [...]}'
+            )
+        if len(content) > 1:
+            strange = next(key for key in content if key != "instances")
+            raise Refused(
+                422, "wrong_body", f'the body has {strange[:60]!r} beside "instances"; leave it out'
+            )
+        instances, most = content["instances"], self._limits.explained if explain else self._limits.batch
+        if not isinstance(instances, list) or not instances:
+            raise Refused(422, "wrong_body", '"instances" is no list of one or more instances')
+        if len(instances) > most:
+            raise Refused(
+                422, "batch", f"{len(instances)} instances are more than {most} in a request: ask in parts"
+            )
+        return instances
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        most, said = self._limits.body, None
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                said = value
+        if said is not None and said.isdigit() and int(said[:20]) > most:
+            raise _too_long(most)
+        message = await receive()
+        if not message.get("more_body", False):
+            body = message.get("body", b"")
+            if len(body) > most:
+                raise _too_long(most)
+            return bytes(body)
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                return await _rest(message, receive, most)
+        except TimeoutError:
+            raise Refused(408, "slow", f"the body took more than {self._limits.seconds:g} seconds") from None
+
+
+async def _rest(message: Any, receive: Receive, most: int) -> bytes:
+    parts, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "gone", "the body ended early")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise _too_long(most)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+
+
+def _decisions_json(decisions: Sequence[Decision]) -> bytes:
+    return json.dumps(
+        {"decisions": [decision.to_json() for decision in decisions]}, separators=(",", ":"), allow_nan=False
+    ).encode()
+
+
+def _said_to_be_json(scope: Scope) -> None:
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            kind = value.split(b";")[0].strip().lower()
+            if kind == b"application/json":
+                return
+            break
+    raise Refused(415, "content_type", "say that the content is JSON: Content-Type: application/json")
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _too_long(most: int) -> Refused:
+    # What is left of the body is not read.
+    close = ((b"connection", b"close"),)
+    return Refused(413, "too_long", f"the body is longer than {most:,} bytes: ask in parts", headers=close)
+
+
+def _later(seconds: float, code: str, message: str) -> Refused:
+    return Refused(429, code, message, headers=((b"retry-after", str(max(1, -int(-seconds // 1))).encode()),))
