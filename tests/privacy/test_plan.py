@@ -51,6 +51,7 @@ def changed(plan: PrivacyPlan, level: str, field: str) -> PrivacyPlan:
         "grid_bits": 33,
         "batch_size": 2,
         "least_records": 9,
+        "local_steps": 1,
         "cohort_size": 20,
         "shares": shares,
         "order": 8.0,
@@ -68,7 +69,7 @@ def changed(plan: PrivacyPlan, level: str, field: str) -> PrivacyPlan:
 FIELDS = [
     *(("plan", field) for field in ("clients", "rounds", "program")),
     *(("record", f) for f in ("epsilon", "delta", "clip", "rate", "steps", "max_participations", "noise")),
-    *(("record", f) for f in ("caps", "group", "grid_bits", "batch_size", "least_records")),
+    *(("record", f) for f in ("caps", "group", "grid_bits", "batch_size", "least_records", "local_steps")),
     *(("client", f) for f in ("epsilon", "delta", "clip", "rate", "noise", "grid_bits")),
     *(("client", f) for f in ("mechanism", "cohort_size", "group", "separation", "shares", "order")),
 ]
