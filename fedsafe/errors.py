@@ -10,7 +10,9 @@ The tree::
     │   ├── CalibrationError no noise meets the target
     │   ├── PlanViolation    an event outside the plan was asked for, and refused
     │   │   └── BudgetSpent  what is left of an adaptive budget does not pay for the next round
-    │   └── LedgerError      the ledger is truncated, older than the record, or edited
+    │   ├── LedgerError      the ledger is truncated, older than the record, or edited
+    │   └── SecureAggregationError  a message of secure aggregation breaks the protocol, and was refused
+    │       └── RoundAborted        too few clients are left: nothing was unmasked
     ├── RecordError          a run folder cannot be read, or is in use
     └── EngineError          a worker or grid failed
 
@@ -53,6 +55,14 @@ class BudgetSpent(PlanViolation):
 
 class LedgerError(PrivacyError):
     """The ledger is truncated, older than the record, or edited."""
+
+
+class SecureAggregationError(PrivacyError):
+    """A message of secure aggregation breaks the protocol, and was refused."""
+
+
+class RoundAborted(SecureAggregationError):
+    """Too few clients of a secure aggregation are left: nothing was unmasked."""
 
 
 class RecordError(FedSafeError):
