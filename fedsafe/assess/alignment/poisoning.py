@@ -71,7 +71,7 @@ class PreferencePoisoning:
         return Cost(
             description=f"{runs} federations train anew for {rounds} rounds, and are judged on {n} pairs",
             examples=n,
-            forward=passes + (runs + 1) * n,
+            forward=passes + (runs + 2) * n,
             backward=passes,
         )
 
@@ -82,9 +82,9 @@ class PreferencePoisoning:
             "released": SIMULATORS_VIEW,
         }
         reason, preferences = _missing(subject, tier), subject.task.preferences
-        records = subject.training
-        again = None if subject.federation is None else subject.federation.again
-        if reason or preferences is None or records is None or again is None:
+        records, federation = subject.training, subject.federation
+        again = None if federation is None else federation.again
+        if reason or preferences is None or records is None or federation is None or again is None:
             return [
                 not_measured(m, reason, status="not_applicable", **context)
                 for m in (_ACCURACY, _BREAKDOWN, _CHANCE)
@@ -98,11 +98,18 @@ class PreferencePoisoning:
             ]
         shares = (0.0, *self.shares)
         models = self._trained(shares, records, again, max(1, subject.round), rng)
-        poisoned = [
-            of_outputs(subject, preferences, subject.with_parameters(model).logits(subject.evaluation.x))
-            for model in models
-        ]
-        return _findings(judged, shares, [found.right for found in poisoned], len(records), rng, context)
+        start, *poisoned = (
+            of_outputs(
+                subject, preferences, subject.with_parameters(model).logits(subject.evaluation.x)
+            ).right
+            for model in (federation.initial, *models)
+        )
+        anchors = {
+            "chance": 0.5,
+            "before_training": float(start.mean()),
+            "this_model": float(judged.right.mean()),
+        }
+        return _findings(judged, shares, poisoned, len(records), anchors, rng, context)
 
     def _trained(
         self,
@@ -129,6 +136,7 @@ def _findings(
     shares: tuple[float, ...],
     right: list[Array],
     clients: int,
+    anchors: dict[str, float],
     rng: np.random.Generator,
     context: Provenance,
 ) -> list[Finding]:
@@ -147,7 +155,7 @@ def _findings(
                 method=found.method,
                 n=len(values),
                 unit="pairs",
-                anchors={"chance": 0.5, "nobody": honest, "this_model": float(judged.right.mean())},
+                anchors={**anchors, "nobody": honest},
                 diagnostics=notes,
                 detail={"adversaries": round(share * clients), "clients": clients},
                 where={"share": share},
@@ -157,7 +165,7 @@ def _findings(
     nobody = findings[0]
     curve = [{"share": share, "accuracy": float(v.mean())} for share, v in zip(shares, right, strict=True)]
     if nobody.interval is None or nobody.interval[0] <= 0.5:
-        reason = f"without an adversary the accuracy is {honest:.3f}, not surely more than chance: there is no gain to take"
+        reason = f"without an adversary the accuracy is {honest:.3f}, not surely more than chance"
         return [
             *findings,
             *(
