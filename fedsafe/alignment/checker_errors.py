@@ -255,9 +255,9 @@ def after_selection(
     The checker finds nothing in texts that it let pass, so that `rogan_gladen` would say zero of them whatever was
     missed. With P the true share in an unselected sample, by `rogan_gladen`, Bayes's rule gives the share among what
     the checker passes, ``P (1 - sensitivity) / (P (1 - sensitivity) + (1 - P) specificity)``, and among what it finds;
-    the answers are a mixture of the two. This supposes that among texts that the checker passes, the choice of the answer
-    does not depend on what it missed. Intervals are the central part of draws of all shares from their posteriors under
-    Jeffreys's priors.
+    the answers are a mixture of the two. This supposes that among texts that the checker passes, the choice of the
+    answer does not depend on what it missed. Intervals are the central part of draws of all shares from their
+    posteriors under Jeffreys's priors.
 
     Args:
         k: Texts of the unselected sample that the checker finds.

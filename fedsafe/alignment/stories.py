@@ -92,6 +92,9 @@ class StoryModel:
         self._cosine = take(sizes.positions, half)
         self._sine = take(sizes.positions, half)
         self._classify = self._embedding if shared else take(sizes.vocabulary, sizes.width)
+        # Products of one row are small: what they share an input with is taken at once.
+        self._projection = _beside(self._query, self._key, self._value)
+        self._feed = _beside(self._gate, self._up)
 
     def start(self, rows: int) -> "Kept":
         """Nothing is kept yet, for so many texts side by side."""
@@ -121,20 +124,18 @@ class StoryModel:
         state = self._embedding[tokens][:, None, :]
         for layer in range(sizes.layers):
             normed = _normalised(state, self._norm_attention[layer])
-            query = (normed @ self._query[layer].T).reshape(rows, sizes.heads, self.head_width)
-            key = (normed @ self._key[layer].T).reshape(rows, sizes.key_heads, self.head_width)
-            value = (normed @ self._value[layer].T).reshape(rows, sizes.key_heads, self.head_width)
-            kept.keys[layer, :, :, at] = _turned(key, cosine, sine)
-            kept.values[layer, :, :, at] = value
-            query = _turned(query, cosine, sine).reshape(rows, sizes.key_heads, group, self.head_width)
+            projected = (normed @ self._projection[layer]).reshape(rows, -1, self.head_width)
+            turned = _turned(projected[:, : sizes.heads + sizes.key_heads], cosine, sine)
+            kept.keys[layer, :, :, at] = turned[:, sizes.heads :]
+            kept.values[layer, :, :, at] = projected[:, sizes.heads + sizes.key_heads :]
+            query = turned[:, : sizes.heads].reshape(rows, sizes.key_heads, group, self.head_width)
             scores = query @ kept.keys[layer, :, :, : at + 1].swapaxes(-1, -2)
             weights = _softmax(scores / np.float32(np.sqrt(self.head_width)))
             mixed = (weights @ kept.values[layer, :, :, : at + 1]).reshape(rows, 1, sizes.width)
             state = state + mixed @ self._out[layer].T
             normed = _normalised(state, self._norm_feed[layer])
-            gate = normed @ self._gate[layer].T
-            fed = gate / (1 + np.exp(-gate)) * (normed @ self._up[layer].T)
-            state = state + fed @ self._down[layer].T
+            gate, up = np.split(normed @ self._feed[layer], 2, axis=-1)
+            state = state + gate / (1 + np.exp(-gate)) * up @ self._down[layer].T
         kept.length = at + 1
         logits: Floats = (_normalised(state, self._norm_last) @ self._classify.T)[:, 0]
         return logits
@@ -280,7 +281,9 @@ class StoryWriter:
         texts: list[list[int]] = [[] for _ in seeds]
         going = list(range(len(seeds)))
         for _ in range(min(self._most, room)):
-            chosen = np.array([self._choose(logits[row], generators[row]) for row in range(len(seeds))])
+            chosen = np.full(len(seeds), BEGIN)
+            for row in going:
+                chosen[row] = self._choose(logits[row], generators[row])
             for row in list(going):
                 if chosen[row] == BEGIN:  # another story would begin
                     going.remove(row)
@@ -335,8 +338,13 @@ def _header(content: bytes) -> tuple[Sizes, bool]:
     return sizes, vocabulary > 0
 
 
+def _beside(*weights: Floats) -> Floats:
+    return np.ascontiguousarray(np.concatenate(weights, axis=1).swapaxes(1, 2))
+
+
 def _normalised(state: Floats, weight: Floats) -> Floats:
-    scale = np.sqrt(np.mean(state * state, axis=-1, keepdims=True) + np.float32(_EPSILON))
+    width = np.float32(state.shape[-1])
+    scale = np.sqrt((state * state).sum(axis=-1, keepdims=True) / width + np.float32(_EPSILON))
     normed: Floats = state / scale * weight
     return normed
 
