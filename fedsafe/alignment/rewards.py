@@ -107,15 +107,15 @@ def personal_outputs(
     """
     own = copy.deepcopy(model).eval()
     trained = [p for p in own.parameters() if p.requires_grad]
-    found: NDArray[np.float64] | None = None
+    with torch.no_grad():
+        width = own(torch.from_numpy(x[:1])).shape[1] if len(x) else 1
+    found = np.empty((len(x), width))
     with torch.no_grad():
         for client in np.unique(owners):
             nn.utils.vector_to_parameters(torch.from_numpy(parameters[client].copy()), trained)
             at = np.flatnonzero(owners == client)
-            outputs = own(torch.from_numpy(x[at])).double().numpy()
-            found = np.empty((len(x), outputs.shape[1])) if found is None else found
-            found[at] = outputs
-    return np.empty((0, 0)) if found is None else found
+            found[at] = own(torch.from_numpy(x[at])).double().numpy()
+    return found
 
 
 def personal_rewards(
