@@ -150,6 +150,34 @@ def test_an_attack_on_members_is_drawn_with_chance() -> None:
     assert "chance" in figure.svg
 
 
+def test_preferences_say_plainly_whether_they_are_chance_and_where_choosing_harder_turns() -> None:
+    reading = "The accuracy is 0.512, its 95 % interval over items 0.470 to 0.554: at chance."
+    curve = [{"n": n, "gain": n / 8, "low": n / 9, "high": n / 7, "best": n / 4} for n in (1, 2, 4)]
+    found = [
+        finding("alignment", "alignment.accuracy", 0.512),
+        finding("alignment", "alignment.human_ceiling", 0.77),
+        finding("alignment", "alignment.group_accuracy", 0.5, {"attribute": "age", "group": "30-39"}),
+        finding("alignment", "alignment.gain_over_chance", 0.012, detail={"reading": reading}),
+        finding(
+            "alignment",
+            "alignment.over_optimisation",
+            0.25,
+            {"n": 4},
+            detail={"curve": curve, "compared_with_n": 1, "turns_down": False},
+        ),
+        *(
+            finding("preference_poisoning", "preference_poisoning.accuracy", value, {"share": share})
+            for share, value in ((0.0, 0.7), (0.5, 0.4))
+        ),
+    ]
+    agreed, chosen, poisoned = shown(found)["alignment"].figures
+    assert reading in agreed.reading
+    for words in ("this model", "other people, of each person", "age: 30-39"):
+        assert words in agreed.svg
+    assert "does not surely turn down" in chosen.reading
+    assert "a coin" in poisoned.svg
+
+
 def test_pictures_are_in_the_page_and_have_words() -> None:
     pictures = [
         [
@@ -197,6 +225,7 @@ def test_what_is_not_understood_is_left_out(detail: dict[str, Any]) -> None:
         "corruptions.mean_error": "corruptions",
         "interpretability.deletion_auc": "interpretability",
         "surrogate.rules": "surrogate",
+        "alignment.over_optimisation": "alignment",
     }
     found = [finding(assessor, metric, 0.5, detail=detail) for metric, assessor in names.items()]
     page = render_assessment("a model", "full tier", found, [])

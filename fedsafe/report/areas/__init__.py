@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fedsafe.records import Json
-from fedsafe.report.areas import attacks, explanations, groups, robustness
+from fedsafe.report.areas import alignment, attacks, explanations, groups, robustness
 from fedsafe.report.areas.attacks import AttackerRow
 from fedsafe.report.areas.figure import Figure
 from fedsafe.report.pictures import Gallery, galleries
@@ -81,6 +81,14 @@ def areas(findings: Sequence[Json]) -> list[Area]:
             about="Points are rates of groups, bars their intervals; bars that overlap widely show no difference. "
             "Small groups are left out here and named in the tables of groups.",
             figures=_drawn(findings, groups.groups, groups.costs),
+        ),
+        Area(
+            id="alignment",
+            title="Whose preferences it learned",
+            about="Accuracies are over pairs, intervals over the people who judged them unless a table says otherwise. "
+            "What other people foretell of a person is no limit, but what can be asked of a model that knows the items "
+            "alone.",
+            figures=_drawn(findings, alignment.agreement, alignment.choosing, alignment.poisoned),
         ),
         Area(
             id="attacks",
