@@ -107,7 +107,17 @@ class DecisionLog:
             except BlockingIOError as error:
                 raise RecordError(f"the decision log {path} is in use by another process: stop it") from error
             self._head = self._resume()
-            self._write([{"kind": "open", "format": FORMAT, "model_sha256": model, **(about or {})}])
+            self._write(
+                [
+                    {
+                        "kind": "open",
+                        "time": _text(time.time()),
+                        "format": FORMAT,
+                        "model_sha256": model,
+                        **(about or {}),
+                    }
+                ]
+            )
         except BaseException:
             os.close(self._file)
             raise

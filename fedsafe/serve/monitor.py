@@ -16,6 +16,7 @@ from torch import nn
 
 from fedsafe.data import Examples, InputSchema, Task
 from fedsafe.errors import CalibrationError, ConfigError
+from fedsafe.findings import Finding
 from fedsafe.rng import public_generator
 from fedsafe.serve.calibration import fit_temperature
 from fedsafe.serve.choosing import choose
@@ -30,7 +31,7 @@ ADVERSARIAL: Final = "adversarial"
 COMBINED: Final = "combined"
 
 _FEWEST = 200
-_SHARES = (0.35, 0.2)  # fitting and choosing; the rest calibrates
+_SHARES = (0.25, 0.15)  # fitting and choosing; the rest calibrates
 _STRANGERS = 500  # of each family, to choose by
 
 
@@ -172,6 +173,16 @@ class Monitor:
             outputs=seen.outputs,
             alarms=p_values[COMBINED] <= self.level,
             score=scores[COMBINED],
+        )
+
+    def report(
+        self, schema: InputSchema, test: Examples, *, data: str, seed: int = 0, **options: Any
+    ) -> list[Finding]:
+        """What the monitor is worth, see `fedsafe.serve.published.monitor_findings` for the arguments."""
+        from fedsafe.serve.published import monitor_findings
+
+        return monitor_findings(
+            self, schema, test, data=data, rng=public_generator(seed, "monitor report"), **options
         )
 
     def probabilities(self, outputs: Array) -> Array:

@@ -119,6 +119,7 @@ def open_guard(
         stream=stream,
         release=release,
         figures=figures,
+        test=test,
     )
 
 

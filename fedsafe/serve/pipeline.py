@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedsafe.data import Schema, Task
+from fedsafe.data import Examples, Schema, Task
 from fedsafe.errors import ConfigError, DataError
+from fedsafe.findings import Finding
 from fedsafe.serve.alerts import Alerts
 from fedsafe.serve.counterfactuals import Flips
 from fedsafe.serve.decision import Decision, Policy
@@ -38,6 +39,9 @@ class Watcher(Protocol):
 
     def watch(self, x: Floats, checks: Checks, decisions: Sequence[Decision]) -> Sequence[tuple[str, str]]:
         """Take a batch of valid inputs; gives the kind and the message of each alarm."""
+
+    def close(self) -> None:
+        """Keep what is needed to go on later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,8 @@ class Guard:
         stream: Follows the decisions over time.
         release: Which model it is.
         protected: Columns to try other values of; the categorical group columns where empty.
+        figures: Counters; new ones where None.
+        test: Public records that had no part in the monitor, to publish its figures from.
 
     Raises:
         ConfigError: The monitor was fitted to another model, or the task predicts tokens.
@@ -94,6 +100,7 @@ class Guard:
         release: Release | None = None,
         protected: tuple[str, ...] = (),
         figures: GuardFigures | None = None,
+        test: Examples | None = None,
     ) -> None:
         if monitor.forward.model is not model:
             raise ConfigError("the monitor was fitted to another model: fit it to the one that is guarded")
@@ -103,7 +110,7 @@ class Guard:
         self.policy, self.release = policy or Policy(), release or Release()
         self.figures = figures or GuardFigures()
         self.alerts = alerts or Alerts(counted=self.figures.alerted)
-        self.log, self.stream = log, stream
+        self.log, self.stream, self._test = log, stream, test
         self._queries, self._texts = queries, texts or TextPrivacy()
         self._inputs = InputCheck(task.schema)
         self._flips = Flips(monitor.forward, task, protected)
@@ -198,9 +205,21 @@ class Guard:
             moved, names = moved.reshape(len(given), -1), list(schema.feature_names)
         return [dict(zip(names, map(float, row), strict=True)) for row in moved]
 
+    def findings(self, **options: Any) -> list[Finding]:
+        """The monitor's own figures on public records that had no part in it, see `Monitor.report`.
+
+        Raises:
+            ConfigError: The guard was made without such records.
+        """
+        if self._test is None:
+            raise ConfigError("the monitor was given all public records: give test=... to measure it")
+        return self.monitor.report(self.task.schema, self._test, data=self.task.evaluation_name, **options)
+
     def close(self) -> None:
         """Close the log and the alerts' sinks; nothing can be decided after that."""
         self.alerts.close()
+        if self.stream is not None:
+            self.stream.close()
         if self.log is not None:
             self.log.close()
 

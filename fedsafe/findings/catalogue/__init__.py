@@ -10,6 +10,7 @@ from fedsafe.findings.catalogue.constitution import CONSTITUTION
 from fedsafe.findings.catalogue.explanations import CONSISTENCY, INTERPRETABILITY, SURROGATE
 from fedsafe.findings.catalogue.fairness import FAIRNESS
 from fedsafe.findings.catalogue.leaks import CLIENT_MEMBERSHIP, INVERSION
+from fedsafe.findings.catalogue.monitor import MONITOR
 from fedsafe.findings.catalogue.performance import PERFORMANCE
 from fedsafe.findings.catalogue.privacy_audit import AUDIT
 from fedsafe.findings.metric import Metric
@@ -47,6 +48,7 @@ BUILT_IN: tuple[Metric, ...] = (
     *GENERALISATION,
     *PERSONALISATION,
     *PERSONAL_ALIGNMENT,
+    *MONITOR,
     *ASSESS,
 )
 """All of them, in the order of a reader's interest."""

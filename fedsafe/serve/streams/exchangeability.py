@@ -1,0 +1,113 @@
+"""Whether new scores still come as the known ones do: a conformal test martingale (Vovk, 2021; Vovk et al., 2021).
+
+Each score is compared with all before it, those of the calibration first. While all are exchangeable, the p-values are
+independent and uniform, exactly: with a calibration that stays as it is they would not be, and a long stream would
+tell its sampling error from the truth. Scores are counted in bins, which only makes the score a coarser one, and ties
+are broken at random: memory and time per score do not grow.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedsafe.errors import CalibrationError
+from fedsafe.serve.streams.wealth import Wealth
+
+_BINS: Final = 256
+_FEWEST: Final = 50
+# Powers of the bets k p^(k - 1), each of mean 1 under uniform p-values (Vovk, Nouretdinov and Gammerman, 2003).
+_POWERS: Final = (0.2, 0.6)
+
+
+class ExchangeabilityTest:
+    """Tests scores for drift, in either direction.
+
+    Args:
+        reference: ``(n,)`` scores of known records, at least 50.
+        alpha: Probability, at most, that it ever raises a false alarm.
+        seed: Of the ties.
+
+    Raises:
+        CalibrationError: There are too few scores, or one is not finite.
+    """
+
+    def __init__(self, reference: ArrayLike, alpha: float, seed: int = 0) -> None:
+        known = np.sort(np.asarray(reference, np.float64))
+        if len(known) < _FEWEST or not np.isfinite(known).all():
+            raise CalibrationError(
+                f"a test for drift needs {_FEWEST} finite scores or more, not {len(known)}"
+            )
+        self.edges = np.unique(
+            known[np.linspace(0, len(known) - 1, _BINS + 1).round().astype(np.int64)[1:-1]]
+        )
+        self.wealth = Wealth(bets=2 * len(_POWERS), alpha=alpha)
+        self._rng = np.random.default_rng(seed)
+        self._counts, self._total = [0] * (len(self.edges) + 2), 0
+        for place, count in enumerate(np.bincount(self._bins(known), minlength=len(self.edges) + 1).tolist()):
+            self._add(place, count)
+
+    def observe(self, scores: ArrayLike) -> list[int]:
+        """Take new scores, in their order.
+
+        Args:
+            scores: ``(n,)``; one that is not a number counts as the largest.
+
+        Returns:
+            At which of them an alarm was raised.
+        """
+        values = np.nan_to_num(np.asarray(scores, np.float64), nan=np.inf, posinf=np.inf)
+        ties, alarms = 1.0 - self._rng.random(len(values)), []
+        for at, (place, tie) in enumerate(zip(self._bins(values).tolist(), ties.tolist(), strict=True)):
+            below = self._below(place)
+            equal = self._below(place + 1) - below
+            p = (self._total - below - equal + tie * (equal + 1)) / (self._total + 1)
+            other = 1.0 - p if p < 1.0 else tie * 2.0**-53
+            factors = [power * side ** (power - 1.0) for power in _POWERS for side in (p, other)]
+            self._add(place, 1)
+            if self.wealth.step(factors):
+                alarms.append(at)
+                # From here on the question is whether it changes again.
+                self._counts, self._total = [0] * len(self._counts), 0
+        return alarms
+
+    def _bins(self, values: "np.ndarray[Any, np.dtype[np.float64]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
+        return np.searchsorted(self.edges, values, side="right").astype(np.int64)
+
+    # Counts below a bin and counting one more take the logarithm of the bins: a binary indexed tree (Fenwick, 1994).
+
+    def _add(self, place: int, count: int) -> None:
+        self._total += count
+        at, counts = place + 1, self._counts
+        while at < len(counts):
+            counts[at] += count
+            at += at & -at
+
+    def _below(self, place: int) -> int:
+        total, counts = 0, self._counts
+        while place:
+            total += counts[place]
+            place -= place & -place
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, to go on later."""
+        return {
+            "edges": self.edges.tolist(),
+            "counts": self._counts,
+            "total": self._total,
+            "wealth": self.wealth.to_json(),
+            "ties": self._rng.bit_generator.state,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        test = cls.__new__(cls)
+        test.edges = np.array(values["edges"], np.float64)
+        test._counts, test._total = [int(count) for count in values["counts"]], int(values["total"])
+        test.wealth = Wealth.from_json(values["wealth"])
+        test._rng = np.random.default_rng()
+        test._rng.bit_generator.state = values["ties"]
+        return test
