@@ -85,9 +85,7 @@ def make_task(
         features=features,
     )
     half = np.where(np.arange(people) % 2 == 0, "even", "odd")
-    examples = Examples(
-        x=features[pair], y=y, groups={"half": half[who]}, holders={"annotator": names[who]}
-    )
+    examples = Examples(x=features[pair], y=y, groups={"half": half[who]}, holders={"annotator": names[who]})
     return Task(
         name="merit",
         kind="multiclass" if ties else "binary",

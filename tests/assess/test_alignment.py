@@ -10,7 +10,7 @@ from fedsafe.assess import find_assessor, run_assessors
 from fedsafe.assess.alignment.accuracy import accuracy
 from fedsafe.assess.alignment.judged import judge
 from fedsafe.assess.alignment.people import worst_people
-from fedsafe.findings import METRICS, Finding
+from fedsafe.findings import METRICS, Finding, remake
 
 
 def found(weights, *, position=0.0, tier="cheap", seed=1, **options):
@@ -129,6 +129,26 @@ def test_few_people_are_told_one_by_one_and_stand_for_nobody_else():
     assert by_metric["alignment.worst_decile_accuracy"].status == "insufficient"
 
 
+def test_what_needs_no_reward_is_said_where_it_does_as_well():
+    # People choose the longer, and the model knows something of that, less than length itself.
+    task = make_task(people=24)
+    lengths = task.preferences.features[:, 0].astype(np.float64) * 20 + 100
+    task = replace(task, preferences=replace(task.preferences, lengths=lengths))
+    findings = find_assessor("alignment")(
+        make_subject(FirstFeature([1.0, 1.0, 0.0]), task), rng=np.random.default_rng(0), tier="cheap"
+    )
+    by_metric = {f.metric: f for f in reversed(findings)}
+    assert by_metric["alignment.accuracy"].anchors["always_the_longer"] == 1.0
+    reading = by_metric["alignment.gain_over_chance"].detail["reading"]
+    assert "above chance. No reward is needed for 1.000: choosing always the longer." in reading
+
+
+def test_the_gain_over_chance_has_an_interval_at_other_confidences():
+    gain = found(MERIT, noise=1.0)[0]["alignment.gain_over_chance"]
+    wider = remake(gain, 0.99)
+    assert wider.interval[0] < gain.interval[0]
+
+
 def test_ties_are_left_out_of_the_accuracy_and_counted_beside_it():
     by_metric, _ = found(MERIT, ties=True)
     plain, all_three = by_metric["alignment.accuracy"], by_metric["alignment.accuracy_with_ties"]
@@ -164,6 +184,9 @@ def test_a_leaning_to_the_first_is_seen_when_places_change():
         > leaning["alignment.prefers_first"].anchors["the_people"]
     )
     assert leaning["alignment.swap_consistency"].value < 0.8
+    detail = leaning["alignment.swap_consistency"].detail
+    assert detail["accuracy_with_both_orders"] == 1.0
+    assert detail["accuracy_as_shown"] == leaning["alignment.accuracy"].value < 0.95
     assert leaning["alignment.swap_consistency"].detail["mean_leaning_to_the_first"] == pytest.approx(
         4.0, abs=1e-5
     )

@@ -89,13 +89,18 @@ def test_the_best_of_n_is_what_all_choices_of_n_give():
     rng = np.random.default_rng(0)
     score, value = np.array([0.3, 0.3, -1.0, 2.0, 0.3, 1.0, 1.0]), rng.normal(size=7)
     sizes = list(range(1, 8))
-    for n, found in zip(sizes, expected_best(score, value, sizes), strict=True):
+    for n, found in zip(sizes, expected_best(score, value, sizes)[0], strict=True):
         means = []
         for chosen in itertools.combinations(range(7), n):
             top = max(score[list(chosen)])
             means.append(np.mean([value[k] for k in chosen if score[k] == top]))
         assert found == pytest.approx(np.mean(means))
-    assert expected_best(score, value, [1])[0] == pytest.approx(value.mean())
+    assert expected_best(score, value, [1])[0, 0] == pytest.approx(value.mean())
+    # An item that is there twice is two items.
+    counts = np.array([[2, 0, 1, 1, 0, 3, 0], [0, 0, 0, 0, 7, 0, 0]])
+    for row, found in zip(counts, expected_best(score, value, sizes, counts), strict=True):
+        again = np.repeat(np.arange(7), row)
+        np.testing.assert_allclose(found, expected_best(score[again], value[again], sizes)[0])
 
 
 def test_pairs_with_common_items_are_worth_fewer_independent_ones():

@@ -6,6 +6,7 @@ from scipy import special
 
 from fedsafe.assess.alignment.judged import (
     Judged,
+    agreement,
     clusters_of_judged,
     clusters_of_pairs,
     counted,
@@ -36,7 +37,6 @@ def accuracy(
     """
     clusters = clusters_of_judged(judged)
     found = resampled(ratio, counted(judged.right), clusters, rng, resamples, bounds=(0.0, 1.0))
-    first = float(judged.chosen.mean())
     findings = [
         estimate(
             "alignment.accuracy",
@@ -45,7 +45,7 @@ def accuracy(
             method=found.method,
             n=len(judged.decided),
             unit="pairs",
-            anchors={"chance": 0.5, "always_the_first": first, "always_the_second": 1 - first},
+            anchors={"chance": 0.5, **without_a_reward(judged)},
             diagnostics={"interval": clusters.note} if clusters.note else {},
             detail={
                 "annotators": len(judged.names),
@@ -119,6 +119,17 @@ def _with_ties(judged: Judged, rng: np.random.Generator, resamples: int, context
     )
 
 
+def without_a_reward(judged: Judged) -> dict[str, float]:
+    """Accuracy of choosing always the first, the second and, where lengths are known, the longer or the shorter."""
+    first = float(judged.chosen.mean())
+    found = {"always_the_first": first, "always_the_second": 1.0 - first}
+    lengths = judged.preferences.lengths
+    if len(lengths):
+        longer = float(agreement(lengths[judged.first] - lengths[judged.second], judged.chosen).mean())
+        found |= {"always_the_longer": longer, "always_the_shorter": 1.0 - longer}
+    return found
+
+
 def over_chance(judged: Judged, context: Provenance) -> Finding:
     """Accuracy less one half, and in words whether it is more than chance, for other people and other items too.
 
@@ -141,6 +152,12 @@ def over_chance(judged: Judged, context: Provenance) -> Finding:
     interval = sandwich(right, judged.people if with_people else None, judged.first, judged.second)
     low, high = max(-0.5, interval[0] - 0.5), min(0.5, interval[1] - 0.5)
     verdict = "above chance" if low > 0 else "below chance" if high < 0 else "at chance"
+    rule, most = max(without_a_reward(judged).items(), key=lambda entry: entry[1])
+    needless = (
+        f" No reward is needed for {most:.3f}: choosing {rule.replace('_', ' ')}."
+        if most > 0.5 + value
+        else ""
+    )
     whose = "people and items" if with_people else f"items, for these {people} people"
     return estimate(
         "alignment.gain_over_chance",
@@ -153,7 +170,7 @@ def over_chance(judged: Judged, context: Provenance) -> Finding:
         detail={
             "verdict": verdict,
             "reading": f"The accuracy is {0.5 + value:.3f}, its 95 % interval over {whose} {0.5 + low:.3f} to "
-            f"{0.5 + high:.3f}: {verdict}.",
+            f"{0.5 + high:.3f}: {verdict}.{needless}",
         },
         **context,
     )

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from fedsafe.assess.alignment.judged import Judged
 from fedsafe.assess.base import Subject
+from fedsafe.assess.resampling import draw_counts
 from fedsafe.errors import ModelError
 from fedsafe.findings import Finding, Interval, Provenance, estimate, not_measured, percentile
 
@@ -66,13 +67,12 @@ def best_of_n(
     gold = totals[items] / rated[rated > 0]
     reward = scored(known.features[items])
     sizes = [2**k for k in range(11) if 2**k <= max(2, min(len(items) // _SHARE, _LARGEST))]
-    chosen, best = expected_best(reward, gold, sizes), expected_best(gold, gold, sizes)
-    drawn = rng.integers(0, len(items), size=(resamples, len(items)))
-    chosen_again = np.stack([expected_best(reward[row], gold[row], sizes) for row in drawn])
-    best_again = np.stack([expected_best(gold[row], gold[row], sizes) for row in drawn])
+    drawn = draw_counts(len(items), resamples, rng)
+    chosen, best = (expected_best(score, gold, sizes)[0] for score in (reward, gold))
+    chosen_again, best_again = (expected_best(score, gold, sizes, drawn) for score in (reward, gold))
     gains, gains_again = chosen - chosen[0], chosen_again - chosen_again[:, :1]
     regret, regret_again = best - chosen, best_again - chosen_again
-    proxy = expected_best(reward, reward, sizes)
+    proxy = expected_best(reward, reward, sizes)[0]
     spread = float(reward.std()) or 1.0
     curve = [
         {
@@ -158,8 +158,8 @@ def reward_of(subject: Subject) -> Callable[[NDArray[np.float32]], Array] | None
     return scored
 
 
-def expected_best(score: Array, value: Array, sizes: list[int]) -> Array:
-    """``(sizes,)`` mean value of the item with the highest score among n items at random, without replacement.
+def expected_best(score: Array, value: Array, sizes: list[int], counts: Array | None = None) -> Array:
+    """``(rows, sizes)`` mean value of the item with the highest score among n items at random, without replacement.
 
     In closed form (Nakano et al., 2021): the item with k - 1 lower ones of N is the best of n with the probability
     ``C(k - 1, n - 1) / C(N, n)``. Items of equal score share the probability of their ranks.
@@ -168,27 +168,23 @@ def expected_best(score: Array, value: Array, sizes: list[int]) -> Array:
         score: ``(items,)`` by which the best is chosen.
         value: ``(items,)`` what it is worth.
         sizes: Each n, from 1 to the number of items.
+        counts: ``(rows, items)`` how often each item is there, as many together in each row; by default one row, once.
     """
-    count = len(score)
     order = np.argsort(score, kind="stable")
-    ranks = stats.rankdata(score, method="min")[order]
-    _, start = np.unique(ranks, return_index=True)
-    worth = np.add.reduceat(value[order], start) / np.diff([*start, count])
+    start = np.flatnonzero(np.diff(score[order], prepend=-np.inf) > 0)
+    there = np.ones((1, len(score))) if counts is None else counts[:, order]
+    number = np.add.reduceat(there, start, axis=1)
+    total = np.add.reduceat(there * value[order], start, axis=1)
+    worth = np.divide(total, number, out=np.zeros_like(total), where=number > 0)
+    lower = np.cumsum(number, axis=1).astype(np.int64)
+    everything = np.arange(int(lower[0, -1]) + 1, dtype=np.float64)
     found = []
     for n in sizes:
-        # Of the k smallest, all n are drawn with the probability C(k, n) / C(N, n).
-        k = np.array([*start[1:], count], np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log = _log_choose(k, n) - _log_choose(np.array([count], np.float64), n)
-        below = np.where(k >= n, np.exp(log), 0.0)
-        found.append(float(np.diff(below, prepend=0.0) @ worth))
-    return np.array(found)
-
-
-def _log_choose(k: Array, n: int) -> Array:
-    return np.asarray(
-        special.gammaln(k + 1) - special.gammaln(n + 1) - special.gammaln(np.maximum(k - n, 0) + 1)
-    )
+        # Of the k lowest, all n are drawn with the probability C(k, n) / C(N, n).
+        log = special.gammaln(everything + 1) - special.gammaln(np.maximum(everything - n, 0.0) + 1)
+        drawn = np.where(everything >= n, np.exp(log - log[-1]), 0.0)
+        found.append((np.diff(drawn[lower], axis=1, prepend=0.0) * worth).sum(axis=1))
+    return np.stack(found, axis=1)
 
 
 def _around(value: float, interval: Interval) -> Interval:

@@ -73,6 +73,9 @@ def position(
     drawn = clusters_of_pairs(np.asarray(who, np.int64), known.first[rows], known.second[rows])
     kept = resampled(ratio, counted(same), drawn, rng, resamples, bounds=(0.0, 1.0))
     leaning = (before + after) / 2
+    # With both orders together, a leaning to a place cancels.
+    decided = subject.evaluation.y[rows] < 2
+    both = agreement((before - after)[decided], subject.evaluation.y[rows][decided])
     findings.append(
         estimate(
             "alignment.swap_consistency",
@@ -86,6 +89,12 @@ def position(
             detail={
                 "mean_leaning_to_the_first": float(leaning.mean()),
                 "unit_of_the_leaning": "log odds",
+                "accuracy_with_both_orders": float(both.mean()) if len(both) else None,
+                "accuracy_as_shown": float(
+                    agreement(before[decided], subject.evaluation.y[rows][decided]).mean()
+                )
+                if len(both)
+                else None,
             },
             **context,
         )
