@@ -35,6 +35,8 @@ from fedsafe.errors import ConfigError
 SECURITY = 40.0
 # Probability that a round is lost with no more dropouts than planned.
 LOSS = 1e-6
+# So many clients or fewer all mask with each other: it costs little, and any of them may be the ones that drop out.
+FEW = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,41 +69,49 @@ def graph_for(clients: int, *, corrupt: int, minimum: int, dropouts: float) -> G
         clients: n, those that advertised keys.
         corrupt: c, the most of them that work with the server.
         minimum: The fewest whose sum may be unmasked.
-        dropouts: The share of clients that may be lost between the first stage and the last, from 0 to below 1.
+        dropouts: The share of clients that may be lost between the first stage and the last, from 0 to below 1; no more
+            are reckoned with than may be.
 
     Raises:
-        ConfigError: No graph is safe for so many corrupt clients and dropouts.
+        ConfigError: There are fewer clients than must stay.
     """
-    lost = math.floor(dropouts * clients + 1e-9)
-    signatures = max(minimum, (clients + corrupt) // 2 + 1)
-    if clients - lost < signatures or clients < 2:
+    honest_majority = (clients + corrupt) // 2 + 1
+    signatures = max(minimum, honest_majority, 2)
+    if clients < signatures:
         raise ConfigError(
-            f"secure aggregation of {clients} clients, {corrupt} of them corrupt, needs {max(signatures, 2)} that "
-            f"stay, and {lost} may drop out: let more clients take part, or plan for fewer dropouts, corrupt "
-            "clients or a smaller minimum"
+            f"secure aggregation needs {signatures} clients that stay, {corrupt} corrupt ones reckoned with, and has "
+            f"{clients}: let more clients take part, or plan for fewer corrupt clients or a smaller minimum"
         )
+    lost = min(planned_losses(clients, dropouts), clients - signatures)
+    if clients <= FEW:
+        return _complete(clients, corrupt, signatures)
     made = functools.partial(_feasible, clients, corrupt, lost)
     low, high = 1, 2
     while high < clients - 1 and not made(high):
         low, high = high, 2 * high
     if high >= clients - 1:
-        return _complete(clients, corrupt, lost, signatures)
+        return _complete(clients, corrupt, signatures)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if made(middle) else (middle, high)
     return Graph(clients=clients, neighbours=high, threshold=made(high), signatures=signatures)
 
 
-def _complete(clients: int, corrupt: int, lost: int, signatures: int) -> Graph:
+def planned_losses(clients: int, dropouts: float) -> int:
+    """How many of so many clients the planned share is."""
+    return math.floor(dropouts * clients + 1e-9)
+
+
+def _complete(clients: int, corrupt: int, signatures: int) -> Graph:
     neighbours = clients - 1
     threshold = (neighbours + min(corrupt, neighbours)) // 2 + 1
-    if clients - lost - 1 < threshold:
-        raise ConfigError(
-            f"secure aggregation of {clients} clients, {corrupt} of them corrupt, recovers a mask from {threshold} "
-            f"others, and {lost} may drop out: let more clients take part, or plan for fewer dropouts or "
-            "corrupt clients"
-        )
-    return Graph(clients=clients, neighbours=neighbours, threshold=threshold, signatures=signatures)
+    # Nobody holds a share of its own: one more than the threshold must stay.
+    return Graph(
+        clients=clients,
+        neighbours=neighbours,
+        threshold=threshold,
+        signatures=max(signatures, threshold + 1),
+    )
 
 
 def _feasible(clients: int, corrupt: int, lost: int, neighbours: int) -> int:

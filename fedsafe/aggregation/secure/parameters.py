@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Self
 
-from fedsafe.aggregation.secure.graph import Graph, graph_for
+from fedsafe.aggregation.secure.graph import Graph, graph_for, planned_losses
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.mechanisms import DistributedMechanism
 
@@ -73,6 +73,21 @@ class SecureParameters:
     def graph(self, clients: int) -> Graph:
         """For so many that advertised keys; see :func:`~fedsafe.aggregation.secure.graph.graph_for`."""
         return graph_for(clients, corrupt=self.corrupt, minimum=self.minimum, dropouts=self.dropouts)
+
+    def require_room(self, clients: int) -> Graph:
+        """The graph of a full cohort, once it is sure that the planned dropouts leave enough of it.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        graph, lost = self.graph(clients), planned_losses(clients, self.dropouts)
+        if clients - lost < graph.signatures:
+            raise ConfigError(
+                f"dropouts = {self.dropouts:g} of secure aggregation leaves {clients - lost} of {clients} clients, and "
+                f"{graph.signatures} must stay: let more clients take part, or plan for fewer dropouts, corrupt "
+                "clients or a smaller minimum"
+            )
+        return graph
 
 
 @dataclass(frozen=True, kw_only=True)

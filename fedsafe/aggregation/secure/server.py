@@ -206,7 +206,10 @@ class SecureServer:
             SecureAggregationError: The round is not over.
         """
         if self._stage == "aborted":
-            raise RoundAborted(f"round {self._header.round} of secure aggregation has no sum: {self._why}")
+            raise RoundAborted(
+                f"round {self._header.round} of secure aggregation has no sum, and nothing was unmasked: "
+                f"{self._why}"
+            )
         if self._total is None:
             raise SecureAggregationError(f"the secure sum is at {self._stage!r}: there is none yet")
         return SecureSum(
@@ -323,7 +326,7 @@ class SecureServer:
             if able < numbers.threshold:
                 raise RoundAborted(
                     f"{able} clients are left that can read what client {owner} dealt, and {numbers.threshold} are "
-                    "needed: it dealt garbage, or too many of its neighbours dropped out; nothing was unmasked"
+                    "needed: it dealt garbage, or too many of its neighbours dropped out"
                 )
         self._lists = survivors_digest(self._lists, self._survivors)
         self._stage = "confirm"
@@ -360,8 +363,8 @@ class SecureServer:
     def _require_enough(self, found: int, needed: int, what: str) -> None:
         if found < needed:
             raise RoundAborted(
-                f"{found} clients {what}, and {needed} are needed: nothing was unmasked; let more clients take part, "
-                "or plan for a smaller minimum"
+                f"{found} clients {what}, and {needed} are needed: let more clients take part, or plan for a smaller "
+                "minimum"
             )
 
     def _held_by(self) -> dict[int, list[int]]:

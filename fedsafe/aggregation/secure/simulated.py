@@ -13,6 +13,7 @@ from fedsafe.aggregation.secure.client import SecureClient
 from fedsafe.aggregation.secure.identity import SigningKey, VerifyingKey
 from fedsafe.aggregation.secure.parameters import RoundId, SecureParameters
 from fedsafe.aggregation.secure.server import SecureServer, SecureSum
+from fedsafe.errors import SecureAggregationError
 from fedsafe.privacy.mechanisms import Grid
 from fedsafe.rng import Stream, StreamId
 
@@ -96,7 +97,10 @@ def secure_sum(
         for client, message in asked.items():
             if client not in gone:
                 own = clients[client]
-                server.receive(own.handle(message) if message else own.advertise(), client)
+                try:
+                    server.receive(own.handle(message) if message else own.advertise(), client)
+                except SecureAggregationError:
+                    gone.add(client)  # it stops, as a node would: too many of those that it chose are lost
         asked = server.advance()
         if server.stage == "aborted":
             break

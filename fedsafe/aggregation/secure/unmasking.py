@@ -112,8 +112,8 @@ def _recovered(
     """A secret, checked against what its client advertised."""
     if len(shares) < graph.threshold:
         raise RoundAborted(
-            f"{len(shares)} shares of client {client} came back, and {graph.threshold} are needed: nothing was "
-            "unmasked; let more clients take part, or plan for more dropouts"
+            f"{len(shares)} shares of client {client} came back, and {graph.threshold} are needed: "
+            "let more clients take part, or plan for more dropouts"
         )
     holders = sorted(shares)[: graph.threshold]
     secret = recover([shares[holder] for holder in holders], holders)
@@ -127,6 +127,6 @@ def _recovered(
     ):
         return secret
     raise RoundAborted(
-        f"the shares that client {client} dealt give no secret of its own: it dealt garbage, and nothing was unmasked; "
+        f"the shares that client {client} dealt give no secret of its own: it dealt garbage; "
         "leave it out of the next round"
     )
