@@ -19,6 +19,7 @@ Outcome = Literal["pass", "fail", "undecided", "unmeasured"]
 _COMPARE: Mapping[Operator, Callable[[float, float], bool]] = MappingProxyType(
     {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 )
+_OF_A_PRINCIPLE = ("principle", "statement")
 _WORST_FIRST: tuple[Outcome, ...] = ("fail", "unmeasured", "undecided", "pass")
 
 
@@ -33,6 +34,8 @@ class Requirement:
         threshold: In the metric's unit.
         confidence: Two-sided confidence that a verdict needs, in (0, 1); in a run, that all its verdicts need together.
         severity: A failed "must" stops the release; a failed "should" is reported.
+        principle: Id of the constitution's principle that it comes from; "" where it comes from none.
+        statement: What the principle says.
 
     Raises:
         ConfigError: An entry is unknown, of the wrong type, or out of range.
@@ -44,6 +47,8 @@ class Requirement:
     threshold: float
     confidence: float = 0.95
     severity: Severity = "must"
+    principle: str = ""
+    statement: str = ""
 
     def __post_init__(self) -> None:
         find_metric(self.metric)
@@ -56,6 +61,9 @@ class Requirement:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
                 raise ConfigError(f"{about} has {name} {value!r}; it is a finite number")
+        for name in ("principle", "statement"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{about} has {name} {getattr(self, name)!r}; it is a text")
         self._check_range(about)
         if not 0 < self.confidence < 1:
             raise ConfigError(
@@ -141,6 +149,9 @@ class Verdict:
     def to_json(self, round: int) -> dict[str, Any]:
         """One line of ``requirements.jsonl``."""
         required = {entry.name: getattr(self.requirement, entry.name) for entry in fields(self.requirement)}
+        for name in _OF_A_PRINCIPLE:
+            if not required[name]:
+                del required[name]  # as in lines of requirements that come from no constitution
         return {
             "round": round,
             **required,

@@ -43,6 +43,8 @@ class RequirementRow:
         reason: Why it is so.
         round: Round of the latest verdict.
         history: (round, verdict) of every assessment.
+        principle: Id of the constitution's principle that it comes from, or "".
+        statement: What the principle says.
     """
 
     text: str
@@ -55,6 +57,8 @@ class RequirementRow:
     reason: str
     round: int
     history: tuple[tuple[int, str], ...]
+    principle: str = ""
+    statement: str = ""
 
     @property
     def mark(self) -> str:
@@ -144,6 +148,7 @@ def closing_table(run: str | os.PathLike[str]) -> list[ClosingRow]:
         rows += _closing_finding([finding for finding in latest if finding["metric"] == metric])
     for row in requirement_rows(reading):
         name = f"{row.text} ({row.where})" if row.where else row.text
+        name = f"{row.principle}: {name}" if row.principle else name
         detail = " ".join(part for part in (row.severity, row.value, row.interval, row.reason) if part)
         rows.append(
             ClosingRow(section="requirement", name=name, value=row.verdict, detail=detail, status=row.verdict)
@@ -236,7 +241,8 @@ def requirement_rows(reading: Reading) -> list[RequirementRow]:
     lines: dict[str, list[Json]] = {}
     for line in reading.requirements:
         rule = _rule(line)
-        lines.setdefault(f"{rule}|{formats.where(line.get('where'))}|{line.get('severity')}", []).append(line)
+        place = f"{formats.where(line.get('where'))}|{line.get('severity')}|{line.get('principle')}"
+        lines.setdefault(f"{rule}|{place}", []).append(line)
     return [_requirement_row(history) for history in lines.values()]
 
 
@@ -256,6 +262,8 @@ def _requirement_row(history: Sequence[Json]) -> RequirementRow:
         reason=str(latest.get("reason") or ""),
         round=int(latest.get("round") or 0),
         history=tuple((int(line.get("round") or 0), str(line["verdict"])) for line in history),
+        principle=str(latest.get("principle") or ""),
+        statement=str(latest.get("statement") or ""),
     )
 
 

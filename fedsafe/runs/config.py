@@ -19,6 +19,7 @@ from fedsafe.runs.attack_config import ByzantineConfig
 from fedsafe.runs.audit_config import AuditConfig
 from fedsafe.runs.availability_config import AvailabilityConfig
 from fedsafe.runs.client_config import ClientConfig
+from fedsafe.runs.constitution_config import ConstitutionTable
 from fedsafe.runs.privacy_config import CohortConfig, PrivacyConfig
 from fedsafe.runs.sections import Count, Decay, Positive, Section
 
@@ -128,13 +129,15 @@ class AssessConfig(Section):
 
     Where a `must` fails, ``on_failure = "keep"`` leaves the last accepted model as the one to release, and ``"stop"``
     ends the run. ``alpha_spending`` is how a requirement's confidence is shared by the rounds that it is judged in.
-    The period doubles where assessments take more than ``max_share`` of the run's time.
+    The period doubles where assessments take more than ``max_share`` of the run's time. ``constitution`` names a file
+    of principles; those about models are requirements, too.
     """
 
     every: Count = 10
     tier: Literal["cheap", "full"] = "cheap"
     assessors: list[str | dict[str, Any]] | None = None
     require: list[dict[str, Any]] | str = Field(default_factory=list)
+    constitution: ConstitutionTable = None
     on_failure: Literal["keep", "stop"] = "keep"
     alpha_spending: Spending = "half_last"
     max_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2

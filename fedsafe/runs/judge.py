@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedsafe.alignment.constitution import parse_constitution
 from fedsafe.assess import (
     DEFAULT,
     Assessor,
@@ -31,6 +32,7 @@ from fedsafe.assess import (
     run_assessors,
 )
 from fedsafe.assess.base import Share
+from fedsafe.assess.constitution import constitution_requirements
 from fedsafe.data import Federated
 from fedsafe.errors import ConfigError
 from fedsafe.findings import Evidence, Finding, confidence_of_look, due_rounds
@@ -278,6 +280,8 @@ def unseen_clients(federated: Federated, by: str | None) -> ClientRecords | None
 def read_requirements(config: AssessConfig) -> tuple[Requirement, ...]:
     """The requirements of a configuration, or of the TOML file that it names (tables ``[[require]]``).
 
+    Those of the constitution's principles about models follow.
+
     Raises:
         ConfigError: The file cannot be read, or a requirement is not valid.
     """
@@ -292,4 +296,7 @@ def read_requirements(config: AssessConfig) -> tuple[Requirement, ...]:
             raise ConfigError(
                 f"{config.require} must hold tables [[require]] and nothing else; found {sorted(content) or 'nothing'}"
             )
-    return parse_requirements(tables)
+    rules = parse_requirements(tables)
+    if config.constitution is None:
+        return rules
+    return (*rules, *constitution_requirements(parse_constitution(config.constitution)))
