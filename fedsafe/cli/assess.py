@@ -260,7 +260,8 @@ def _write(folder: Path, body: dict[str, Any]) -> None:
 
 
 def _case(verdict: dict[str, Any]) -> str:
-    return f"[{verdict['suite']}: {verdict['case']}] " if "case" in verdict else ""
+    principle = f"[{verdict['principle']}] " if verdict.get("principle") else ""
+    return f"[{verdict['suite']}: {verdict['case']}] " if "case" in verdict else principle
 
 
 def _show(body: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ def test_what_is_written_has_every_default_and_reads_back_as_the_same():
         "federation.cohort.size",
         "client.batch_size",
         "assess.assessors",
+        "assess.constitution",
         *(f"engine.{key}" for key in ("chunk", "stack", "address", "gpus")),
         "client.objective",
         "client.precision",
