@@ -42,7 +42,9 @@ def serve_command(
     body: Annotated[int, typer.Option(help="Most bytes of a request.")] = 1 << 20,
     batch: Annotated[int, typer.Option(help="Most instances of a request.")] = 256,
     rate: Annotated[float, typer.Option(help="Instances a second of a key.")] = 5000.0,
-    queue: Annotated[int, typer.Option(help="Most instances that wait; more is refused with 429.")] = 512,
+    queue: Annotated[
+        int, typer.Option(help="Instances that wait, from which on requests are refused with 429.")
+    ] = 256,
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The log of decisions; in RUN/private if left out.")
     ] = None,

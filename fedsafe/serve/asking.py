@@ -59,7 +59,7 @@ class Asking:
     def __init__(self, guard: Guard, limits: Limits, *, linger: float = 0.001) -> None:
         self._guard, self._limits = guard, limits
         self.instances = Instances(guard.task.schema)
-        self._rates = Rates(limits.rate)
+        self._rates, self._held = Rates(limits.rate), 0
         self.batcher = Batcher(self._decide, batch=limits.batch, queue=limits.queue, linger=linger)
 
     async def answer(self, scope: Scope, receive: Receive, caller: str, *, explain: bool) -> bytes:
@@ -74,6 +74,8 @@ class Asking:
         Raises:
             Refused: The request is not answered, and why.
         """
+        if self.batcher.full:
+            raise _overloaded()  # before anything is read: to refuse must cost little
         self._take(caller, 1)
         _said_to_be_json(scope)
         instances = self._parsed(await self._body(scope, receive), explain)
@@ -87,7 +89,7 @@ class Asking:
         try:
             answered: bytes = await self.batcher.answer(Asked(x, caller, explain))
         except Overloaded:
-            raise _later(1.0, "overloaded", "more is asked than can be answered; ask again later") from None
+            raise _overloaded() from None
         except DataError as error:
             raise Refused(422, "wrong_instance", str(error)) from None
         except RecordError:
@@ -155,31 +157,29 @@ class Asking:
                 said = value
         if said is not None and said.isdigit() and int(said[:20]) > most:
             raise _too_long(most)
-        message = await receive()
-        if not message.get("more_body", False):
-            body = message.get("body", b"")
-            if len(body) > most:
-                raise _too_long(most)
-            return bytes(body)
+        parts: list[bytes] = []
+        size = 0
         try:
             async with asyncio.timeout(self._limits.seconds):
-                return await _rest(message, receive, most)
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(400, "gone", "the body ended early")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    self._held += len(parts[-1])
+                    if size > most:
+                        raise _too_long(most)
+                    if self._held > self._limits.held:
+                        raise _overloaded()
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
         except TimeoutError:
-            raise Refused(408, "slow", f"the body took more than {self._limits.seconds:g} seconds") from None
-
-
-async def _rest(message: Any, receive: Receive, most: int) -> bytes:
-    parts, size = [], 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "gone", "the body ended early")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most:
-            raise _too_long(most)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-        message = await receive()
+            close = ((b"connection", b"close"),)
+            text = f"the body took more than {self._limits.seconds:g} seconds"
+            raise Refused(408, "slow", text, headers=close) from None
+        finally:
+            self._held -= size
 
 
 def _decisions_json(decisions: Sequence[Decision]) -> bytes:
@@ -206,6 +206,10 @@ def _too_long(most: int) -> Refused:
     # What is left of the body is not read.
     close = ((b"connection", b"close"),)
     return Refused(413, "too_long", f"the body is longer than {most:,} bytes: ask in parts", headers=close)
+
+
+def _overloaded() -> Refused:
+    return _later(1.0, "overloaded", "more is asked than can be answered; ask again later")
 
 
 def _later(seconds: float, code: str, message: str) -> Refused:

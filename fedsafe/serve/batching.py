@@ -42,7 +42,7 @@ class Batcher:
     Args:
         work: Called in the thread, with requests; returns what each is answered, or an exception for it.
         batch: Rows of one call, at most, but for a request that has more.
-        queue: Rows that wait or are worked on, at most.
+        queue: Rows that wait or are worked on, from which on no more are taken.
         linger: Seconds that the first of a batch waits for others where the thread has nothing to do.
     """
 
@@ -62,13 +62,18 @@ class Batcher:
         self.rows = 0
         """Rows that wait or are worked on."""
 
+    @property
+    def full(self) -> bool:
+        """Whether no more is taken now."""
+        return self.rows >= self._queue
+
     async def answer(self, asked: Asked) -> Any:
         """The answer to a request.
 
         Raises:
             Overloaded: Too many rows wait.
         """
-        if self.rows + len(asked.x) > self._queue:
+        if self.full:
             raise Overloaded
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()

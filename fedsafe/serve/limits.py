@@ -17,8 +17,9 @@ class Limits:
         batch: Instances of a request.
         explained: Instances of a request for explanations, each of which takes many forward passes.
         rate: Instances that a caller may ask for in a second, on average; a second's worth may come at once.
-        queue: Instances that wait for the model at most: what comes on top is refused at once, so that those who wait
-            are answered in time.
+        queue: Instances that wait for the model: once there are so many, what comes on top is refused at once, so that
+            those who wait are answered in time.
+        held: Bytes of the bodies that are being received or read, of all requests together.
         seconds: That the body of a request may take to arrive.
 
     Raises:
@@ -29,18 +30,19 @@ class Limits:
     batch: int = 256
     explained: int = 8
     rate: float = 5000.0
-    queue: int = 512
+    queue: int = 256
+    held: int = 1 << 26
     seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("body", "batch", "explained", "rate", "queue", "seconds"):
+        for name in ("body", "batch", "explained", "rate", "queue", "held", "seconds"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"the limit {name} = {value!r}: give a positive number")
-        if self.batch > min(self.queue, self.rate):
+        if self.batch > self.rate or self.body > self.held:
             raise ConfigError(
-                f"a batch of {self.batch} could never be answered with a queue of {self.queue} and a rate of "
-                f"{self.rate:g}: lower --batch or raise the others"
+                f"a batch of {self.batch} and a body of {self.body} bytes could never be answered with a rate of "
+                f"{self.rate:g} and {self.held} bytes in all: lower --batch or --body, or raise the others"
             )
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import uvicorn
 
 from fedsafe.errors import ConfigError
+from fedsafe.serve.http_protocol import LimitedProtocol
 from fedsafe.serve.service import Service
 
 _GRACE = 30
+_CONNECTIONS = 4096
 
 
 class _Server(uvicorn.Server):
@@ -68,11 +70,13 @@ def serve(
                 "key with --keys FILE --new-key NAME, or leave --host out"
             )
         config: dict[str, Any] = {
-            "log_level": "warning",
+            "log_level": "error",
             "access_log": False,
             "server_header": False,
             "lifespan": "on",
             "ws": "none",
+            "http": LimitedProtocol,
+            "limit_concurrency": _CONNECTIONS,
             "proxy_headers": False,
             "timeout_graceful_shutdown": _GRACE,
         }

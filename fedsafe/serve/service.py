@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedsafe.serve.asking import JSON, Asking, Refused
@@ -185,6 +186,14 @@ class Service:
             self.figures.waiting.set(self._asking.batcher.rows)
             text = self.figures.text(self.guard.figures.registry)
             return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+        @app.exception_handler(HTTPException)
+        def refused(request: Request, error: HTTPException) -> Response:
+            code = {404: "no_route", 405: "method"}.get(error.status_code, "refused")
+            content = {"error": {"code": code, "message": str(error.detail)}}
+            return Response(
+                json.dumps(content), error.status_code, error.headers, media_type="application/json"
+            )
 
         return app
 
