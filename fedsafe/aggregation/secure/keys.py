@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from fedsafe.errors import SecureAggregationError
+
 SEED_BYTES = 32
 KEY_BYTES = 32
 _FIELD = 2**255 - 19
@@ -105,10 +107,11 @@ def mask_key(own: X25519PrivateKey, other: bytes, context: bytes, first: int, se
         second: The larger one.
 
     Raises:
-        ValueError: They agree on zero, as with a point of a small order.
+        SecureAggregationError: They agree on zero, as with a point of a small order.
     """
-    agreed = own.exchange(X25519PublicKey.from_public_bytes(other))
-    return _expand(agreed, context, b"mask" + first.to_bytes(4, "big") + second.to_bytes(4, "big"))
+    return _expand(
+        _agreed(own, other), context, b"mask" + first.to_bytes(4, "big") + second.to_bytes(4, "big")
+    )
 
 
 def encrypt_share(
@@ -117,7 +120,7 @@ def encrypt_share(
     """What the sender deals to the receiver, readable by both alone, and good in this round alone.
 
     Raises:
-        ValueError: They agree on zero.
+        SecureAggregationError: They agree on zero.
     """
     key, about = _share_key(own, other, context, sender, receiver)
     return ChaCha20Poly1305(key).encrypt(_NONCE, plain, about)
@@ -129,7 +132,7 @@ def decrypt_share(
     """What the sender dealt; None if it is not what a holder of the sender's key encrypted for this.
 
     Raises:
-        ValueError: They agree on zero.
+        SecureAggregationError: They agree on zero.
     """
     key, about = _share_key(own, other, context, sender, receiver)
     try:
@@ -141,9 +144,17 @@ def decrypt_share(
 def _share_key(
     own: X25519PrivateKey, other: bytes, context: bytes, sender: int, receiver: int
 ) -> tuple[bytes, bytes]:
-    agreed = own.exchange(X25519PublicKey.from_public_bytes(other))
     about = b"share" + sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")
-    return _expand(agreed, context, about), context + about
+    return _expand(_agreed(own, other), context, about), context + about
+
+
+def _agreed(own: X25519PrivateKey, other: bytes) -> bytes:
+    try:
+        return own.exchange(X25519PublicKey.from_public_bytes(other))
+    except ValueError:
+        raise SecureAggregationError(
+            f"with the key {other.hex()}, two clients agree on nothing secret: it is a point of a small order"
+        ) from None
 
 
 def _expand(secret: bytes, context: bytes, label: bytes) -> bytes:

@@ -2,11 +2,30 @@
 
 from collections.abc import Mapping
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from fedsafe.aggregation.secure.encoding import Header
 from fedsafe.aggregation.secure.identity import VerifyingKey
 from fedsafe.aggregation.secure.keys import why_weak
 from fedsafe.aggregation.secure.messages import Advertisement, Roster
-from fedsafe.errors import SecureAggregationError
+from fedsafe.aggregation.secure.parameters import MOST_CLIENT
+from fedsafe.errors import ConfigError, SecureAggregationError
+
+
+def require_pinned(pinned: Mapping[int, VerifyingKey]) -> None:
+    """That numbers of clients are points of the field of shares, and keys are of a kind that is known.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    for client, key in pinned.items():
+        if not 0 <= client <= MOST_CLIENT:
+            raise ConfigError(f"client {client} in secure aggregation: numbers are from 0 to {MOST_CLIENT}")
+        if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey):
+            raise ConfigError(
+                f"the pinned key of client {client} is a {type(key).__name__}: it is an Ed25519 or elliptic-curve one"
+            )
 
 
 def require_header(found: Header, expected: Header) -> None:

@@ -36,7 +36,7 @@ from fedsafe.aggregation.secure.messages import (
     Survivors,
 )
 from fedsafe.aggregation.secure.parameters import RoundId, SecureParameters
-from fedsafe.aggregation.secure.roster import require_header, require_keys
+from fedsafe.aggregation.secure.roster import require_header, require_keys, require_pinned
 from fedsafe.aggregation.secure.unmasking import Received, unmasked
 from fedsafe.errors import ConfigError, RoundAborted, SecureAggregationError
 from fedsafe.privacy.mechanisms import Grid
@@ -95,6 +95,7 @@ class SecureServer:
     def __init__(
         self, *, pinned: Mapping[int, VerifyingKey], parameters: SecureParameters, round: RoundId
     ) -> None:
+        require_pinned(pinned)
         self._pinned, self._parameters = pinned, parameters
         self._context = round.context(parameters)
         self._header = Header(run=round.run_digest, round=round.round, context=self._context, sender=SERVER)
