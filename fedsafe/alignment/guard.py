@@ -4,7 +4,7 @@ import inspect
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,6 +69,10 @@ class Response:
     violated: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     failures: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
 
     @property
     def first(self) -> Candidate | None:

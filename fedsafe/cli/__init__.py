@@ -11,6 +11,7 @@ from fedsafe.cli.audit import audit_command
 from fedsafe.cli.budget import budget_command
 from fedsafe.cli.byzantine import byzantine_command
 from fedsafe.cli.compare import compare_command
+from fedsafe.cli.constitution import constitution_app
 from fedsafe.cli.data import data_app
 from fedsafe.cli.deploy import deploy_app
 from fedsafe.cli.export import export_command
@@ -47,6 +48,7 @@ app.command("export")(export_command)
 app.command("serve")(serve_command)
 app.command("guard")(guard_command)
 app.command("ui")(ui_command)
+app.add_typer(constitution_app, name="constitution")
 app.add_typer(data_app, name="data")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(ledger_app, name="ledger")

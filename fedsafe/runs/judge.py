@@ -98,6 +98,7 @@ class Judge:
         """How models will be judged and what each assessor plans to spend each time, as plain values."""
         config = self._parts.config.assess
         return {
+            **_constitution_of(config),
             "tier": config.tier,
             "every": config.every,
             "looks": len(self._due),
@@ -275,6 +276,15 @@ def unseen_clients(federated: Federated, by: str | None) -> ClientRecords | None
         return None
     rows = tuple(np.flatnonzero(holders == owner) for owner in np.unique(holders))
     return ClientRecords(examples=examples, rows=rows)
+
+
+def _constitution_of(config: AssessConfig) -> dict[str, Any]:
+    """Which constitution a run is held to, if any, for its record."""
+    if config.constitution is None:
+        return {}
+    constitution = parse_constitution(config.constitution)
+    named = {"title": constitution.title, "version": constitution.version, "sha256": constitution.digest}
+    return {"constitution": named}
 
 
 def read_requirements(config: AssessConfig) -> tuple[Requirement, ...]:
