@@ -72,6 +72,15 @@ def widened(reading: Reading) -> str:
     )
 
 
+def held_to(reading: Reading) -> str:
+    """The constitution that the requirements are partly of, in one sentence without a full stop; "" without one."""
+    said = ((reading.start.assessment if reading.start else {}) or {}).get("constitution")
+    if not said:
+        return ""
+    title = f"“{said['title']}”, " if said["title"] else ""
+    return f"Those with a name are principles of the constitution {title}version {said['version']}, sha256 {said['sha256']}"
+
+
 def _rounds(numbers: list[int]) -> str:
     listed = ", ".join(str(number) for number in numbers)
     return f"round {listed}" if len(numbers) == 1 else f"rounds {listed}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsafe.records import Json
 from fedsafe.report import facts, formats
-from fedsafe.report.acceptance import release, widened
+from fedsafe.report.acceptance import held_to, release, widened
 from fedsafe.report.audits import AUDIT, audit_alarms, audit_rows
 from fedsafe.report.cells import finding_cell, is_of_group, latest_findings
 from fedsafe.report.reading import Reading
@@ -142,6 +142,7 @@ def _view(reading: Reading) -> dict[str, Any]:
         "status_key": reading.status,
         "release": release(reading),
         "widened": widened(reading),
+        "held_to": held_to(reading),
         "rounds": reading.last_round,
         "planned_rounds": start.plan.get("rounds") if start else None,
         "last": next(

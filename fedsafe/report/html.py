@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsafe.report import facts, figures, formats
-from fedsafe.report.acceptance import release, widened
+from fedsafe.report.acceptance import held_to, release, widened
 from fedsafe.report.areas import areas
 from fedsafe.report.audits import AUDIT, audit_alarms, audit_rows
 from fedsafe.report.card import render_card
@@ -72,6 +72,7 @@ def _view(reading: Reading) -> dict[str, Any]:
         "status_key": reading.status,
         "release": release(reading),
         "widened": widened(reading),
+        "held_to": held_to(reading),
         "under_attack": reading.under_attack,
         "sections": (*_SECTIONS, *((area.id, area.title) for area in shown), *_LAST_SECTIONS),
         "marks": formats.MARKS,
