@@ -62,8 +62,7 @@ def make_task(
     taste = np.where(np.arange(people) < turned, -1.0, 1.0)
     readings = taste[:, None] * features[:, 0] + noise * rng.normal(size=(people, items))
     who = np.repeat(np.arange(people), pairs)
-    shared = np.stack([rng.choice(items, 2, replace=False) for _ in range(pairs)])
-    drawn = np.stack([rng.choice(items, 2, replace=False) for _ in range(people * pairs)])
+    shared, drawn = _pairs(pairs, items, rng), _pairs(people * pairs, items, rng)
     pair = np.tile(shared, (people, 1)) if same_pairs else drawn
     gap = readings[who, pair[:, 0]] - readings[who, pair[:, 1]]
     y = (gap > 0).astype(np.int64)
@@ -98,6 +97,11 @@ def make_task(
         evaluation_public=public,
         preferences=preferences,
     )
+
+
+def _pairs(count: int, items: int, rng: np.random.Generator) -> Any:
+    first = rng.integers(0, items, count)
+    return np.stack([first, (first + rng.integers(1, items, count)) % items], axis=1)
 
 
 MERIT, LENGTH, NOTHING = [3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0]

@@ -8,8 +8,9 @@ from preference_subjects import LENGTH, MERIT, NOTHING, FirstFeature, make_subje
 
 from fedsafe.assess import find_assessor, run_assessors
 from fedsafe.assess.alignment.accuracy import accuracy
-from fedsafe.assess.alignment.judged import judge
+from fedsafe.assess.alignment.judged import counted, judge, ratio, resampled
 from fedsafe.assess.alignment.people import worst_people
+from fedsafe.assess.resampling import Clusters
 from fedsafe.findings import METRICS, Finding, remake
 
 
@@ -61,9 +62,9 @@ def _intervals(seeds, **options):
     """The two intervals around the accuracy of a reward that knows nothing, for each seed."""
     both = []
     for seed in range(seeds):
-        subject = make_subject(FirstFeature(NOTHING), make_task(seed=seed, **options))
+        subject = make_subject(FirstFeature(NOTHING), make_task(seed=1000 + seed, **options))
         judged = judge(subject, subject.task.preferences)
-        findings = accuracy(judged, np.random.default_rng(seed), 200, named=False, context={})
+        findings = accuracy(judged, np.random.default_rng(seed), 400, named=False, context={})
         both.append((findings[0].interval, findings[1].interval))
     return both
 
@@ -77,6 +78,19 @@ def test_a_random_reward_is_at_chance_for_people_without_a_common_taste():
     both = _intervals(200, noise=100.0)
     assert covered([people for people, _ in both], 0.5) >= 0.93
     assert covered([items for _, items in both], 0.0) >= 0.93
+
+
+@pytest.mark.parametrize("people", [6, 12, 40])
+def test_drawing_few_people_covers_as_often_as_it_says(people):
+    rng, hit = np.random.default_rng(people), 0
+    clusters = Clusters(codes=np.repeat(np.arange(people), 30), name="annotators")
+    for _ in range(400):
+        # Each has an own chance of being foretold, one half on average.
+        chance = np.repeat(rng.beta(3, 3, size=people), 30)
+        right = (rng.random(len(chance)) < chance).astype(np.float64)
+        low, high = resampled(ratio, counted(right), clusters, rng, 400).interval
+        hit += low <= 0.5 <= high
+    assert 0.925 <= hit / 400 <= 0.985
 
 
 def test_a_random_reward_is_at_chance_for_people_of_one_mind_only_where_items_count():

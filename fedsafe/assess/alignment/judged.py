@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from fedsafe.assess.base import Subject
 from fedsafe.assess.resampling import (
@@ -181,7 +182,7 @@ def resampled(
     *,
     bounds: tuple[float, float] | None = None,
 ) -> Resampled:
-    """A figure of sums over the pairs, with an interval from drawing clusters of pairs (Efron, 1979).
+    """A figure of sums over the pairs, with an interval from drawing clusters of pairs, see `expanded` (Efron, 1979).
 
     Args:
         figure: Maps ``(rows, columns)`` totals to ``(rows,)``.
@@ -205,7 +206,22 @@ def resampled(
     finite = replicates[np.isfinite(replicates)]
     if not len(finite):
         return Resampled(value=value, interval=None, method=None)
-    return Resampled(value=value, interval=percentile(finite), method=clusters.method)
+    interval = percentile(finite, expanded(len(sums)))
+    return Resampled(value=value, interval=interval, method=clusters.method)
+
+
+def expanded(clusters: int, confidence: float = 0.95) -> float:
+    """The confidence that a percentile interval over so few clusters must have on paper to cover as often as it says.
+
+    A bootstrap of n clusters has the spread of n in place of n - 1, and the tails of a normal distribution in place of
+    Student's (Hesterberg, 2015: the expanded percentile interval).
+
+    Args:
+        clusters: At least 2.
+        confidence: Two-sided, wanted.
+    """
+    reach = np.sqrt(clusters / (clusters - 1)) * special.stdtrit(clusters - 1, 0.5 + confidence / 2)
+    return float(2 * special.ndtr(reach) - 1)
 
 
 def ratio(totals: Array) -> Array:
