@@ -18,7 +18,7 @@ from fedsafe.data.rated_pairs import Pairs, Ratings, pairs_of_ratings
 from fedsafe.errors import ConfigError, DataError
 
 EVALUATION_FRACTION = 0.25
-MOST = 256
+MOST = 128
 LEAST = (10, 0)
 _TRACE = 1 << 64
 

@@ -14,9 +14,9 @@ acs-states       binary      80,000 + 20,000     20 states
 parkinsons       regression  4,817 + 1,058       34 patients (8 others evaluate)     target: total, motor;
                                                                                      split: patient, record
 shakespeare      next_token  9,727 + 2,429       142 speakers                        length: 80; least: 1000
-offensiveness    binary      61,500 + 9,456      261 annotators                      features: minilm-layers, minilm;
+offensiveness    binary      32,836 + 9,411      261 annotators                      features: minilm-layers, minilm;
                                                                                      ties: drop, keep; seed: 0;
-                                                                                     most: 256
+                                                                                     most: 128
 pandalm          multiclass  2,208 + 789         3 annotators                        features: minilm, minilm-layers;
                                                                                      ties: keep, drop; seed: 0
 ===============  ==========  ==================  ==================================  =======================
@@ -56,6 +56,8 @@ from fedsafe.data.dataset import Kind, Source, Task
 from fedsafe.data.deployed import NAME as DEPLOYED
 from fedsafe.data.deployed import load_deployed
 from fedsafe.data.options import plugin_path
+from fedsafe.data.preference_files import NAME as PREFERENCES
+from fedsafe.data.preference_files import load_preferences
 from fedsafe.data.tables import load_table
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.extensions import call
@@ -118,7 +120,7 @@ SHIPPED: Mapping[str, Shipped] = {
     "offensiveness": Shipped(
         load=load_offensiveness,
         kind="binary",
-        records=(61_500, 9_456),
+        records=(32_836, 9_411),
         source=OFFENSIVENESS,
         holders="261 annotators",
         options=("features", "ties", "seed", "most"),
@@ -144,6 +146,7 @@ def load_task(spec: str | Mapping[str, Any]) -> Task:
             * ``"adult"`` or ``{"name": "parkinsons", "split": "record"}``: a shipped task, with its options;
             * ``{"path": "my.csv", "schema": "my.schema.toml"}`` with, optionally, ``"evaluation_fraction"``
               (0.2) and ``"seed"`` (0): a CSV or Parquet file;
+            * ``{"name": "preferences", "path": ..., "schema": ...}``: see :mod:`fedsafe.data.preference_files`;
             * ``{"name": "deployed", "schema": ..., "clients": {...}}``: see :mod:`fedsafe.data.deployed`;
             * the name of a task that an installed package offers as an entry point ``fedsafe.tasks``, or
               ``"package.module:factory"``; with options ``{"name": ..., **options}``: a callable that returns a
@@ -158,6 +161,8 @@ def load_task(spec: str | Mapping[str, Any]) -> Task:
         return _named(spec, {})
     if not isinstance(spec, Mapping):
         raise ConfigError(f"task = {spec!r} is neither a name nor a table with `name` or `path`.")
+    if spec.get("name") == PREFERENCES:
+        return load_preferences(spec)
     if "path" in spec:
         return _table(spec)
     if spec.get("name") == DEPLOYED:

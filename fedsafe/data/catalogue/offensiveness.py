@@ -9,7 +9,7 @@ import numpy as np
 
 from fedsafe.data.dataset import Source, Task
 from fedsafe.data.options import one_of, whole
-from fedsafe.data.preference_task import Items, preference_task
+from fedsafe.data.preference_task import MOST, Items, preference_task
 from fedsafe.data.rated_pairs import Ratings
 from fedsafe.data.sources import RemoteFile, obtain
 from fedsafe.data.text_features import FEATURES, embed
@@ -41,7 +41,7 @@ def load_offensiveness(
     features: str = "minilm-layers",
     ties: str = "drop",
     seed: int = 0,
-    most: int = 256,
+    most: int = MOST,
     environment: Mapping[str, str] = os.environ,
     original: Mapping[str, RemoteFile] = ORIGINAL,
 ) -> Task:
