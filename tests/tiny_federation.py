@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from fedsafe.data import Categorical, Examples, Label, Numeric, Schema, Source, Task
-from fedsafe.federation import NoisyAverage, RoundOutcome, make_server_app, server_context
+from fedsafe.federation import NoisyAverage, RoundOutcome, SecureRounds, make_server_app, server_context
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.levels import ClientPlan, RecordPlan
 from fedsafe.privacy.mechanisms import grid_bits
@@ -131,6 +131,7 @@ def play(
     last: int | None = None,
     after: RoundOutcome | None = None,
     sizes: Sequence[int] | None = None,
+    secure: SecureRounds | None = None,
 ) -> list[RoundOutcome]:
     """Run rounds on a grid, from the start or after a round, with a ledger that is made or opened."""
     opened = (
@@ -150,6 +151,7 @@ def play(
         key=key,
         optimizer_state=None if after is None else after.optimizer_state,
         sizes=sizes,
+        secure=secure,
     )
     outcomes: list[RoundOutcome] = []
 

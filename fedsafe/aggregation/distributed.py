@@ -14,7 +14,7 @@ from fedsafe.errors import ConfigError, EngineError
 from fedsafe.privacy.accounting.distributed import DistributedNoise
 from fedsafe.privacy.clipping import clip_rows
 from fedsafe.privacy.levels import DISTRIBUTED, Mechanics, Shares
-from fedsafe.privacy.mechanisms import DistributedMechanism, Law, from_grid, rotate_back, wrap
+from fedsafe.privacy.mechanisms import DistributedMechanism, Grid, Law, from_grid, rotate_back, wrap
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.rng import Stream
 
@@ -150,14 +150,38 @@ class DistributedMean(Rule):
         if len(updates.rows) != len(updates.draws or ()):
             raise EngineError(f"the aggregator {self.name} needs a stream for each client, and got none")
         total = fold.arrays["total"].copy()
-        for index, stream in enumerate(updates.draws or ()):
-            clipped = clip_rows(updates.rows[index : index + 1], self._client.clip)[0]
-            total = wrap(total + self._client.sent(clipped, stream), self._client.modulus)
+        for row, stream in zip(updates.rows, updates.draws or (), strict=True):
+            total = wrap(total + self.share_of(row, stream), self._client.modulus)
         return Fold(
             arrays={
                 "total": total,
                 "clients": fold.arrays["clients"] + len(updates.rows),
                 "parameters": fold.arrays["parameters"],
+            }
+        )
+
+    def share_of(self, row: NDArray[np.float64], stream: Stream) -> Grid:
+        """``(length,)`` what one client sends: clipped, on the grid, with its share of the noise.
+
+        Args:
+            row: ``(parameters,)`` its update.
+            stream: Of its own.
+        """
+        return self._client.sent(clip_rows(row[np.newaxis], self._client.clip)[0], stream)
+
+    def fold_of(self, total: Grid, clients: int, parameters: int) -> Fold:
+        """The fold of a sum that secure aggregation has shown.
+
+        Args:
+            total: ``(length,)`` modulo ``2^modulus``.
+            clients: How many it is of.
+            parameters: Values of the model.
+        """
+        return Fold(
+            arrays={
+                "total": total,
+                "clients": np.array([clients], np.int64),
+                "parameters": np.array([parameters], np.int64),
             }
         )
 

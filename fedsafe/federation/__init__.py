@@ -4,6 +4,8 @@ from fedsafe.federation.client_app import ClientRuntime, Measure, make_client_ap
 from fedsafe.federation.measuring import ModuleMeasure
 from fedsafe.federation.outcome import RoundOutcome
 from fedsafe.federation.scores import score_deviation
+from fedsafe.federation.secure_clients import SecureClients, SimulatedKeys
+from fedsafe.federation.secure_rounds import SecureRounds
 from fedsafe.federation.server_app import make_server_app, server_context
 from fedsafe.federation.strategy import NoisyAverage, server_noise
 
@@ -13,6 +15,9 @@ __all__ = [
     "ModuleMeasure",
     "NoisyAverage",
     "RoundOutcome",
+    "SecureClients",
+    "SecureRounds",
+    "SimulatedKeys",
     "make_client_app",
     "make_server_app",
     "score_deviation",

@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from fedsafe.aggregation import Aggregator, Fold, Updates
+from fedsafe.aggregation import Aggregator, DistributedMean, Fold, Updates
 from fedsafe.client import ClientJob, Trainer
 from fedsafe.errors import ConfigError, PlanViolation
 from fedsafe.extensions import one_line
@@ -29,6 +29,7 @@ from fedsafe.federation.messages import (
 from fedsafe.federation.scores import score_of_client, sum_of_scores
 from fedsafe.params import Vector, input_digest
 from fedsafe.privacy.levels import EvaluationPlan
+from fedsafe.privacy.mechanisms import Grid
 from fedsafe.rng import Stream, StreamId
 
 Rows = NDArray[np.int64]
@@ -139,6 +140,22 @@ class ClientRuntime:
     def evaluate_chunk(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Message:
         """Score for the clients of many messages; **one** reply holds the sum. For simulation, as above."""
         return reply_message(self._evaluated(*self._read(messages, contexts)), messages[0])
+
+    def shares(self, messages: Sequence[Message], contexts: Sequence[Context]) -> dict[int, Grid]:
+        """What each client would send under distributed noise, for secure aggregation to mask.
+
+        Raises:
+            ConfigError: The aggregator's clients add no noise together.
+        """
+        if not isinstance(self.aggregator, DistributedMean):
+            raise ConfigError(
+                f"the clients of {self.aggregator.name} add no noise together: use distributed_mean"
+            )
+        instruction, corrections = self._read(messages, contexts)
+        clients = sorted(corrections)
+        updates, _ = self._updates(instruction, corrections, clients)
+        rows = zip(clients, updates.rows, updates.draws or (), strict=True)
+        return {client: self.aggregator.share_of(row, stream) for client, row, stream in rows}
 
     def answer(self, message: Message, context: Context) -> Message:
         """Train or evaluate, as the message asks."""

@@ -7,6 +7,21 @@ from fedsafe.params import Vector
 from fedsafe.privacy.chain import Head
 
 
+@dataclass(frozen=True)
+class RoundCost:
+    """What a round took.
+
+    Args:
+        cpu_seconds: Processor time of all clients' training.
+        failures: Clients that failed, refused or did not reply.
+        aborted: Why a secure sum was not unmasked; None where it was, or where there is none.
+    """
+
+    cpu_seconds: float
+    failures: int
+    aborted: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundOutcome:
     """What a finished round leaves behind.
@@ -23,6 +38,8 @@ class RoundOutcome:
         evaluation: Mean score of the new model on the clients' validation records, where the plan has an evaluation
             after this round. It is an estimate: its noise can carry it outside of [0, 1].
         stopped: Why the rounds that are planned after this one are left out; None where they are not.
+        aborted: Why the round's secure sum was not unmasked, and the model stayed as it was. What it says of clients
+            is private, that it happened is not.
     """
 
     round: int
@@ -35,3 +52,4 @@ class RoundOutcome:
     failures: int
     evaluation: float | None = None
     stopped: str | None = None
+    aborted: str | None = None

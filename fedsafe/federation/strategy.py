@@ -1,24 +1,26 @@
 """The strategy: Poisson cohort, ledger, messages, merge, noise, the server's optimiser, evaluation by clients."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedsafe.aggregation import (
     Aggregator,
+    DistributedMean,
     Fold,
     OptimizerState,
     ServerOptimizer,
     Updates,
     require_update,
 )
-from fedsafe.errors import BudgetSpent, EngineError, FedSafeError, PlanViolation
+from fedsafe.errors import BudgetSpent, EngineError, FedSafeError, PlanViolation, RoundAborted
 from fedsafe.federation.answers import Answers, Expected
 from fedsafe.federation.messages import (
     EVALUATE,
@@ -30,8 +32,9 @@ from fedsafe.federation.messages import (
     unpack_parameters,
     with_correction,
 )
-from fedsafe.federation.outcome import RoundOutcome
+from fedsafe.federation.outcome import RoundCost, RoundOutcome
 from fedsafe.federation.scores import mean_score, merge_scores
+from fedsafe.federation.secure_rounds import SecureExchange, SecureRounds
 from fedsafe.params import Layout, input_digest
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
@@ -40,6 +43,7 @@ from fedsafe.rng import Stream, StreamId
 from fedsafe.store.checkpoints import content_digest
 
 _SERVER = -1
+_LOG = logging.getLogger(__name__)
 
 
 class NoisyAverage(Strategy):
@@ -59,6 +63,7 @@ class NoisyAverage(Strategy):
             compared with another under one key. No guarantee holds then.
         sizes: How many records each client has, a public number. Given where every client answers for itself: each
             reply is then held to it, and to what the rule can merge.
+        secure: How updates are summed behind masks; None where each is sent by itself.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class NoisyAverage(Strategy):
         present: Callable[[int], float] | None = None,
         paired: bool = False,
         sizes: Sequence[int] | None = None,
+        secure: SecureRounds | None = None,
     ) -> None:
         self.plan = plan
         self.aggregator = aggregator
@@ -86,6 +92,7 @@ class NoisyAverage(Strategy):
         self._present = present
         self._paired = paired
         self._sizes = sizes
+        self._secure = secure
         self._parameters = np.zeros(layout.total, np.float32)
         self._digest = b""
         self._head = ledger.head
@@ -159,13 +166,42 @@ class NoisyAverage(Strategy):
         if self._messages and not silent and not answers.clients:
             said = answers.error or "nothing: no client replied"
             raise EngineError(f"every client of round {server_round} failed; the first said: {said}")
+        return self._stepped(server_round, fold), None
+
+    def _summed(self, server_round: int, grid: Grid, timeout: float) -> tuple[ArrayRecord | None, RoundCost]:
+        """As :meth:`aggregate_train`, of a sum that is seen behind masks alone; no model where too few were left."""
+        secure, rule = self._secure, self.aggregator
+        if secure is None or not isinstance(rule, DistributedMean):
+            raise EngineError(
+                f"the updates of {rule.name} cannot be summed behind masks: use distributed_mean"
+            )
+        exchange = SecureExchange(
+            rounds=secure,
+            number=server_round,
+            plan=self._plan_hash,
+            inputs=self._digest,
+            nodes={client: self._nodes[client] for client in self._asked},
+            content=self._messages[0].content if self._messages else RecordDict(),
+        )
+        try:
+            found = exchange.run(lambda messages: grid.send_and_receive(messages=messages, timeout=timeout))
+        except RoundAborted as error:
+            why = f"{error}" + (f"; the first client said: {exchange.error}" if exchange.error else "")
+            _LOG.warning("round %d leaves the model as it is: %s", server_round, why)
+            return None, RoundCost(exchange.cpu_seconds, len(self._asked), why)
+        lost = len(self._asked) - len(found.clients)
+        fold = rule.fold_of(found.total, len(found.clients), self.layout.total)
+        return self._stepped(server_round, fold), RoundCost(exchange.cpu_seconds, lost, None)
+
+    def _stepped(self, server_round: int, fold: Fold) -> ArrayRecord:
+        """The new model of a fold."""
         update = self.aggregator.finish(fold, self._stream("client noise", server_round))
         require_update(self.aggregator, update, self.layout.total)
         self.aggregator.advance(fold, self._stream("client noise", server_round))
         self._parameters, self.optimizer_state = self.optimizer.step(
             self._parameters, self.optimizer_state, update
         )
-        return pack_parameters(self._parameters, self.layout), None
+        return pack_parameters(self._parameters, self.layout)
 
     def _expected(self, nothing: Fold) -> Expected | None:
         """What a client's fold is held to; None in a simulation, whose workers are this program."""
@@ -293,11 +329,14 @@ class NoisyAverage(Strategy):
             if self.stopped is not None:
                 break
             messages = self.configure_train(current, arrays, ConfigRecord(), grid)
-            replies = grid.send_and_receive(messages=messages, timeout=timeout)
-            updated, _ = self.aggregate_train(current, replies)
+            if self._secure is None:
+                replies = grid.send_and_receive(messages=messages, timeout=timeout)
+                updated, _ = self.aggregate_train(current, replies)
+                failed = len(self._messages) - self._answers.clients
+                cost = RoundCost(self._answers.cpu_seconds, failed, None)
+            else:
+                updated, cost = self._summed(current, grid, timeout)
             arrays = result.arrays = updated if updated is not None else arrays
-            failures = len(self._messages) - self._answers.clients
-            cpu_seconds = self._answers.cpu_seconds
             asked = self.configure_evaluate(current, arrays, ConfigRecord(), grid)
             answers = grid.send_and_receive(messages=asked, timeout=timeout) if asked else []
             scored = self.aggregate_evaluate(current, answers)
@@ -308,9 +347,10 @@ class NoisyAverage(Strategy):
                 optimizer_state=self.optimizer_state,
                 aggregator_state=self.aggregator.state() if self.aggregator.remembers else None,
                 head=self._head,
-                cpu_seconds=cpu_seconds,
+                cpu_seconds=cost.cpu_seconds,
                 seconds=time.perf_counter() - started,
-                failures=failures,
+                failures=cost.failures,
+                aborted=cost.aborted,
                 evaluation=None if scored is None else float(scored["score"]),  # type: ignore[arg-type]
                 stopped=self.stopped,
             )

@@ -10,6 +10,15 @@ from fedsafe.rng import GENERATOR
 OS_KEY = f"{GENERATOR} streams keyed by 256 bits from the operating system"
 _OWN_KEYS = f"{GENERATOR} streams, each client's keyed by 256 bits from its own operating system"
 
+# What noise that clients add together rests on, without masks and with them.
+SUMS_ASSUMED = "secure aggregation shows the server nothing but the sum of a round; this run simulates it"
+_MASKED = (
+    "masks show the server nothing but the sum of a round: they hold while no more of its clients work with the server "
+    "than the noise reckons with, and while X25519, ChaCha20-Poly1305, HKDF-SHA256 and the signatures do"
+)
+_PLAYED = "one program plays all parties of this simulation: here the masks hide nothing from whoever runs it"
+_PINNED = "each client has had the keys of the others' nodes from somebody else than the server"
+
 NEVER_COVERED = (
     "other runs on the same records, each of which has a budget of its own",
     "the choice of hyper-parameters, if earlier runs on the same records guided it",
@@ -27,17 +36,21 @@ class Circumstances:
         uncovered: What else is let out of private records, without noise.
         own_nodes: Whether each client is a node of its own, with its own key, that another runtime sends messages to.
         assumed: What else the claims rest on, such as a model of who is there.
+        secure: Whether updates are summed behind masks.
     """
 
     key_from_seed: bool
     uncovered: tuple[str, ...] = ()
     own_nodes: bool = False
     assumed: tuple[str, ...] = ()
+    secure: bool = False
 
 
 def adapted(plan: PrivacyPlan, about: Circumstances, claim: Claim) -> Claim:
     """A claim with what its circumstances change."""
     claim = replace(claim, assumptions=(*claim.assumptions, *about.assumed))
+    if about.secure:
+        claim = _behind_masks(claim, own_nodes=about.own_nodes)
     if about.own_nodes:
         claim = _on_nodes(claim)
     uncovered = about.uncovered
@@ -50,6 +63,14 @@ def adapted(plan: PrivacyPlan, about: Circumstances, claim: Claim) -> Claim:
         release=f"{claim.release}, and for these only",
         not_covered=(*uncovered, *claim.not_covered),
     )
+
+
+def _behind_masks(claim: Claim, *, own_nodes: bool) -> Claim:
+    """A claim that rests on masks, where it rests on secure aggregation at all."""
+    if SUMS_ASSUMED not in claim.assumptions:
+        return claim
+    others = tuple(text for text in claim.assumptions if text != SUMS_ASSUMED)
+    return replace(claim, assumptions=(_MASKED, _PINNED if own_nodes else _PLAYED, *others))
 
 
 def _on_nodes(claim: Claim) -> Claim:

@@ -5,7 +5,14 @@ from dataclasses import replace
 
 from fedsafe.privacy.accounting import Accounted, Adjacency, account
 from fedsafe.privacy.accounting.distributed import distributed_epsilon
-from fedsafe.privacy.circumstances import NEVER_COVERED, OS_KEY, Circumstances, evaluations, noised_evaluation
+from fedsafe.privacy.circumstances import (
+    NEVER_COVERED,
+    OS_KEY,
+    SUMS_ASSUMED,
+    Circumstances,
+    evaluations,
+    noised_evaluation,
+)
 from fedsafe.privacy.claim import NO_ACCOUNTANT, SEED_KEY, Claim, upper
 from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, FILTERED, GROUPED, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
@@ -183,7 +190,7 @@ _TRUSTED = {
     ),
     LOCAL: ("each client runs this code, and keeps its noise to itself",),
     DISTRIBUTED: (
-        "secure aggregation shows the server nothing but the sum of a round; this run simulates it",
+        SUMS_ASSUMED,
         "clients run this code, and as many as were counted on keep their noise to themselves",
     ),
 }

@@ -57,7 +57,9 @@ class Commit:
             elapsed: Wall time of the run so far, in seconds.
             there: Says who was missing, and how long the round took under its virtual clock.
         """
-        virtual: dict[str, float] = {}
+        virtual: dict[str, float | str] = {}
+        if outcome.aborted is not None:
+            virtual["aborted"] = outcome.aborted
         if there is not None:
             realised = there.take_realised()
             virtual = {

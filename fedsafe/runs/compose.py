@@ -54,6 +54,7 @@ from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.config import Config
 from fedsafe.runs.grouping import membership_of
 from fedsafe.runs.local_parameters import SharedOnly, local_parameters
+from fedsafe.runs.secure import simulated_clients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +293,8 @@ def program_digest(parts: Parts) -> str:
         include={"task", "model", "seed", "data", "federation", "client", "server", "byzantine"},
         exclude_none=True,
     )
+    if parts.config.aggregation.secure:  # a sum behind masks is another release than each update
+        settings["aggregation"] = parts.config.aggregation.model_dump()
     described = [settings, parts.trainer, repr(parts.module), fingerprint(parts.initial)]
     if parts.availability is not None and isinstance(parts.availability.schedule, Trace):
         described.append(parts.availability.schedule.digest)  # the settings name a file, which may change
@@ -332,6 +335,8 @@ def client_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> Callable[[], Cli
 
 def _make_apps(parts: Parts, plan: PrivacyPlan, key: bytes) -> ClientApps:
     runtime = client_runtime(parts, plan, key)
+    if parts.config.aggregation.secure:
+        return simulated_clients(runtime, parts.config.aggregation, plan, key)
     return ClientApps(one=runtime.answer, batch=runtime.answer_chunk)
 
 

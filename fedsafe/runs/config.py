@@ -22,6 +22,7 @@ from fedsafe.runs.client_config import ClientConfig
 from fedsafe.runs.constitution_config import ConstitutionTable
 from fedsafe.runs.privacy_config import CohortConfig, PrivacyConfig
 from fedsafe.runs.sections import Count, Decay, Positive, Section
+from fedsafe.runs.secure_config import AggregationConfig, with_shared_noise
 
 
 class DataConfig(Section):
@@ -183,6 +184,7 @@ class Config(Section):
     federation: FederationConfig = FederationConfig(clients=300)
     client: ClientConfig = ClientConfig()
     server: ServerConfig = ServerConfig()
+    aggregation: AggregationConfig = AggregationConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     assess: AssessConfig = AssessConfig()
     audit: AuditConfig | None = None
@@ -191,12 +193,20 @@ class Config(Section):
     sinks: list[str | dict[str, Any]] = Field(default_factory=list)
     card: CardConfig = CardConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _noise_of_secure_sums(cls, values: Any) -> Any:
+        return with_shared_noise(values)
+
     @property
     def digest(self) -> str:
         """SHA-256 of everything but the engine, the sinks and the card, which cannot change a result."""
         left_out: dict[str, Any] = {"engine": True, "sinks": True, "card": True}
-        if not self.privacy.paired:  # as in folders of runs that are older than this setting
+        # As in folders of runs that are older than these settings.
+        if not self.privacy.paired:
             left_out["privacy"] = {"paired"}
+        if not self.aggregation.secure:
+            left_out["aggregation"] = True
         settings = tomli_w.dumps(self.model_dump(exclude=left_out, exclude_none=True))
         return hashlib.sha256(settings.encode()).hexdigest()
 

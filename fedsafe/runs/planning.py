@@ -43,6 +43,7 @@ def plan_and_claims(parts: Parts, *, key_from_seed: bool) -> Planned:
         key_from_seed=key_from_seed,
         uncovered=uncovered(parts),
         own_nodes=parts.config.engine.name == "flower",
+        secure=parts.config.aggregation.secure,
         assumed=(
             *assumptions(parts.availability),
             *simulated(parts.config, len(parts.records)),

@@ -53,6 +53,7 @@ from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
 from fedsafe.runs.period import Period
 from fedsafe.runs.planning import plan_and_claims
 from fedsafe.runs.result import Run
+from fedsafe.runs.secure import simulated_rounds
 from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import describe_start
 from fedsafe.store import RunFolder, checkpoint_name
@@ -194,6 +195,7 @@ def execute(
         if state.aggregator_state is not None:
             aggregator.restore(state.aggregator_state)
             aggregator.recall(parts.layout.total, server_noise(key, ledger, paired=paired))
+        secure = parts.config.aggregation
         present = presence(parts.config, parts.availability) if parts.availability is not None else None
         strategy = NoisyAverage(
             plan=plan,
@@ -206,6 +208,9 @@ def execute(
             present=present,
             paired=paired,
             sizes=parts.records.sizes.tolist() if on_nodes else None,
+            secure=simulated_rounds(secure, aggregator, plan, key, parts.layout.total)
+            if secure.secure and not on_nodes
+            else None,
         )
         sizes = parts.federated.validation.sizes.tolist()
         audit = None

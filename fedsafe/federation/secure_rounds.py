@@ -1,0 +1,149 @@
+"""The server's side of secure aggregation over a grid: five exchanges, and the sum that they show."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+
+from fedsafe.aggregation.secure import (
+    STAGES,
+    RoundId,
+    SecureParameters,
+    SecureServer,
+    SecureSum,
+    VerifyingKey,
+)
+from fedsafe.errors import EngineError, SecureAggregationError
+from fedsafe.federation.messages import TRAIN
+from fedsafe.federation.secure_messages import (
+    ENDS,
+    TRAINS,
+    StageReply,
+    StageRequest,
+    read_stage_reply,
+    with_stage,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureRounds:
+    """What the server needs for the secure sums of a run.
+
+    Args:
+        parameters: Of the sums.
+        pinned: The verifying keys of all clients.
+        own_states: Whether clients keep their state themselves. Simulated ones, whose next message may reach another
+            worker, have it sent back to them.
+    """
+
+    parameters: SecureParameters
+    pinned: Mapping[int, VerifyingKey]
+    own_states: bool
+
+    def round_id(self, round: int, plan: str, inputs: bytes) -> RoundId:
+        """Which round of which run; the clients come to the same."""
+        return RoundId(run=plan, round=round, plan=plan.encode() + inputs)
+
+
+@dataclass(kw_only=True)
+class SecureExchange:
+    """One round of one cohort.
+
+    Args:
+        rounds: Of the run.
+        number: The round, from 1.
+        plan: Hash of the privacy plan.
+        inputs: Digest of what the releases depend on besides records.
+        nodes: Of each client of the cohort, where its messages go.
+        content: What a client is sent when it trains.
+    """
+
+    rounds: SecureRounds
+    number: int
+    plan: str
+    inputs: bytes
+    nodes: Mapping[int, int]
+    content: RecordDict
+    cpu_seconds: float = 0.0
+    error: str = ""
+
+    def run(self, send: Callable[[Sequence[Message]], Iterable[Message]]) -> SecureSum:
+        """Play the round.
+
+        Args:
+            send: Delivers messages, and gives the replies that come in time.
+
+        Raises:
+            RoundAborted: Too few clients were left. Nothing was unmasked, and those that were left were told.
+        """
+        pinned = {client: self.rounds.pinned[client] for client in self.nodes}
+        server = SecureServer(
+            pinned=pinned,
+            parameters=self.rounds.parameters,
+            round=self.rounds.round_id(self.number, self.plan, self.inputs),
+        )
+        asked: Mapping[int, bytes] = dict.fromkeys(self.nodes, b"")
+        states: dict[int, bytes] = {}
+        for stage in STAGES:
+            for reply in self._asked(stage, asked, states, send):
+                for client, said in reply.said.items():
+                    self._take(server, client, said)
+                if not self.rounds.own_states:
+                    states |= reply.states
+            asked = server.advance()
+            if server.stage == "aborted":
+                for _ in self._asked(ENDS, asked, states, send):
+                    pass
+                break
+        return server.result()
+
+    def _asked(
+        self,
+        stage: str,
+        asked: Mapping[int, bytes],
+        states: Mapping[int, bytes],
+        send: Callable[[Sequence[Message]], Iterable[Message]],
+    ) -> Iterable[StageReply]:
+        content = self.content if stage == TRAINS else RecordDict()
+        messages = [
+            Message(
+                with_stage(
+                    content,
+                    StageRequest(
+                        stage=stage,
+                        round=self.number,
+                        plan=self.plan,
+                        inputs=self.inputs,
+                        said=said,
+                        state=states.get(client, b""),
+                    ),
+                ),
+                dst_node_id=self.nodes[client],
+                message_type=TRAIN,
+                group_id=str(self.number),
+            )
+            for client, said in asked.items()
+        ]
+        for message in send(messages) if messages else ():
+            if message.has_error():
+                self._note(message.error.reason or "an error without a reason")
+                continue
+            try:
+                reply = read_stage_reply(message)
+            except EngineError as error:  # one client's nonsense is that client's failure
+                self._note(str(error))
+                continue
+            if reply is not None:
+                self._note(reply.error)
+                self.cpu_seconds += reply.cpu_seconds
+                yield reply
+
+    def _take(self, server: SecureServer, client: int, said: bytes) -> None:
+        """One client's message: who it is from is what its signature says."""
+        try:
+            server.receive(said, client)
+        except SecureAggregationError as error:
+            self._note(str(error))
+
+    def _note(self, error: str) -> None:
+        self.error = self.error or error

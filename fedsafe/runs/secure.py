@@ -1,0 +1,59 @@
+"""Secure aggregation in a run: from the configuration to both sides of its sums."""
+
+import hashlib
+
+from fedsafe.aggregation import Aggregator, DistributedMean
+from fedsafe.aggregation.secure import SecureParameters
+from fedsafe.engine import ClientApps
+from fedsafe.errors import ConfigError
+from fedsafe.federation import ClientRuntime, SecureClients, SecureRounds, SimulatedKeys
+from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.runs.secure_config import AggregationConfig
+
+
+def secure_parameters(config: AggregationConfig, aggregator: Aggregator, parameters: int) -> SecureParameters:
+    """What all parties of the run's secure sums agree on.
+
+    Args:
+        config: The section.
+        aggregator: Of the run.
+        parameters: Values of the model.
+
+    Raises:
+        ConfigError: The aggregator's clients add no noise together, or no graph is safe for its numbers.
+    """
+    if not isinstance(aggregator, DistributedMean):
+        raise ConfigError(
+            f"aggregation.secure = true needs clients that add noise together, and {aggregator.name} has none: use "
+            "distributed_mean"
+        )
+    return SecureParameters.of(aggregator.client, parameters, dropouts=config.dropouts)
+
+
+def simulated_clients(
+    runtime: ClientRuntime, config: AggregationConfig, plan: PrivacyPlan, key: bytes
+) -> ClientApps:
+    """What a worker of a simulation runs: clients that mask what they send."""
+    played = SecureClients(
+        runtime=runtime,
+        parameters=secure_parameters(config, runtime.aggregator, runtime.trainer.layout.total),
+        key=_key(key),
+        clients=plan.clients,
+    )
+    return ClientApps(one=played.answer, batch=played.answer_chunk)
+
+
+def simulated_rounds(
+    config: AggregationConfig, aggregator: Aggregator, plan: PrivacyPlan, key: bytes, parameters: int
+) -> SecureRounds:
+    """What the server of a simulation has."""
+    return SecureRounds(
+        parameters=secure_parameters(config, aggregator, parameters),
+        pinned=SimulatedKeys(_key(key), plan.clients),
+        own_states=False,
+    )
+
+
+def _key(key: bytes) -> bytes:
+    """Of the clients' keys and masks: nothing of the noise follows from what a client keeps of it."""
+    return hashlib.sha256(b"fedsafe keys of secure aggregation\0" + key).digest()
