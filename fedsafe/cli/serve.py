@@ -68,7 +68,7 @@ def serve_command(
     from fedsafe.serve.keys import Keys
     from fedsafe.serve.limits import Limits
     from fedsafe.serve.opening import open_guard
-    from fedsafe.serve.safety_card import safety_card
+    from fedsafe.serve.safety_card import measure, safety_card
     from fedsafe.serve.server import serve
     from fedsafe.serve.service import Service
 
@@ -96,7 +96,8 @@ def serve_command(
             sys.stderr.write(
                 "fedsafe: keys go over the network as they are: give --certificate, or put TLS in front\n"
             )
-        service = Service(guard, keys=known, limits=limits, card=safety_card(guard, limits), hosts=[host])
+        card = safety_card(guard, limits, measure(guard))
+        service = Service(guard, keys=known, limits=limits, card=card, hosts=[host])
 
         def told(address: str) -> None:
             typer.echo(

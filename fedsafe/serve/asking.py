@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from numpy.typing import NDArray
 from starlette.types import Receive, Scope
 
 from fedsafe.errors import DataError, RecordError
@@ -14,6 +15,7 @@ from fedsafe.serve.instances import Instances, WrongInstance
 from fedsafe.serve.limits import Limits, Rates
 from fedsafe.serve.pipeline import Guard
 
+_LONG = 1 << 16
 JSON: Final = (b"content-type", b"application/json")
 
 
@@ -78,14 +80,12 @@ class Asking:
             raise _overloaded()  # before anything is read: to refuse must cost little
         self._take(caller, 1)
         _said_to_be_json(scope)
-        instances = self._parsed(await self._body(scope, receive), explain)
-        if len(instances) > 1:
-            self._take(caller, len(instances) - 1)
-        try:
-            x = self.instances.encode(instances)
-        except WrongInstance as error:
-            problems = [problem.to_json() for problem in error.problems]
-            raise Refused(422, "wrong_instance", str(error), problems=problems) from None
+        body = await self._body(scope, receive)
+        # What takes long must not keep the others from being heard.
+        read = asyncio.to_thread if len(body) > _LONG else _at_once
+        x = await read(self._encoded, body, explain)
+        if len(x) > 1:
+            self._take(caller, len(x) - 1)
         try:
             answered: bytes = await self.batcher.answer(Asked(x, caller, explain))
         except Overloaded:
@@ -125,6 +125,13 @@ class Asking:
         if seconds:
             message = f"more than {self._limits.rate:g} instances in a second are asked for; ask again later"
             raise _later(seconds, "rate", message)
+
+    def _encoded(self, body: bytes, explain: bool) -> NDArray[Any]:
+        try:
+            return self.instances.encode(self._parsed(body, explain))
+        except WrongInstance as error:
+            problems = [problem.to_json() for problem in error.problems]
+            raise Refused(422, "wrong_instance", str(error), problems=problems) from None
 
     def _parsed(self, body: bytes, explain: bool) -> list[Any]:
         try:
@@ -180,6 +187,12 @@ class Asking:
             raise Refused(408, "slow", text, headers=close) from None
         finally:
             self._held -= size
+
+
+async def _at_once(
+    function: Callable[[bytes, bool], NDArray[Any]], body: bytes, explain: bool
+) -> NDArray[Any]:
+    return function(body, explain)
 
 
 def _decisions_json(decisions: Sequence[Decision]) -> bytes:

@@ -87,8 +87,7 @@ class Instances:
             if not isinstance(instance, dict):
                 problems.append(Problem(at, "", f"it is {_kind(instance)}, not an object of columns"))
             else:
-                if len(instance) > len(self._names) and not self._loose:
-                    problems += self._strange(at, instance)
+                begun = len(problems)
                 for name, read in self._read:
                     try:
                         where, value = read(instance[name])
@@ -98,21 +97,25 @@ class Instances:
                             Problem(at, name, "it is missing; null says that the value is not known")
                         )
                     except ValueError as error:
-                        problems.append(Problem(at, name, str(error)))
+                        hint = "" if problems or not isinstance(error, _Unlisted) else error.hint()
+                        problems.append(Problem(at, name, f"{error}{hint}"))
+                if not self._loose and (len(instance) > len(self._names) or len(problems) > begun):
+                    # A column that is not known is often the wrong name of one that is missing.
+                    problems[begun:begun] = self._strange(at, instance, hinted=begun > 0)
             if len(problems) >= MOST_PROBLEMS:
                 break
         if problems:
-            # A column that is not known is often the wrong name of one that is missing.
-            first = problems[0]
-            if not self._loose and isinstance(instances[first.instance], dict):
-                problems = [*self._strange(first.instance, instances[first.instance]), *problems]
-            raise WrongInstance(list(dict.fromkeys(problems)))
+            raise WrongInstance(problems)
         return out
 
-    def _strange(self, at: int, instance: Mapping[str, Any]) -> list[Problem]:
-        strange = [name for name in instance if name not in self._names]
+    def _strange(self, at: int, instance: Mapping[str, Any], *, hinted: bool) -> list[Problem]:
+        # Looking for the nearest name takes long: it is done once in a request.
+        strange = [_short(name) for name in instance if name not in self._names][:MOST_PROBLEMS]
+        hints = [
+            "" if number or hinted else nearest(name, self._names) for number, name in enumerate(strange)
+        ]
         return [
-            Problem(at, _short(name), f"it is no column.{nearest(name, self._names)}") for name in strange
+            Problem(at, name, f"it is no column.{hint}") for name, hint in zip(strange, hints, strict=True)
         ]
 
     def _arrays(self, instances: Sequence[Any]) -> NDArray[np.float32]:
@@ -176,7 +179,7 @@ def _category(column: Categorical, start: int, missing: frozenset[str]) -> Calla
             if said is None or said in missing:
                 return unknown
             if said not in cells:
-                raise ValueError(_no_category(said, column)) from None
+                raise _Unlisted(said, column) from None
             return cells[said]
 
     return read
@@ -246,9 +249,17 @@ def _text(value: Any) -> str | None:
     return str(value).strip()
 
 
-def _no_category(value: str, column: Categorical) -> str:
-    listed = ", ".join(column.categories[:5]) + (", ..." if len(column.categories) > 5 else "")
-    return f"{_short(value)!r} is no category of it ({listed}).{nearest(value[:_SHOWN], column.categories)}"
+class _Unlisted(ValueError):
+    """A value is none of a column's categories."""
+
+    def __init__(self, value: str, column: Categorical) -> None:
+        listed = ", ".join(column.categories[:5]) + (", ..." if len(column.categories) > 5 else "")
+        super().__init__(f"{_short(value)!r} is no category of it ({listed}).")
+        self._value, self._column = value[:_SHOWN], column
+
+    def hint(self) -> str:
+        """The nearest category, if there is one near."""
+        return nearest(self._value, self._column.categories)
 
 
 def _short(text: str) -> str:

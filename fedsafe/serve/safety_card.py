@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from fedsafe.errors import DataError
 from fedsafe.findings import Finding
 from fedsafe.records import Start, to_plain
+from fedsafe.rng import public_generator
 from fedsafe.serve.limits import Limits
+from fedsafe.serve.opening import split_public
 from fedsafe.serve.pipeline import Guard
+from fedsafe.serve.published import monitor_findings
 from fedsafe.store import RunFolder
 
 FORMAT: Final = "fedsafe.safety-card/1"
@@ -55,6 +59,22 @@ def safety_card(guard: Guard, limits: Limits, measured: Sequence[Finding] = ()) 
         }
     )
     return card
+
+
+def measure(guard: Guard) -> list[Finding]:
+    """What the monitor of an opened guard catches and misses, on the public records that had no part in fitting it.
+
+    Nothing where there are too few of them.
+    """
+    seed = int(guard.monitor.facts.get("seed", 0))
+    rng = public_generator(seed, "monitor published")
+    try:
+        test = split_public(guard.task, seed)[1]
+        return monitor_findings(
+            guard.monitor, guard.task.schema, test, data=guard.task.evaluation_name, rng=rng
+        )
+    except DataError:
+        return []
 
 
 def _recorded(guard: Guard) -> dict[str, Any]:
