@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-compare accept-experiments accept-deploy clean
+.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-compare accept-experiments accept-deploy accept-alignment clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ accept-experiments: $(READY) ## Run the commands of the experiments' READMEs aga
 
 accept-deploy: $(READY) ## Run the full lines of deployment; writes benchmarks/results/deploy.json
 	$(BIN)/python benchmarks/accept_deploy.py
+
+accept-alignment: $(READY) ## Run the full lines of alignment; writes benchmarks/results/alignment.json
+	$(BIN)/python benchmarks/accept_alignment.py
 
 bench: $(READY) ## Time FedSafe beside Opacus, Flower and pfl; writes benchmarks/results/bench.json
 	$(BIN)/python benchmarks/bench.py
