@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-compare accept-experiments accept-deploy accept-alignment clean
+.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-compare accept-experiments accept-deploy accept-alignment accept-serve clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ accept-deploy: $(READY) ## Run the full lines of deployment; writes benchmarks/r
 
 accept-alignment: $(READY) ## Run the full lines of alignment; writes benchmarks/results/alignment.json
 	$(BIN)/python benchmarks/accept_alignment.py
+
+accept-serve: $(READY) ## Run the full lines of the guarded service; writes benchmarks/results/serve.json
+	$(BIN)/python benchmarks/accept_serve.py
 
 bench: $(READY) ## Time FedSafe beside Opacus, Flower and pfl; writes benchmarks/results/bench.json
 	$(BIN)/python benchmarks/bench.py

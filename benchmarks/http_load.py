@@ -102,7 +102,9 @@ class _Generator:
 
     async def run(self, host, port, connections):
         loop = asyncio.get_running_loop()
-        made = [await loop.create_connection(lambda: _Connection(self), host, port) for _ in range(connections)]
+        made = [
+            await loop.create_connection(lambda: _Connection(self), host, port) for _ in range(connections)
+        ]
         self.running, self.began = True, time.perf_counter()
         if self.rate is None:
             for connection in list(self.idle):
