@@ -14,6 +14,7 @@ from fedsafe.data import ArraySchema, Examples, Source, Task
 from fedsafe.errors import ConfigError
 from fedsafe.records import Round
 from fedsafe.runs import make_config, resume, run
+from fedsafe.runs.audit import check_audit
 from fedsafe.runs.compose import calibrate, compose, program_digest
 from fedsafe.runs.planning import plan_and_claims
 from fedsafe.store import RunFolder
@@ -222,6 +223,12 @@ def test_without_a_target_it_is_fedavg_of_the_groups_and_says_what_leaves():
         compose(settings({"weights": "adaptive"}), data=CAMPS), key_from_seed=False
     ).claims
     assert not any("loss of each client" in phrase for claim in noised for phrase in claim["not_covered"])
+
+
+def test_an_audit_of_clients_is_refused_before_the_first_round():
+    values = settings({"weights": "uniform"}, audit={"kinds": ["client"], "every": 2, "canaries": 100})
+    with pytest.raises(ConfigError, match=r"adds clients of its own.*'grouped_mean' weighs groups"):
+        check_audit(compose(values, data=CAMPS))
 
 
 def test_verify_says_that_it_does_not_check_groups():
