@@ -31,11 +31,22 @@ def vector(of):
     return torch.nn.utils.parameters_to_vector(of.parameters()).detach().numpy()
 
 
-def test_a_position_is_where_its_own_likelihood_says():
+@pytest.mark.parametrize("trainer", ["stacked", "vmap", "opacus"])
+def test_a_position_is_where_its_own_likelihood_says(trainer):
     """With the pull, it minimises the mean loss plus ``pull / 2`` times its square: found by another optimiser."""
     examples, rows = pairs()
     of, pull = model(), 0.05
-    found = reconstruct(of, "binary", examples, rows, local=["position"], steps=300, pull=pull)
+    found = reconstruct(
+        of,
+        "binary",
+        examples,
+        rows,
+        local=["position"],
+        trainer=trainer,
+        steps=25,
+        learning_rate=3.0,
+        pull=pull,
+    )
     with torch.no_grad():
         margins = of(torch.from_numpy(examples.x))[:, 0].numpy()
     place = layout_of(of).names.index("position.weight")
@@ -46,7 +57,7 @@ def test_a_position_is_where_its_own_likelihood_says():
         def loss(position, own=own, signs=signs):
             return -np.log(expit(signs * (margins[own] + position))).mean() + pull / 2 * position**2
 
-        assert abs(found[client, -1] - minimize_scalar(loss).x) < 1e-3
+        assert abs(found[client, -1] - minimize_scalar(loss).x) < 2e-3
 
 
 def test_what_is_shared_is_as_it_was_and_the_model_too():

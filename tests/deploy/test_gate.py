@@ -170,6 +170,11 @@ def test_a_sampling_rate_and_steps_beyond_the_policy(tmp_path):
     [
         ({"client__rate": 0.5}, {"mechanism__largest_rate": 0.4}, "rate_too_high"),
         ({"client__steps": 2}, {"mechanism__largest_steps_per_round": 1}, "rate_too_high"),
+        (
+            {"client__steps": 1, "client__local": ["bias"]},
+            {"mechanism__largest_steps_per_round": 1},
+            "rate_too_high",
+        ),
         ({"privacy__record__delta": 1e-3}, {}, "budget_spent"),
         ({"rounds": 99_999, "client__steps": 10_000}, {}, "experiment_not_allowed"),
     ],

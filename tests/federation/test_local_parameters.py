@@ -5,6 +5,7 @@ import pytest
 from tiny_federation import CLIENTS, apps, parts, plan, play
 
 from fedsafe.engine import ClientApps, InlineGrid
+from fedsafe.federation.messages import read_reply, read_upload
 from fedsafe.runs.client_config import local_training
 from fedsafe.runs.compose import calibrate, client_runtime, server_optimizer_of
 from fedsafe.runs.planning import plan_and_claims
@@ -58,14 +59,16 @@ def test_the_shared_part_is_moved_as_it_would_be_alone(federation):
     assert (at[mask] != beside[mask]).all()
 
 
-def test_every_step_that_reads_records_is_planned_claimed_and_taken(federation):
+def test_every_step_that_reads_records_is_planned_and_claimed():
     """Three steps for the local part and two for all cost what five steps cost, and five steps read records."""
-    own, five = calibrate(federation), calibrate(parts(client__steps=5))
+    level = {"privacy__client__epsilon": float("inf")}
+    local = parts(**LOCAL, **level)
+    own, five = calibrate(local), calibrate(parts(client__steps=5, **level))
     assert (own.record.steps, own.record.local_steps) == (5, 3)
-    assert own.record.noise == five.record.noise > calibrate(parts(client__steps=2)).record.noise
+    assert own.record.noise == five.record.noise > 0.0
     assert own.spend(3) == five.spend(3)
     assert own.hash != five.hash
-    record = next(c for c in plan_and_claims(federation, key_from_seed=True).claims if c["unit"] == "record")
+    record = next(c for c in plan_and_claims(local, key_from_seed=True).claims if c["unit"] == "record")
     assert (
         "participations of 5 steps (3 of them for the parameters that stay at the client)"
         in record["horizon"]
@@ -96,3 +99,29 @@ def test_a_client_takes_the_steps_of_its_plan_and_no_more(federation, tmp_path):
     for client in {client for client, _ in taken}:
         assert sorted(steps for own, steps in taken if own == client) == [2, 3]
     assert sum((2, 3)) == by.record.steps
+
+
+@pytest.mark.parametrize("sent", ["train", "upload"])
+def test_what_one_client_sends_tells_nothing_of_its_own_parameters(federation, tmp_path, sent):
+    """As a node sends it: a fold of one, or the trained model."""
+    by = plan(federation, noise=0.0)
+    runtime = client_runtime(federation, by, bytes(32))
+    mask, replies = federation.local.mask, []
+
+    def one(message, context):
+        replies.append(getattr(runtime, sent)(message, context))
+        return replies[-1]
+
+    grid = InlineGrid(clients=CLIENTS, apps=ClientApps(one=one, batch=None))
+    play(federation, by, grid, tmp_path / "ledger.sqlite", last=1)
+    assert replies
+    for reply in replies:
+        if sent == "upload":
+            trained = read_upload(reply, federation.layout).parameters
+            np.testing.assert_array_equal(trained[mask], federation.initial[mask])
+            assert (trained[~mask] != federation.initial[~mask]).any()
+            continue
+        fold = read_reply(reply).fold.arrays
+        assert not fold["whole"][mask].any()
+        assert not fold["fraction"][mask].any()
+        assert fold["fraction"][~mask].any()
