@@ -22,7 +22,7 @@ from fedsafe.extensions import imported, one_line, resolve, unknown_option
 Checker = Callable[[str, str], bool]
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_SENTENCE = re.compile(r"[^.!?]+[.!?]+")
+_SENTENCE_END = re.compile(r"[.!?]+")
 _AFTER_THE_END = "\"'\u201d\u2019)]"
 
 
@@ -164,7 +164,7 @@ class Repetition:
 
     def __call__(self, text: str, prompt: str) -> bool:
         """Whether the text keeps the rule."""
-        sentences = Counter(" ".join(words_of(sentence)) for sentence in _SENTENCE.findall(text))
+        sentences = Counter(" ".join(words_of(sentence)) for sentence in _SENTENCE_END.split(text))
         sentences.pop("", None)
         return max(sentences.values(), default=0) <= self.most
 

@@ -11,6 +11,7 @@ Identifier = Literal["email", "telephone", "card", "iban"]
 
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _DIGITS = re.compile(r"(?<![\w.])\+?\(?\d(?:[ ().\-/]{0,2}\d){6,18}(?!\w)")
+_FRACTION = re.compile(r"\d+\.\d+")
 _IBAN = re.compile(r"(?<!\w)[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30}(?!\w)")
 
 
@@ -51,6 +52,8 @@ def identifiers_in(text: str) -> set[str]:
         if _is_account(match.group().replace(" ", "").upper()):
             found.add("iban")
     for match in _DIGITS.finditer(text):
+        if _FRACTION.fullmatch(match.group()):
+            continue
         digits = re.sub(r"\D", "", match.group())
         if 13 <= len(digits) <= 19 and is_luhn(digits):
             found.add("card")

@@ -8,6 +8,7 @@ from fedsafe.errors import DataError
 BEGIN = 1
 """Begins a story; where it is written, the story has ended."""
 
+_WORD = re.compile(r" [^ ]*")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _FIRST_BYTE = 3  # after the unknown token and the two ends
 
@@ -39,6 +40,7 @@ class StoryTokens:
             raise DataError(
                 f"the story model's tokens end after {len(self._pieces)} of {size}: {error}"
             ) from error
+        self._spaced = any(b" " in piece[1:] for piece in self._pieces)
         self._of = {piece: token for token, piece in reversed(list(enumerate(self._pieces)))}
 
     def __len__(self) -> int:
@@ -46,8 +48,14 @@ class StoryTokens:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; a character that has none is written in bytes."""
+        if self._spaced:
+            return self._merged(" " + text if text else "")
+        # No piece reaches over a space: words are merged one by one, which takes no longer for a long text.
+        return [token for word in _WORD.findall(" " + text if text else "") for token in self._merged(word)]
+
+    def _merged(self, text: str) -> list[int]:
         tokens: list[int] = []
-        for character in " " + text if text else "":
+        for character in text:
             piece = character.encode()
             known = self._of.get(piece)
             tokens += [known] if known is not None else [byte + _FIRST_BYTE for byte in piece]

@@ -78,7 +78,8 @@ def held_to(reading: Reading) -> str:
     if not said:
         return ""
     title = f"“{said['title']}”, " if said["title"] else ""
-    return f"Those with a name are principles of the constitution {title}version {said['version']}, sha256 {said['sha256']}"
+    version = f"{title}version {said['version']}, sha256 {said['sha256']}"
+    return f"Those with a name are principles of the constitution {version}"
 
 
 def _rounds(numbers: list[int]) -> str:
