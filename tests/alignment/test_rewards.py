@@ -31,7 +31,7 @@ def vector(of):
     return torch.nn.utils.parameters_to_vector(of.parameters()).detach().numpy()
 
 
-@pytest.mark.parametrize("trainer", ["stacked", "vmap", "opacus"])
+@pytest.mark.parametrize("trainer", ["stacked", "opacus"])
 def test_a_position_is_where_its_own_likelihood_says(trainer):
     """With the pull, it minimises the mean loss plus ``pull / 2`` times its square: found by another optimiser."""
     examples, rows = pairs()
