@@ -19,7 +19,7 @@ _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}\b")
 _CARD: Final = re.compile(r"(?<![\d.])\d(?:[ \-]?\d){12,18}(?![\d.])")
 # With a country's prefix, or in groups of a national number: a plain run of digits is a number of something else.
 _PHONE: Final = re.compile(
-    r"(?<![\w+])(?:\+\d{1,3}[ .\-]?(?:\(\d{1,4}\)[ .\-]?)?\d{1,4}(?:[ .\-]?\d{2,4}){1,4}"
+    r"(?<![\w+])(?<!\d[ .\-])(?:\+\d{1,3}[ .\-]?(?:\(\d{1,4}\)[ .\-]?)?\d{1,4}(?:[ .\-]?\d{2,4}){1,4}"
     r"|\(\d{2,5}\) ?\d{2,4}(?:[ .\-]\d{2,5}){1,3}|0\d{1,4}[ .\-/]\d{2,4}(?:[ .\-]\d{2,4}){1,3}"
     r"|\d{3}[ .\-]\d{3}[ .\-]\d{4})(?!\w)"
 )

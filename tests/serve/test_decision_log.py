@@ -1,0 +1,179 @@
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from guarded_model import guard, unseen
+
+from fedsafe.errors import ConfigError, RecordError
+from fedsafe.serve.decision import Decision
+from fedsafe.serve.decision_log import DecisionLog, LogHead, audit_key, read_log, verify_log
+
+KEY = bytes(range(32))
+X = np.arange(12, dtype=np.float32).reshape(4, 3)
+DECISIONS = [
+    Decision(id="1", answered=True, label="yes", confidence=0.9, p_values={"combined": 0.5}),
+    Decision(id="2", answered=False, reasons=("ood",), p_values={"combined": 0.01}),
+    Decision(id="3", answered=False, reasons=('schema:not finite at \u00fc\n"x"',)),
+    Decision(id="4", answered=True, value=1.5, notes=("flip:sex",)),
+]
+
+
+def written(path, **options):
+    log = DecisionLog(path, KEY, model="a" * 64, **options)
+    log.append(DECISIONS, X, caller="ward 3")
+    head = log.head
+    log.close()
+    return head
+
+
+def test_a_log_verifies_and_goes_on_after_a_restart(tmp_path):
+    path = tmp_path / "log.jsonl"
+    first = written(path)
+    second = written(path, sync="batch")
+    assert (first.sequence, second.sequence) == (4, 9)
+    assert verify_log(path, KEY) == second == verify_log(path, KEY, head=first)
+    assert [line["kind"] for line in read_log(path)] == ["open", *["decision"] * 4] * 2
+
+
+def test_neither_inputs_nor_callers_are_in_it_and_hashes_are_keyed(tmp_path):
+    path = tmp_path / "log.jsonl"
+    written(path)
+    text = path.read_text()
+    assert "ward" not in text
+    import hashlib
+
+    assert hashlib.sha256(X[0].tobytes()).hexdigest() not in text
+    other = DecisionLog(tmp_path / "other.jsonl", bytes(32), model="a")
+    assert other.keyed(X[0].tobytes()) not in text
+    other.close()
+
+
+@pytest.mark.parametrize("what", ["changed", "dropped", "swapped", "doubled", "cut", "other key", "no hash"])
+def test_every_change_is_found(tmp_path, what):
+    path, key = tmp_path / "log.jsonl", KEY
+    head = written(path)
+    lines = path.read_text().splitlines(keepends=True)
+    if what == "changed":
+        lines[1] = lines[1].replace('"yes"', '"no"')
+    elif what == "dropped":
+        del lines[2]
+    elif what == "swapped":
+        lines[1], lines[2] = lines[2], lines[1]
+    elif what == "doubled":
+        lines.insert(2, lines[1])
+    elif what == "cut":
+        lines = lines[:-1]
+    elif what == "no hash":
+        lines[1] = (
+            json.dumps({key: value for key, value in json.loads(lines[1]).items() if key != "hash"}) + "\n"
+        )
+    else:
+        key = bytes(32)
+    path.write_text("".join(lines))
+    with pytest.raises(RecordError, match=r"edited|cut"):
+        verify_log(path, key, head=head)
+
+
+def test_a_cut_end_is_found_by_a_head_that_was_kept_elsewhere_alone(tmp_path):
+    path = tmp_path / "log.jsonl"
+    head = written(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    assert verify_log(path, KEY).sequence == 3
+    with pytest.raises(RecordError, match="does not contain line 4"):
+        verify_log(path, KEY, head=head)
+
+
+def test_a_half_written_last_line_is_cut_off_and_the_log_goes_on(tmp_path):
+    path = tmp_path / "log.jsonl"
+    written(path)
+    with path.open("a") as file:
+        file.write('{"sequence":5,"kind":"deci')
+    assert verify_log(path, KEY).sequence == 4
+    written(path)
+    assert verify_log(path, KEY).sequence == 9
+
+
+def test_a_log_is_of_one_process_and_one_key(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = DecisionLog(path, KEY, model="a")
+    with pytest.raises(RecordError, match="in use"):
+        DecisionLog(path, KEY, model="a")
+    log.close()
+    with pytest.raises(RecordError, match="does not fit the key"):
+        DecisionLog(path, bytes(32), model="a")
+    with pytest.raises(ConfigError, match="sync"):
+        DecisionLog(path, KEY, model="a", sync="sometimes")
+    (tmp_path / "strange").write_text("hello\n")
+    with pytest.raises(RecordError, match="none of a decision log"):
+        DecisionLog(tmp_path / "strange", KEY, model="a")
+    with pytest.raises(RecordError, match="cannot be opened"):
+        DecisionLog(tmp_path / "no" / "folder", KEY, model="a")
+
+
+def test_a_batch_that_the_disk_does_not_take_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "log.jsonl"
+    log = DecisionLog(path, KEY, model="a")
+    size = path.stat().st_size
+
+    def full(descriptor, content):
+        os.write(descriptor, content[:20])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fedsafe.serve.decision_log.write_all", full)
+        with pytest.raises(RecordError, match="No space left"):
+            log.append(DECISIONS, X)
+    assert path.stat().st_size == size
+    log.append(DECISIONS, X)
+    log.close()
+    assert verify_log(path, KEY).sequence == 4
+
+
+def test_a_killed_process_loses_no_line_of_a_decision_that_was_given_out(tmp_path):
+    path = tmp_path / "log.jsonl"
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        os.close(here)
+        log = DecisionLog(path, KEY, model="a", sync="never")
+        for at in range(10**6):
+            log.append([Decision(id=str(at), answered=True, label="yes")], np.zeros((1, 3), np.float32))
+            os.write(there, f"{at}\n".encode())
+        os._exit(0)
+    os.close(there)
+    with os.fdopen(here) as given:
+        while (last := int(given.readline())) < 200:
+            pass
+        os.kill(child, signal.SIGKILL)
+        last = max([last, *map(int, given.read().split("\n")[:-1])])
+    os.waitpid(child, 0)
+    verify_log(path, KEY)
+    ids = [line["id"] for line in read_log(path) if line["kind"] == "decision"]
+    assert len(ids) >= last + 1
+    assert ids == [str(at) for at in range(len(ids))]
+
+
+def test_keys_are_made_once_for_their_owner(tmp_path):
+    path = tmp_path / "key"
+    key = audit_key(path)
+    assert len(key) == 32
+    assert audit_key(path) == key
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_text("no key")
+    with pytest.raises(RecordError, match="no key"):
+        audit_key(path)
+
+
+def test_lines_say_what_was_decided(tmp_path):
+    log = DecisionLog(tmp_path / "log.jsonl", KEY, model="b" * 64)
+    found = guard(log=log)
+    decisions = found.predict(unseen().x[:30], caller="me")
+    found.close()
+    lines = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "decision"]
+    assert [line["id"] for line in lines] == [decision.id for decision in decisions]
+    assert [line["answered"] for line in lines] == [decision.answered for decision in decisions]
+    assert lines[0]["input"] == log.keyed(np.float32(unseen().x[0]).tobytes())
+    assert verify_log(tmp_path / "log.jsonl", KEY, head=LogHead(sequence=-1, hash="")).sequence == 30
