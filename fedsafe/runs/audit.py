@@ -113,8 +113,8 @@ def check_audit(parts: Parts) -> None:
         )
     if "client" in config.audit.kinds and parts.groups is not None:
         raise ConfigError(
-            f"[audit] of clients adds clients of its own, and server.aggregator = {name!r} weighs groups, of which they "
-            'have none: audit "noisy_mean", whose noise is the same, or leave one of the two out'
+            f"[audit] of clients adds clients of its own, and server.aggregator = {name!r} weighs groups, of which "
+            'they have none: audit "noisy_mean", whose noise is the same, or leave one of the two out'
         )
     if "client" in config.audit.kinds:
         room_of(config.audit.canaries, parts.layout.total)
