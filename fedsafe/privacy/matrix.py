@@ -8,6 +8,9 @@ other clients   every model, and their own cohorts    Poisson cohorts: being cho
 outsider        every model                           secret cohorts
 ==============  ====================================  ==============================================================
 
+Where clients add the noise together, three kinds of server are told apart: see
+:mod:`fedsafe.privacy.distributed_claim`.
+
 A record is protected by the noise of its own client against everyone; and, since changing one record replaces one
 update, by the client level under replace-one adjacency where that one counts. The smaller bound is the claim.
 """
@@ -19,6 +22,7 @@ from typing import Any
 from fedsafe.privacy.circumstances import Circumstances, adapted
 from fedsafe.privacy.claim import Claim
 from fedsafe.privacy.client_claim import CLIENTS, OUTSIDER, SERVER, client_claim, headline
+from fedsafe.privacy.distributed_claim import COLLUDING, UNMASKED, claim_against_servers, servers
 from fedsafe.privacy.levels import ADAPTIVE, BANDED, CENTRAL, DISTRIBUTED, FILTERED, GROUPED, LOCAL
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.privacy.record_claim import record_claim
@@ -34,12 +38,18 @@ _NOISE_OF = {
 }
 
 
+_NOISE_OF_DISTRIBUTED = {
+    COLLUDING: "the noise of the honest clients of a round together",
+    UNMASKED: "the share of the noise that the client added itself",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """What is claimed for one unit against one adversary.
 
     Args:
-        adversary: ``"server"``, ``"other clients"`` or ``"outsider"``.
+        adversary: ``"server"``, ``"other clients"`` or ``"outsider"``, or another kind of server.
         unit: ``"record"`` or ``"client"``.
         claim: None where nothing may be claimed.
         reason: Why not, or what the claim comes from.
@@ -83,8 +93,8 @@ def claim_matrix(plan: PrivacyPlan, about: Circumstances) -> tuple[Cell, ...]:
 
 def _records(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:
     own = record_claim(plan, about) if plan.record.private else None
-    for adversary in (SERVER, CLIENTS, OUTSIDER):
-        through = client_claim(plan, about, adversary, unit="record")
+    for adversary in (*servers(plan), CLIENTS, OUTSIDER):
+        through = _through_level(plan, about, adversary, "record")
         candidates = [claim for claim in (own, through) if claim is not None]
         best = min(candidates, key=lambda claim: claim.epsilon, default=None)
         if best is None:
@@ -95,6 +105,12 @@ def _records(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:
             reason = "the client level under replace-one: changing a record replaces its client's update"
             best = replace(best, not_covered=(*best.not_covered, "persons with records in several clients"))
         yield Cell(adversary=adversary, unit="record", claim=best, reason=reason)
+
+
+def _through_level(plan: PrivacyPlan, about: Circumstances, adversary: str, unit: str) -> Claim | None:
+    if adversary in servers(plan):
+        return claim_against_servers(plan, about, adversary, unit)
+    return client_claim(plan, about, adversary, unit)
 
 
 def _and_not(plan: PrivacyPlan, adversary: str) -> str:
@@ -108,10 +124,10 @@ def _and_not(plan: PrivacyPlan, adversary: str) -> str:
 
 
 def _clients(plan: PrivacyPlan, about: Circumstances) -> Iterator[Cell]:
-    for adversary in (SERVER, CLIENTS, OUTSIDER):
-        claim = client_claim(plan, about, adversary)
+    for adversary in (*servers(plan), CLIENTS, OUTSIDER):
+        claim = _through_level(plan, about, adversary, "client")
         if claim is not None:
-            reason = _NOISE_OF[plan.client.mechanism]
+            reason = _NOISE_OF_DISTRIBUTED.get(adversary) or _NOISE_OF[plan.client.mechanism]
         elif not plan.client.private:
             reason = "no noise is added to updates or to their average"
         elif adversary == SERVER and not plan.client.server_learns_nothing:
