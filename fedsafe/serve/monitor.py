@@ -16,7 +16,6 @@ from torch import nn
 
 from fedsafe.data import Examples, InputSchema, Task
 from fedsafe.errors import CalibrationError, ConfigError
-from fedsafe.findings import Finding
 from fedsafe.rng import public_generator
 from fedsafe.serve.calibration import fit_temperature
 from fedsafe.serve.choosing import choose
@@ -173,16 +172,6 @@ class Monitor:
             outputs=seen.outputs,
             alarms=p_values[COMBINED] <= self.level,
             score=scores[COMBINED],
-        )
-
-    def report(
-        self, schema: InputSchema, test: Examples, *, data: str, seed: int = 0, **options: Any
-    ) -> list[Finding]:
-        """What the monitor is worth, see `fedsafe.serve.published.monitor_findings` for the arguments."""
-        from fedsafe.serve.published import monitor_findings
-
-        return monitor_findings(
-            self, schema, test, data=data, rng=public_generator(seed, "monitor report"), **options
         )
 
     def probabilities(self, outputs: Array) -> Array:

@@ -20,6 +20,7 @@ from torch import nn
 from fedsafe.data import Examples, Schema, Task
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.findings import Finding
+from fedsafe.rng import public_generator
 from fedsafe.serve.alerts import Alerts
 from fedsafe.serve.counterfactuals import Flips
 from fedsafe.serve.decision import Decision, Policy
@@ -28,6 +29,7 @@ from fedsafe.serve.detectors.base import Floats
 from fedsafe.serve.figures import GuardFigures
 from fedsafe.serve.input_check import InputCheck
 from fedsafe.serve.monitor import ADVERSARIAL, OOD, Checks, Monitor
+from fedsafe.serve.published import monitor_findings
 from fedsafe.serve.queries import QueryPatterns
 from fedsafe.serve.text_privacy import TextPrivacy
 
@@ -205,15 +207,22 @@ class Guard:
             moved, names = moved.reshape(len(given), -1), list(schema.feature_names)
         return [dict(zip(names, map(float, row), strict=True)) for row in moved]
 
-    def findings(self, **options: Any) -> list[Finding]:
-        """The monitor's own figures on public records that had no part in it, see `Monitor.report`.
+    def findings(self, seed: int = 0, **options: Any) -> list[Finding]:
+        """The monitor's own figures on public records that had no part in it.
+
+        Args:
+            seed: Of the public randomness.
+            **options: ``foreign`` and ``effort`` of `fedsafe.serve.published.monitor_findings`.
 
         Raises:
             ConfigError: The guard was made without such records.
         """
         if self._test is None:
             raise ConfigError("the monitor was given all public records: give test=... to measure it")
-        return self.monitor.report(self.task.schema, self._test, data=self.task.evaluation_name, **options)
+        rng = public_generator(seed, "monitor figures")
+        return monitor_findings(
+            self.monitor, self.task.schema, self._test, data=self.task.evaluation_name, rng=rng, **options
+        )
 
     def close(self) -> None:
         """Close the log and the alerts' sinks; nothing can be decided after that."""
@@ -333,13 +342,6 @@ class Guard:
         answered = sum(decision.answered for decision in decisions)
         reasons = Counter(reason.split(":")[0] for decision in decisions for reason in decision.reasons)
         self.figures.decided(answered, len(decisions) - answered, dict(reasons))
-
-    @classmethod
-    def open(cls, path: Path | str, **options: Any) -> "Guard":
-        """Guard the accepted model of a run; options and errors are of `fedsafe.serve.opening.open_guard`."""
-        from fedsafe.serve.opening import open_guard
-
-        return open_guard(path, **options)
 
 
 def _rows(checks: Checks, rows: NDArray[np.int64]) -> Checks:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from fedsafe.data import Examples, Source, Target, Task, TokenSchema
 from fedsafe.errors import CalibrationError, ConfigError, DataError, RecordError
-from fedsafe.serve import Monitor, load_monitor, save_monitor
+from fedsafe.serve import Monitor, load_monitor, monitor_findings, save_monitor
 from fedsafe.serve.detectors.synthetic import shuffled, uniform
 from fedsafe.serve.monitor import COMBINED
 from fedsafe.serve.published import Effort
@@ -119,7 +119,9 @@ def test_wrong_references_are_refused_in_one_line():
 
 def test_the_published_figures_have_intervals_and_an_adaptive_attack_is_no_weaker():
     effort = Effort(radius=0.2, attacked=120, steps=12, restarts=2, strangers=300)
-    findings = monitor().report(SCHEMA, unseen(), data="made by hand", effort=effort)
+    findings = monitor_findings(
+        monitor(), SCHEMA, unseen(), rng=np.random.default_rng(0), data="made by hand", effort=effort
+    )
     by = {(f.metric, str(dict(f.where).get("attack", dict(f.where).get("domain", "")))): f for f in findings}
     alarms = by["monitor.false_alarm_rate", ""]
     assert alarms.interval[0] <= alarms.value <= alarms.interval[1]
@@ -130,7 +132,9 @@ def test_the_published_figures_have_intervals_and_an_adaptive_attack_is_no_weake
     assert adaptive.value >= static.value
     assert all(f.interval is not None for f in findings if f.status == "measured")
     with pytest.raises(DataError, match="100 records"):
-        monitor().report(SCHEMA, unseen().take(np.arange(20)), data="few")
+        monitor_findings(
+            monitor(), SCHEMA, unseen().take(np.arange(20)), rng=np.random.default_rng(0), data="few"
+        )
 
 
 def test_temperature_brings_confidence_nearer_to_being_right():
@@ -138,8 +142,13 @@ def test_temperature_brings_confidence_nearer_to_being_right():
     found = Monitor.fit(wild, table(), table().evaluation.take(np.arange(2500)))
     errors = {
         f.where["scaling"]: f.value
-        for f in found.report(
-            SCHEMA, unseen(), data="x", effort=Effort(attacked=10, steps=1, restarts=1, strangers=100)
+        for f in monitor_findings(
+            found,
+            SCHEMA,
+            unseen(),
+            rng=np.random.default_rng(0),
+            data="x",
+            effort=Effort(attacked=10, steps=1, restarts=1, strangers=100),
         )
         if f.metric == "monitor.calibration_error"
     }

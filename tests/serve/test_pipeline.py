@@ -257,8 +257,8 @@ def run(tmp_path_factory):
 def test_a_guard_opens_the_accepted_model_of_a_run_and_logs_in_its_private_folder(run):
     path, task = run
     with pytest.raises(ConfigError, match="data="):
-        Guard.open(path)
-    found = Guard.open(path, data=task, stream=True)
+        open_guard(path)
+    found = open_guard(path, data=task, stream=True)
     reference, test = split_public(task, 0)
     assert len(reference) + len(test) == 1200
     assert found.release.round == 3
