@@ -171,7 +171,9 @@ class GroupedMean(Rule):
             if losses is not None:
                 sound, scaled = losses[0][some], losses[1][some]
                 part = np.column_stack([np.where(sound[:, None], part, 0.0), scaled])
-            np.add.at(totals, groups[some], to_grid(part, self._bits - _FINENESS))
+            grid = to_grid(part, self._bits - _FINENESS)
+            for group in np.unique(groups[some]):
+                totals[group] += grid[groups[some] == group].sum(axis=0, dtype=np.int64)
         return Fold(arrays={_TOTALS: totals})
 
     def merge(self, first: Fold, second: Fold) -> Fold:
