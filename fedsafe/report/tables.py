@@ -14,6 +14,9 @@ from fedsafe.report.reading import Reading, read_run
 _SIGNS = {">=": "≥", "<=": "≤", "==": "=", "!=": "≠"}
 _HEADLINE_FINDINGS = (
     "performance.worst_decile_accuracy",
+    "alignment.gain_over_chance",
+    "alignment.human_ceiling",
+    "alignment.worst_decile_accuracy",
     "fairness.demographic_parity_difference",
     "fairness.equalised_odds_difference",
     "robustness.attacked_accuracy",
@@ -221,7 +224,9 @@ def headline(reading: Reading) -> Headline:
     evaluation = str(reading.start.task.get("evaluation", "")) if reading.start else ""
     for finding in reversed(reading.findings):
         same = finding.get("value") is not None and abs(finding["value"] - value) < 1e-9
-        if finding["metric"] == f"performance.{metric}" and not finding.get("where") and same:
+        # Of preferences the interval draws people, whose pairs are alike.
+        named = finding["metric"] in (f"performance.{metric}", f"alignment.{metric}")
+        if named and not finding.get("where") and same:
             cell = finding_cell(finding)
             if cell.interval:
                 note = f"{cell.method}, n = {cell.n} {cell.unit}; {evaluation}"

@@ -127,6 +127,24 @@ def test_the_accuracy_takes_the_interval_of_the_finding_that_measured_the_same_m
     assert note.startswith("95 % Wilson, n = 16,281 examples; UCI Adult test split (public)")
 
 
+def test_the_accuracy_on_preferences_takes_the_interval_that_draws_people(full):
+    reading = read_run(full)
+    value = next(f for f in reversed(reading.findings) if f["metric"] == "performance.accuracy")["value"]
+    people = {
+        "metric": "alignment.accuracy",
+        "status": "measured",
+        "value": value,
+        "interval": [value - 0.05, value + 0.05],
+        "interval_method": "bootstrap over annotators",
+        "confidence": 0.95,
+        "n": 900,
+        "n_unit": "pairs",
+    }
+    shown = headline(replace(reading, findings=[*reading.findings, people]))
+    assert shown.interval == formats.interval(people["interval"], "share")
+    assert "bootstrap over annotators, n = 900 pairs" in shown.note
+
+
 def test_an_accuracy_that_no_finding_measured_has_wilsons_interval(tmp_path):
     run = FixtureRun(rounds=13, ended=None)
     shown = headline(read_run(run.build(tmp_path / "run")))

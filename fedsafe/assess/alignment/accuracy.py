@@ -15,6 +15,7 @@ from fedsafe.assess.alignment.judged import (
 )
 from fedsafe.assess.resampling import FEWEST_CLUSTERS, Clusters
 from fedsafe.assess.scores import decide
+from fedsafe.data.preferences import CLASSES_WITH_TIES
 from fedsafe.findings import Finding, Interval, Provenance, clopper_pearson, estimate, not_measured
 
 Array = NDArray[np.float64]
@@ -61,7 +62,7 @@ def accuracy(
         findings += [
             _of_one(judged, code, name, rng, resamples, context) for code, name in enumerate(judged.names)
         ]
-    if judged.outputs.shape[1] > 1:
+    if judged.outputs.shape[1] == len(CLASSES_WITH_TIES):
         findings.append(_with_ties(judged, rng, resamples, context))
     return findings
 
