@@ -2,8 +2,8 @@
 
     python benchmarks/accept_serve_service.py [SECONDS]
 
-The server is a process of its own, and so are two load generators on the same two cores. SECONDS is how long the load of
-twice what the service can hold lasts, 300 by default. Writes ``results/serve_service.json``.
+The server is a process of its own, and the load generator is this one, on the same two cores. SECONDS is how long the
+load of twice what the service can hold lasts, 300 by default. Writes ``results/serve_service.json``.
 """
 
 import json
@@ -108,8 +108,8 @@ class Served:
 
 def told(load: Load) -> str:
     return (
-        f"{load.rate():,.0f} answered in a second, p50 {load.milliseconds(0.5):.1f} ms, p99 {load.milliseconds(0.99):.1f} "
-        f"ms; {dict(sorted(load.statuses.items()))}, {load.broken} connections broken"
+        f"{load.rate():,.0f} answered in a second, p50 {load.milliseconds(0.5):.1f} ms, "
+        f"p99 {load.milliseconds(0.99):.1f} ms; {dict(sorted(load.statuses.items()))}, {load.broken} connections broken"
     )
 
 

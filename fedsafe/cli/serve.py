@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -65,13 +65,15 @@ def serve_command(
     if run is None:
         raise ConfigError("name the run folder whose model is served: fedsafe serve RUN")
     from fedsafe.serve.decision import Policy
+    from fedsafe.serve.decision_log import Sync
     from fedsafe.serve.keys import Keys
     from fedsafe.serve.limits import Limits
     from fedsafe.serve.opening import open_guard
     from fedsafe.serve.safety_card import measure, safety_card
-    from fedsafe.serve.server import serve
+    from fedsafe.serve.server import encrypted, listen, serve
     from fedsafe.serve.service import Service
 
+    # What is wrong in the options is said before anything slow.
     known = None if keys is None else Keys.read(keys)
     limits = Limits(body=body, batch=batch, rate=rate, queue=queue)
     policy = Policy(
@@ -79,43 +81,41 @@ def serve_command(
         strange="note" if note_strange else "abstain",
         flips="note" if note_flips else "abstain",
     )
-    guard = open_guard(
-        run,
-        round=round,
-        allow_failed=allow_failed,
-        level=level,
-        policy=policy,
-        log=log,
-        sync=sync,  # type: ignore[arg-type] # the log says what it may be
-        stream=watch or None,
-    )
-    try:
-        for failed in guard.release.failed:
-            sys.stderr.write(f"fedsafe: served though it fails: {failed}\n")
-        if known is not None and certificate is None and host not in ("127.0.0.1", "localhost", "::1"):
-            sys.stderr.write(
-                "fedsafe: keys go over the network as they are: give --certificate, or put TLS in front\n"
-            )
-        card = safety_card(guard, limits, measure(guard))
-        service = Service(guard, keys=known, limits=limits, card=card, hosts=[host])
-
-        def told(address: str) -> None:
-            typer.echo(
-                f"{guard.release.name}, round {guard.release.round}: {address}/v1/predict   (Ctrl-C ends it)"
-            )
-            sys.stdout.flush()
-
-        serve(
-            service,
-            host=host,
-            port=port,
-            keyed=known is not None,
-            certificate=certificate,
-            private_key=private_key,
-            on_address=told,
+    if sync not in get_args(Sync):
+        raise ConfigError(f"--sync {sync!r}: use {', '.join(get_args(Sync))}")
+    https = encrypted(certificate, private_key)
+    with listen(host, port, keyed=known is not None) as listening:
+        guard = open_guard(
+            run,
+            round=round,
+            allow_failed=allow_failed,
+            level=level,
+            policy=policy,
+            log=log,
+            sync=cast("Sync", sync),
+            stream=watch or None,
         )
-    finally:
-        guard.close()
+        try:
+            for failed in guard.release.failed:
+                sys.stderr.write(f"fedsafe: served though it fails: {failed}\n")
+            if known is not None and not https and host not in ("127.0.0.1", "localhost", "::1"):
+                sys.stderr.write(
+                    "fedsafe: keys go over the network as they are: give --certificate, or put TLS in front\n"
+                )
+            card = safety_card(guard, limits, measure(guard))
+            service = Service(guard, keys=known, limits=limits, card=card, hosts=[host])
+            shown = f"[{host}]" if ":" in host else host
+            address = f"http{'s' if https else ''}://{shown}:{listening.getsockname()[1]}"
+
+            def told() -> None:
+                typer.echo(
+                    f"{guard.release.name}, round {guard.release.round}: {address}/v1/predict   (Ctrl-C ends it)"
+                )
+                sys.stdout.flush()
+
+            serve(service, listening, https=https, on_start=told)
+        finally:
+            guard.close()
     totals = guard.figures.totals
     typer.echo(f"ended: {totals[True]:,} answers and {totals[False]:,} abstentions, all in the log")
 

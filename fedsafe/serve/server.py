@@ -4,7 +4,8 @@ import contextlib
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,69 +37,17 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(
-    service: Service,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    keyed: bool = False,
-    certificate: Path | None = None,
-    private_key: Path | None = None,
-    on_address: Callable[[str], None] = lambda address: None,
-) -> None:
-    """Answer until SIGTERM or SIGINT; what was asked is answered then, and the log is on the disk.
+def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
+    """A socket that listens.
 
     Args:
-        service: What answers.
         host: Address or name to listen at.
         port: To listen at; 0 for a free one.
         keyed: Whether the service asks for keys: without, only this machine may reach it.
-        certificate: PEM file of a certificate, for HTTPS.
-        private_key: PEM file of its key.
-        on_address: Told the address once it can be reached.
 
     Raises:
         ConfigError: The address cannot be listened at, or everybody could ask.
     """
-    if (certificate is None) != (private_key is None):
-        raise ConfigError("HTTPS needs --certificate and --private-key: give both, or none")
-    with _listen(host, port) as listening:
-        bound = listening.getsockname()
-        if not keyed and not ipaddress.ip_address(bound[0]).is_loopback:
-            raise ConfigError(
-                f"--host {host} can be reached from other machines, and without --keys anybody there could ask: make a "
-                "key with --keys FILE --new-key NAME, or leave --host out"
-            )
-        config: dict[str, Any] = {
-            "log_level": "error",
-            "access_log": False,
-            "server_header": False,
-            "lifespan": "on",
-            "ws": "none",
-            "http": LimitedProtocol,
-            "limit_concurrency": _CONNECTIONS,
-            "proxy_headers": False,
-            "timeout_graceful_shutdown": _GRACE,
-        }
-        if certificate is not None:
-            config |= {"ssl_certfile": str(certificate), "ssl_keyfile": str(private_key)}
-        try:
-            server = _Server(uvicorn.Config(service, **config))
-            server.config.load()
-        except OSError as error:
-            raise ConfigError(
-                f"--certificate {certificate} and --private-key {private_key}: {error}"
-            ) from error
-        shown = f"[{host}]" if ":" in host else host
-        on_address(f"http{'' if certificate is None else 's'}://{shown}:{bound[1]}")
-        try:
-            server.run(sockets=[listening])
-        finally:
-            # An end by force leaves this to us; the log knows when it is closed already.
-            service.guard.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port {port}: give a number from 0, which is any free one, to 65535")
     try:
@@ -107,6 +56,11 @@ def _listen(host: str, port: int) -> socket.socket:
         )[0]
     except OSError as error:
         raise ConfigError(f"--host {host!r} is no address of this machine: {error.strerror}") from error
+    if not keyed and not ipaddress.ip_address(address[0]).is_loopback:
+        raise ConfigError(
+            f"--host {host} can be reached from other machines, and without --keys anybody there could ask: make a "
+            "key with --keys FILE --new-key NAME, or leave --host out"
+        )
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -118,3 +72,60 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot listen at {host}, port {port}: {error.strerror}; --port 0 takes a free one"
         ) from error
     return listening
+
+
+def encrypted(certificate: Path | None, private_key: Path | None) -> dict[str, Any]:
+    """What uvicorn needs for HTTPS; nothing where there is no certificate.
+
+    Args:
+        certificate: PEM file of a certificate.
+        private_key: PEM file of its key.
+
+    Raises:
+        ConfigError: One of the two is missing, or they are not a certificate and its key.
+    """
+    if certificate is None and private_key is None:
+        return {}
+    if certificate is None or private_key is None:
+        raise ConfigError("HTTPS needs --certificate and --private-key: give both, or none")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+    except OSError as error:
+        raise ConfigError(f"--certificate {certificate} and --private-key {private_key}: {error}") from error
+    return {"ssl_certfile": str(certificate), "ssl_keyfile": str(private_key)}
+
+
+def serve(
+    service: Service,
+    listening: socket.socket,
+    *,
+    https: Mapping[str, Any] | None = None,
+    on_start: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer until SIGTERM or SIGINT; what was asked is answered then, and the log is on the disk.
+
+    Args:
+        service: What answers.
+        listening: See `listen`.
+        https: See `encrypted`.
+        on_start: Called when it can be reached.
+    """
+    config = uvicorn.Config(
+        service,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        http=LimitedProtocol,
+        limit_concurrency=_CONNECTIONS,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE,
+        **dict(https or {}),
+    )
+    on_start()
+    try:
+        _Server(config).run(sockets=[listening])
+    finally:
+        # An end by force leaves this to us; the log knows when it is closed already.
+        service.guard.close()
