@@ -380,6 +380,7 @@ def _trainer_key(run: PreparedRun) -> str:
         parts.trainer,
         fixed.hexdigest(),
         config.client.model_dump(exclude=_OF_ROWS),
+        run.plan.record.local_steps,  # they may follow from those of a row
         config.engine.device,
         config.engine.stack,
     ]

@@ -10,9 +10,16 @@ from fedsafe.runs.audit_setting import setting_of
 from fedsafe.runs.compose import calibrate
 from fedsafe.runs.config import make_config
 from fedsafe.runs.local_plans import OwnTraining
+from fedsafe.runs.stacked_runs import prepare_runs, stacked_runs
 from fedsafe.verify.plans import record_level
 
 LOCAL = {"client__local": ["2"]}
+SEEDED = {
+    "privacy__noise_key": "seed",
+    "privacy__client__epsilon": math.inf,
+    "privacy__record__epsilon": math.inf,
+    "model": "mlp",
+}
 
 
 def test_without_a_number_there_are_as_many_steps_for_them_as_for_all():
@@ -66,3 +73,20 @@ def test_what_trains_clients_in_another_way_says_that_it_does():
     with pytest.raises(ConfigError, match="a client that trains alone shares nothing"):
         OwnTraining(rounds=1, lr=0.1).training(of, plan)
     assert "parameters of their own" in record_level(of, plan)
+
+
+def test_runs_in_one_stack_have_each_its_own_steps():
+    """Where nothing is said of their number, it follows from the other steps, in which runs of a grid may differ."""
+    configs = [make_config(config(**LOCAL, **SEEDED, client__steps=steps)) for steps in (1, 2)]
+
+    def models(chosen):
+        return {
+            (number, outcome.round): outcome.parameters.tobytes()
+            for number, outcome in stacked_runs(prepare_runs(chosen))
+        }
+
+    together, alone = models(configs), [models([one]) for one in configs]
+    assert len(together) == 6
+    for (number, round), parameters in together.items():
+        assert alone[number][0, round] == parameters
+    assert alone[0] != alone[1]
