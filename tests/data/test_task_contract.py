@@ -1,8 +1,12 @@
 """What every shipped task keeps: the facts that it is listed with, public bounds, and a split that separates."""
 
+import hashlib
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from fedsafe.errors import ConfigError
 FOLDERS = {
     "mnist-writers": "mnist", "heart": "heart_disease", "acs-states": "acs_pums",
     "parkinsons": "parkinsons_telemonitoring", "shakespeare": "tinyshakespeare",
+    "offensiveness": "popquorn_offensiveness", "pandalm": "pandalm_human",
 }  # fmt: skip
 DATA = Path(os.environ.get("FEDSAFE_DATA_DIR", "/nonexistent"))
 
@@ -34,9 +39,23 @@ ALL = [marked(name) for name in SHIPPED]
 NATURAL = [marked(name) for name, shipped in SHIPPED.items() if shipped.holders]
 
 
+def load(spec: str | dict[str, object]) -> Task:
+    """With made-up vectors of texts: those of the encoder, which have tests of their own, take a minute."""
+    with ExitStack() as patched:
+        for name in ("offensiveness", "pandalm"):
+            patched.enter_context(mock.patch(f"fedsafe.data.catalogue.{name}.embed", vectors))
+        return load_task(spec)
+
+
+def vectors(texts: Sequence[str], **_: object) -> np.ndarray:
+    """``(n, 4)`` of unit length, which follow from the texts."""
+    raw = [np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], "<u4") / 2.0**31 - 1 for text in texts]
+    return np.array([row / np.linalg.norm(row) for row in raw], np.float32)
+
+
 @cache
 def task(name: str) -> Task:
-    return load_task(name)
+    return load(name)
 
 
 def parts(name: str) -> tuple[Examples, Examples]:
@@ -104,7 +123,7 @@ def test_targets_have_the_type_and_range_of_their_kind(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_task_is_the_same_every_time(name):
-    again = load_task(name)
+    again = load(name)
     for first, second in zip(parts(name), (again.train, again.evaluation), strict=True):
         np.testing.assert_array_equal(first.x, second.x)
         np.testing.assert_array_equal(first.y, second.y)
@@ -133,6 +152,29 @@ def test_people_who_are_evaluated_take_no_part_in_training(name):
 def test_every_holder_of_training_records_has_evaluation_records_too(name):
     train, evaluation = (set(next(iter(part.holders.values()))) for part in parts(name))
     assert train == evaluation
+
+
+@pytest.mark.parametrize("name", [marked("offensiveness"), marked("pandalm")])
+def test_no_text_is_trained_on_and_judged(name):
+    made = task(name)
+    train, evaluation = (
+        {item.tobytes() for item in part.x.reshape(-1, part.x.shape[-1])} for part in parts(name)
+    )
+    assert train.isdisjoint(evaluation)
+    assert len(made.preferences) == len(made.evaluation)
+    np.testing.assert_array_equal(made.preferences.features[made.preferences.second], made.evaluation.x[:, 1])
+    assert [*map(len, made.preferences.items)] == made.preferences.lengths.tolist()
+    assert set(made.preferences.annotators) <= set(made.train.holders["annotator"])
+
+
+@pytest.mark.parametrize("name", [marked("offensiveness")])
+def test_offensiveness_has_the_groups_that_people_say_they_are_in(name):
+    made = task(name)
+    assert set(made.train.groups["gender"]) == {"Woman", "Man", "Non-binary"}
+    assert {*made.train.groups} == {"gender", "race", "age", "education"}
+    # Ratings of 1 to 5, and the lower is preferred.
+    assert set(made.preferences.ratings) == {-1.0, -2.0, -3.0, -4.0, -5.0}
+    assert len(made.preferences.raters) > 3000
 
 
 @pytest.mark.parametrize("name", NATURAL)
@@ -196,6 +238,9 @@ def test_parkinsons_takes_another_target_and_another_split(name):
         ("parkinsons", {"split": 3}, "task.split = 3 is unknown"),
         ("parkinsons", {"spilt": "patient"}, "takes target, split: got spilt. Did you mean 'split'"),
         ("shakespeare", {"length": 0}, "task.length = 0 is not a whole number"),
+        ("offensiveness", {"ties": "kept"}, "task.ties = 'kept' is unknown"),
+        ("offensiveness", {"features": "words"}, "task.features = 'words' is unknown"),
+        ("pandalm", {"seed": -1}, "task.seed = -1 is not a whole number of at least 0"),
         ("digits", {"seed": 1}, "takes no options: got seed"),
         ("heart", {"environment": {}}, "takes no options: got environment"),
     ],
