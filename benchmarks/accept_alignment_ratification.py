@@ -64,8 +64,8 @@ def one_share(lines: Lines, ballot: Ballot, truth: float, place: int, rng: np.ra
         COMMAND,
         f"{population / VOTES:.3f} [{least:.3f}, {most:.3f}] of those that the voters are drawn from, "
         f"{present / VOTES:.3f} of the voters themselves; mean width {np.mean(widths):.3f}; estimates off by "
-        f"{np.mean(estimates) - truth:+.4f} (standard error {error:.4f}); normal intervals around the cut estimate would "
-        f"cover {normal / VOTES:.3f}",
+        f"{np.mean(estimates) - truth:+.4f} (standard error {error:.4f}); normal intervals would cover "
+        f"{normal / VOTES:.3f}",
         met=population >= COVER * VOTES
         and present >= COVER * VOTES
         and abs(float(np.mean(estimates)) - truth) < 4 * error,
