@@ -164,14 +164,14 @@ class TestKeys:
             3, signing_key=strangers.signing[99], pinned={**IDENTITIES.pinned, **strangers.pinned}
         )
         stranger._header = replace(stranger._header, sender=99)
-        refused(game, stranger.advertise(), None, "client 99 has no key here")
+        refused(game, stranger.advertise(), None, "client 99 takes no part")
         game.until("share")
         entries = content(game.asked[0]).entries
         stops(
             game,
             0,
             changed(game.asked[0], None, entries=(*entries, replace(entries[0], client=99))),
-            "no key is pinned",
+            "client 99 takes no part",
         )
 
     def test_a_roster_without_this_clients_own_keys_is_refused(self):
@@ -502,9 +502,12 @@ def test_parameters_of_another_minimum_make_another_round():
     refused(game, weaker.advertise(), 1, "other parameters")
 
 
-@pytest.mark.parametrize(
-    ("pinned", "why"), [({2**31: IDENTITIES.pinned[0]}, "2147483648"), ({0: "key"}, "is a str")]
-)
-def test_keys_that_are_none_and_numbers_out_of_range_are_refused(pinned, why):
-    with pytest.raises(ConfigError, match=why):
-        SecureServer(pinned=pinned, parameters=parameters_of(4), round=ROUND)
+def test_keys_of_another_kind_and_numbers_that_are_no_points_are_refused():
+    game = Game(4)
+    server = SecureServer(pinned={1: "key"}, parameters=game.parameters, round=ROUND)
+    with pytest.raises(ConfigError, match="is a str: it is an Ed25519"):
+        server.receive(game.clients[1].advertise(), 1)
+    with pytest.raises(SecureAggregationError, match="client 2147483648 takes no part"):
+        game.client(
+            2**31, signing_key=IDENTITIES.signing[1], pinned={2**31: IDENTITIES.pinned[1]}, seed=bytes(32)
+        )

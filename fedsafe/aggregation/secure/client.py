@@ -35,7 +35,7 @@ from fedsafe.aggregation.secure.messages import (
     Survivors,
 )
 from fedsafe.aggregation.secure.parameters import RoundId, SecureParameters
-from fedsafe.aggregation.secure.roster import require_header, require_pinned, require_roster
+from fedsafe.aggregation.secure.roster import require_client, require_header, require_roster
 from fedsafe.errors import ConfigError, FedSafeError, RoundAborted, SecureAggregationError
 from fedsafe.privacy.mechanisms import Grid
 
@@ -78,11 +78,7 @@ class SecureClient:
     ) -> None:
         if len(seed) != SEED_BYTES:
             raise ConfigError(f"the seed of a secure sum has {SEED_BYTES} bytes, not {len(seed)}")
-        require_pinned(pinned)
-        if client not in pinned:
-            raise ConfigError(
-                f"client {client} has pinned no key of its own: add it to the keys of all clients"
-            )
+        require_client(client, pinned)
         self._client, self._key, self._pinned = client, signing_key, pinned
         self._parameters, self._values = parameters, values
         self._context = round.context(parameters)

@@ -8,6 +8,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from fedsafe.errors import ConfigError
+
 SigningKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 VerifyingKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
 
@@ -23,12 +25,20 @@ def sign(key: SigningKey, statement: bytes) -> bytes:
 
 
 def signed_by(key: VerifyingKey, signature: bytes, statement: bytes) -> bool:
-    """Whether the owner of a key signed a statement."""
+    """Whether the owner of a key signed a statement.
+
+    Raises:
+        ConfigError: The key is of another kind.
+    """
     try:
         if isinstance(key, Ed25519PublicKey):
             key.verify(signature, _DOMAIN + statement)
-        else:
+        elif isinstance(key, ec.EllipticCurvePublicKey):
             key.verify(signature, _DOMAIN + statement, ec.ECDSA(hashes.SHA384()))
+        else:
+            raise ConfigError(
+                f"a node's key for secure aggregation is a {type(key).__name__}: it is an Ed25519 or elliptic-curve one"
+            )
     except InvalidSignature:
         return False
     return True

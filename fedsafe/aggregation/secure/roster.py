@@ -2,30 +2,25 @@
 
 from collections.abc import Mapping
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from fedsafe.aggregation.secure.encoding import Header
 from fedsafe.aggregation.secure.identity import VerifyingKey
 from fedsafe.aggregation.secure.keys import why_weak
 from fedsafe.aggregation.secure.messages import Advertisement, Roster
 from fedsafe.aggregation.secure.parameters import MOST_CLIENT
-from fedsafe.errors import ConfigError, SecureAggregationError
+from fedsafe.errors import SecureAggregationError
 
 
-def require_pinned(pinned: Mapping[int, VerifyingKey]) -> None:
-    """That numbers of clients are points of the field of shares, and keys are of a kind that is known.
+def require_client(client: int, pinned: Mapping[int, VerifyingKey]) -> None:
+    """That a client is known, and its number a point of the field of shares.
 
     Raises:
-        ConfigError: One is not.
+        SecureAggregationError: It is not.
     """
-    for client, key in pinned.items():
-        if not 0 <= client <= MOST_CLIENT:
-            raise ConfigError(f"client {client} in secure aggregation: numbers are from 0 to {MOST_CLIENT}")
-        if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey):
-            raise ConfigError(
-                f"the pinned key of client {client} is a {type(key).__name__}: it is an Ed25519 or elliptic-curve one"
-            )
+    if client not in pinned or not 0 <= client <= MOST_CLIENT:
+        raise SecureAggregationError(
+            f"client {client} takes no part in this secure sum: no key is pinned for it, or its number is above "
+            f"{MOST_CLIENT}"
+        )
 
 
 def require_header(found: Header, expected: Header) -> None:
@@ -69,10 +64,7 @@ def require_roster(roster: Roster, pinned: Mapping[int, VerifyingKey]) -> None:
     """
     owners: dict[bytes, int] = {}
     for entry in roster.entries:
-        if entry.client not in pinned:
-            raise SecureAggregationError(
-                f"client {entry.client} is on the roster, and no key is pinned for it: add it, or leave it out"
-            )
+        require_client(entry.client, pinned)
         require_keys(entry.client, entry.keys)
         for key in (entry.keys.exchange, entry.keys.mask, entry.keys.commitment):
             other = owners.setdefault(key, entry.client)

@@ -36,7 +36,7 @@ from fedsafe.aggregation.secure.messages import (
     Survivors,
 )
 from fedsafe.aggregation.secure.parameters import RoundId, SecureParameters
-from fedsafe.aggregation.secure.roster import require_header, require_keys, require_pinned
+from fedsafe.aggregation.secure.roster import require_client, require_header, require_keys
 from fedsafe.aggregation.secure.unmasking import Received, unmasked
 from fedsafe.errors import ConfigError, RoundAborted, SecureAggregationError
 from fedsafe.privacy.mechanisms import Grid
@@ -95,7 +95,6 @@ class SecureServer:
     def __init__(
         self, *, pinned: Mapping[int, VerifyingKey], parameters: SecureParameters, round: RoundId
     ) -> None:
-        require_pinned(pinned)
         self._pinned, self._parameters = pinned, parameters
         self._context = round.context(parameters)
         self._header = Header(run=round.run_digest, round=round.round, context=self._context, sender=SERVER)
@@ -150,8 +149,7 @@ class SecureServer:
             sender = header.sender
             if client is not None and client != sender:
                 raise SecureAggregationError(f"client {client} sent a message in the name of client {sender}")
-            if sender not in self._pinned:
-                raise SecureAggregationError(f"client {sender} has no key here: it takes no part")
+            require_client(sender, self._pinned)
             if not signed_by(self._pinned[sender], signature, body):
                 raise SecureAggregationError(
                     f"{type(message).__name__} in the name of client {sender} is not signed by its key"
