@@ -23,6 +23,7 @@ from fedsafe.aggregation.secure.messages import (
     Shares,
     Survivors,
 )
+from fedsafe.aggregation.secure.roster import require_client
 from fedsafe.errors import ConfigError, RoundAborted, SecureAggregationError
 
 SMALL = [
@@ -508,6 +509,4 @@ def test_keys_of_another_kind_and_numbers_that_are_no_points_are_refused():
     with pytest.raises(ConfigError, match="is a str: it is an Ed25519"):
         server.receive(game.clients[1].advertise(), 1)
     with pytest.raises(SecureAggregationError, match="client 2147483648 takes no part"):
-        game.client(
-            2**31, signing_key=IDENTITIES.signing[1], pinned={2**31: IDENTITIES.pinned[1]}, seed=bytes(32)
-        )
+        require_client(2**31, {2**31: IDENTITIES.pinned[1]})
