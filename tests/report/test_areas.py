@@ -156,6 +156,7 @@ def test_preferences_say_plainly_whether_they_are_chance_and_where_choosing_hard
     found = [
         finding("alignment", "alignment.accuracy", 0.512),
         finding("alignment", "alignment.human_ceiling", 0.77),
+        finding("alignment", "alignment.worst_decile_accuracy", 0.42, anchors={"annotators_alike": 0.43}),
         finding("alignment", "alignment.group_accuracy", 0.5, {"attribute": "age", "group": "30-39"}),
         finding("alignment", "alignment.gain_over_chance", 0.012, detail={"reading": reading}),
         finding(
@@ -174,7 +175,8 @@ def test_preferences_say_plainly_whether_they_are_chance_and_where_choosing_hard
     assert reading in agreed.reading
     for words in ("this model", "other people, of each person", "age: 30-39"):
         assert words in agreed.svg
-    assert "does not surely turn down" in chosen.reading
+    assert "does not surely serve people worse" in chosen.reading
+    assert "served alike, luck would leave it 43.0 %" in agreed.reading
     assert "a coin" in poisoned.svg
 
 

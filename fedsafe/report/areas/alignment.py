@@ -32,6 +32,14 @@ def agreement(findings: Sequence[Json]) -> Iterator[Figure]:
         str((finding.get("detail") or {}).get("reading", ""))
         for finding, _, _ in measured(findings, "alignment.gain_over_chance")
     ]
+    for finding, _, value in measured(findings, "alignment.worst_decile_accuracy"):
+        alike = (finding.get("anchors") or {}).get("annotators_alike")
+        readings.append(
+            f"The worst tenth of the people has {formats.share(value)}; if all were served alike, luck would leave it "
+            f"{formats.share(alike)}."
+        )
+    if len(groups) > _MOST_GROUPS:
+        readings.append(f"{_MOST_GROUPS} of {len(groups)} groups are drawn, the others are in the tables.")
     for _, _, value in measured(findings, "alignment.share_of_ceiling"):
         readings.append(
             f"The model has {formats.share(value)} of the gain over chance that other people have."
@@ -57,7 +65,7 @@ def choosing(findings: Sequence[Json]) -> Iterator[Figure]:
         if not isinstance(curve, list) or len(curve) < 2:
             continue
         name = "best of n by reward"
-        turn = "turns down" if detail.get("turns_down") else "does not surely turn down"
+        turn = "serves people worse" if detail.get("turns_down") else "does not surely serve people worse"
         yield Figure(
             svg=area_plots.controlled_plot(
                 {
@@ -71,8 +79,8 @@ def choosing(findings: Sequence[Json]) -> Iterator[Figure]:
                 percent=False,
                 bands={name: [(row["low"], row["high"]) for row in curve]},
             ),
-            reading=f"Choosing harder by reward {turn} between n = {detail.get('compared_with_n')} and "
-            f"{curve[-1]['n']}; the band is a 95 % interval over items.",
+            reading=f"From n = {detail.get('compared_with_n')} to {curve[-1]['n']}, choosing harder by reward {turn}; the "
+            f"band is a 95 % interval over items.",
         )
         return
 
