@@ -79,8 +79,8 @@ def choosing(findings: Sequence[Json]) -> Iterator[Figure]:
                 percent=False,
                 bands={name: [(row["low"], row["high"]) for row in curve]},
             ),
-            reading=f"From n = {detail.get('compared_with_n')} to {curve[-1]['n']}, choosing harder by reward {turn}; the "
-            f"band is a 95 % interval over items.",
+            reading=f"From n = {detail.get('compared_with_n')} to {curve[-1]['n']}, choosing harder by reward {turn}; "
+            f"the band is a 95 % interval over items.",
         )
         return
 
