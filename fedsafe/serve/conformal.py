@@ -48,9 +48,9 @@ class Calibration:
         Args:
             scores: ``(n,)`` of new inputs.
         """
-        new = np.asarray(scores, np.float64)
-        at_least = len(self.scores) - np.searchsorted(self.scores, new, side="left")
-        return np.asarray((1.0 + np.where(np.isnan(new), 0, at_least)) / (len(self.scores) + 1.0))
+        # What is not a number sorts behind everything.
+        above = self.scores.searchsorted(np.asarray(scores, np.float64), side="left")
+        return np.asarray((len(self.scores) + 1.0 - above) / (len(self.scores) + 1.0))
 
     def check_level(self, level: float) -> None:
         """Refuses a level that so few scores cannot reach.
@@ -108,11 +108,9 @@ class Surprise:
         return cls(at=at, surprise=-np.log(tail[first]), scale=spread)
 
     def __call__(self, scores: Array) -> Array:
-        """``(n,)`` surprises of ``(n,)`` scores; infinite where a score is not a number."""
-        last = self.at[-1]
-        inside = np.interp(scores, self.at, self.surprise)
-        beyond = np.maximum(scores - last, 0.0) / self.scale
-        return np.asarray(np.where(np.isnan(scores), np.inf, inside + beyond))
+        """``(n,)`` surprises of ``(n,)`` scores; not a number where a score is none."""
+        beyond = np.maximum(scores - self.at[-1], 0.0) / self.scale
+        return np.asarray(np.interp(scores, self.at, self.surprise) + beyond)
 
 
 def benjamini_hochberg(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:

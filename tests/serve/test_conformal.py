@@ -55,7 +55,7 @@ def test_surprise_keeps_the_order_of_scores_also_beyond_all_known_ones():
     assert (np.diff(scale(grid)) > 0).all()
     # Within the known scores it is minus the log of the tail.
     assert scale(np.array([2.0]))[0] == pytest.approx(2.0, abs=0.25)
-    assert np.isinf(scale(np.array([np.nan]))[0])
+    assert Calibration.of(scale(known)).p_values(scale(np.array([np.nan])))[0] == 1 / 2001
 
 
 def test_surprise_of_scores_that_are_all_alike_still_ranks_what_is_beyond():

@@ -59,8 +59,10 @@ def probabilities_of(outputs: Array, temperature: float = 1.0) -> Array:
     """``(n, classes)`` of logits ``(n, outputs)``, one logit being that of class 1 against class 0."""
     logits = outputs / temperature
     if logits.shape[1] == 1:
-        positive = special.expit(logits[:, 0])
-        return np.stack([1.0 - positive, positive], axis=1)
+        both = np.empty((len(logits), 2))
+        both[:, 1] = special.expit(logits[:, 0])
+        both[:, 0] = 1.0 - both[:, 1]
+        return both
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 

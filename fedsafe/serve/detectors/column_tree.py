@@ -39,21 +39,16 @@ class ColumnTree:
 
     def __post_init__(self) -> None:
         numeric = [column for column, group in enumerate(self.groups) if len(group) == 1]
-        hot = [column for column, group in enumerate(self.groups) if len(group) > 1]
-        width = max((len(self.groups[column]) for column in hot), default=1)
-        places = np.zeros((len(hot), width), np.int64)
-        weights = np.zeros(
-            (1 + max((max(group) for group in self.groups), default=0), len(self.groups)), np.float32
-        )
-        for row, column in enumerate(hot):
-            group = self.groups[column]
-            places[row] = [*group, *[group[0]] * (width - len(group))]
+        features = 1 + max(max(group) for group in self.groups)
+        weights = np.zeros((features, len(self.groups)), np.float32)
+        for column, group in enumerate(self.groups):
             weights[list(group), column] = np.arange(len(group), dtype=np.float32)
         own = {
             "_numeric": np.array(numeric, np.int64),
-            "_hot": np.array(hot, np.int64),
             "_features": np.array([self.groups[column][0] for column in numeric], np.int64),
             "_weights": weights,
+            "_limits": np.array([len(group) - 1 for group in self.groups], np.float32),
+            "_root": self.parents >= 0,
             "_columns": np.arange(len(self.groups)),
             "_flat": np.ascontiguousarray(self.tables).ravel(),
         }
@@ -100,23 +95,20 @@ class ColumnTree:
 
     def codes(self, inputs: Floats) -> Codes:
         """``(n, columns)`` values as numbers: the category, or the bin."""
-        found = np.zeros((len(inputs), len(self.groups)), np.int64)
         own = vars(self)
-        if len(own["_hot"]):
-            weights: Floats = own["_weights"]
-            read = inputs[:, : len(weights)] @ weights
-            limits = np.array([len(group) - 1 for group in self.groups])
-            # What is no valid group is brought to one: that it is not valid is for the schema to say.
-            found = np.clip(np.nan_to_num(read).round(), 0, limits).astype(np.int64)
-        for row, (column, feature) in enumerate(zip(own["_numeric"], own["_features"], strict=True)):
-            found[:, column] = np.searchsorted(self.edges[row], inputs[:, feature], side="right")
+        weights: Floats = own["_weights"]
+        # What is no valid group is brought to one: that it is not valid is for the schema to say.
+        read = np.rint(inputs[:, : len(weights)] @ weights)
+        found: Codes = np.minimum(np.maximum(read, 0.0), own["_limits"]).astype(np.int64)
+        if len(own["_numeric"]):
+            found[:, own["_numeric"]] = (inputs[:, own["_features"], None] >= self.edges).sum(axis=2)
         return found
 
     def score(self, seen: Seen) -> Array:
         """``(n,)`` minus log-likelihoods, in nats."""
         own, codes = vars(self), self.codes(seen.inputs)
         _, rows, columns = self.tables.shape
-        parent = codes[:, self.parents] * (self.parents >= 0)
+        parent = codes[:, self.parents] * own["_root"]
         place = (own["_columns"] * rows + parent) * columns + codes
         return np.asarray(own["_flat"][place].sum(axis=1))
 

@@ -102,7 +102,12 @@ class Nearest:
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_norms", np.square(self.known).sum(axis=1))
+        order = np.argsort(self.labels, kind="stable") if len(self.labels) else np.arange(len(self.known))
+        known, labels = self.known[order], self.labels[order] if len(self.labels) else self.labels
+        parts = [(int(label), known[labels == label]) for label in np.unique(labels)] or [(-1, known)]
+        object.__setattr__(
+            self, "_parts", [(label, part, np.square(part).sum(axis=1)) for label, part in parts]
+        )
 
     @property
     def name(self) -> str:
@@ -130,13 +135,20 @@ class Nearest:
     def score(self, seen: Seen) -> Array:
         """``(n,)`` squared distances."""
         values = _scaled(seen.space(self.space), self.space)
-        distances = squared_distances(values, self.known, vars(self)["_norms"])
-        if len(self.labels):
-            own = seen.labels[:, None] == self.labels[None, :]
-            distances = np.where(own, distances, np.inf)
-            # A class that no known input has is the strangest that there is.
-        found = np.partition(distances, self.k - 1, axis=1)[:, self.k - 1]
-        return np.asarray(np.where(np.isinf(found), np.finfo(np.float32).max, found), np.float64)
+        # A class that no known input has is the strangest that there is.
+        found = np.full(len(values), float(np.finfo(np.float32).max))
+        for label, part, norms in vars(self)["_parts"]:
+            own = None if label < 0 else seen.labels == label
+            if own is None or own.all():
+                found[:] = self._furthest(squared_distances(values, part, norms))
+            elif own.any():
+                found[own] = self._furthest(squared_distances(values[own], part, norms))
+        return found
+
+    def _furthest(self, distances: Floats) -> Floats:
+        """``(n,)`` the k-th smallest of ``(n, m)``."""
+        distances.partition(self.k - 1, axis=1)
+        return np.asarray(distances[:, self.k - 1])
 
     def state(self) -> tuple[Arrays, Mapping[str, Any]]:
         """What it was fitted to."""

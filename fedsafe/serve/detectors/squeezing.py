@@ -45,7 +45,9 @@ class Squeezing:
     def score(self, seen: Seen) -> Array:
         """``(n,)`` distances, from 0 to 2 for a classifier."""
         parts = self.squeezed(seen.inputs)
-        outputs = seen.again(np.concatenate(parts)).reshape(len(parts), len(seen), -1)
+        outputs = seen.again(parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(
+            len(parts), len(seen), -1
+        )
         worst = np.zeros(len(seen))
         for output in outputs:
             after = probabilities_of(output) if seen.classes else output
@@ -53,9 +55,8 @@ class Squeezing:
         return worst
 
     def _rounded(self, inputs: Floats, levels: int) -> Floats:
-        width = np.maximum(self.high - self.low, np.float32(1e-12))
-        steps = np.float32(levels - 1)
-        rounded = np.rint((inputs - self.low) / width * steps) / steps * width + self.low
+        step = np.maximum(self.high - self.low, np.float32(1e-12)) / np.float32(levels - 1)
+        rounded = np.rint((inputs - self.low) / step) * step + self.low
         return np.asarray(np.where(self.moved, rounded, inputs), np.float32)
 
     def state(self) -> tuple[Arrays, Mapping[str, Any]]:

@@ -57,7 +57,7 @@ class ExchangeabilityTest:
         Returns:
             At which of them an alarm was raised.
         """
-        values = np.nan_to_num(np.asarray(scores, np.float64), nan=np.inf, posinf=np.inf)
+        values = np.asarray(scores, np.float64)  # what is not a number sorts behind everything
         ties, alarms = 1.0 - self._rng.random(len(values)), []
         for at, (place, tie) in enumerate(zip(self._bins(values).tolist(), ties.tolist(), strict=True)):
             below = self._below(place)
@@ -73,7 +73,7 @@ class ExchangeabilityTest:
         return alarms
 
     def _bins(self, values: "np.ndarray[Any, np.dtype[np.float64]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
-        return np.searchsorted(self.edges, values, side="right").astype(np.int64)
+        return self.edges.searchsorted(values, side="right").astype(np.int64)
 
     # Counts below a bin and counting one more take the logarithm of the bins: a binary indexed tree (Fenwick, 1994).
 
