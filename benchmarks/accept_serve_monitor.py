@@ -1,6 +1,7 @@
 """The lines of the monitor: its false-alarm rate, inputs from elsewhere, and attacks on MNIST and Adult.
 
     python benchmarks/accept_serve_monitor.py          # some minutes on a quiet core
+    python benchmarks/accept_serve_monitor.py MNIST    # this part again (Adult, MNIST, speed), the others as they were
 
 The models are trained here without privacy: what is judged is the monitor. MNIST is read from $FEDSAFE_DATA_DIR.
 Letters are drawn with the fonts that matplotlib brings; those that look like a digit are left out.
@@ -15,6 +16,7 @@ import matplotlib
 import numpy as np
 import torch
 from lines import Lines
+from parts import again
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from torch.nn import functional
@@ -145,8 +147,8 @@ def measure(
         where,
         f"calibration error {before.value:.4f} {_ends(before)} before, {after.value:.4f} {_ends(after)} after "
         f"(temperature {found.temperature:.3f}); risk {rest['monitor.selective_risk', '1.0'].value:.4f} for all, "
-        f"{rest['monitor.selective_risk', '0.9'].value:.4f} at 90 % coverage; area {area.value:.4f} {_ends(area)}, best "
-        f"ranking {area.anchors['best ranking']:.4f}, random {area.anchors['random ranking']:.4f}",
+        f"{rest['monitor.selective_risk', '0.9'].value:.4f} at 90 % coverage; area {area.value:.4f} {_ends(area)}, "
+        f"best ranking {area.anchors['best ranking']:.4f}, random {area.anchors['random ranking']:.4f}",
         met=area.interval is not None and after.value <= max(before.value, 0.01),
     )
 

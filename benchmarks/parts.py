@@ -41,6 +41,20 @@ def gather(name: str, scripts: Sequence[str], *, again: Sequence[str]) -> int:
         return lines.write(name)
 
 
+def again(lines: Lines, name: str, parts: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """The parts to run, all if none is named; the lines of the others are taken from ``results/NAME.json``.
+
+    A line is of the part that its command ends in.
+    """
+    wanted = chosen(parts, arguments)
+    if len(wanted) < len(parts):
+        written = json.loads((RESULTS / f"{name}.json").read_text())["lines"]
+        lines.rows += [
+            row for row in written if not row["command"].endswith(tuple(f", {part}" for part in wanted))
+        ]
+    return wanted
+
+
 def chosen(scripts: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """The scripts that are named, all if none is."""
     unknown = [name for name in arguments if name not in scripts]
