@@ -44,7 +44,7 @@ class StreamId:
     """What a stream is drawn for.
 
     Args:
-        purpose: ``"cohort"``, ``"batches"``, ``"record noise"`` or ``"client noise"``.
+        purpose: ``"cohort"``, ``"batches"``, ``"record noise"``, ``"client noise"``, ``"secure aggregation"``, ...
         client: The client, or -1 for the server.
         round: The round, from 1.
         digest: Digest of the broadcast parameters and the plan, so that a stream meets one input only.

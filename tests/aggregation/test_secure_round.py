@@ -1,6 +1,7 @@
 """A secure sum is exactly the sum of what arrived, whoever drops out when, and nothing at all below the threshold."""
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fedsafe.aggregation.secure import (
     simulated_identities,
     simulated_seed,
 )
+from fedsafe.aggregation.secure.encoding import decode, encode
 from fedsafe.errors import RoundAborted, SecureAggregationError
 from fedsafe.privacy.mechanisms import DistributedMechanism, wrap
 from fedsafe.rng import Stream, StreamId, key_from_seed
@@ -192,6 +194,21 @@ class TestGraph:
             for owner, dealt in state.dealt.items():
                 assert dealt.neighbours == states[owner].chosen
                 assert client in dealt.neighbours
+
+    def test_a_server_that_drops_the_neighbours_of_one_client_does_not_have_it_unmasked(self, sparse):
+        """All are told the same, enough are left, and the client itself is not asked: its holders refuse."""
+        game = Game(32, corrupt=0, dropouts=0.1, minimum=10).until("confirm")
+        numbers, victim = game.parameters.graph(32), 7
+        chosen = game.clients[victim]._state.chosen
+        dropped = set(chosen[: numbers.neighbours - numbers.threshold + 1])
+        assert 32 - len(dropped) >= numbers.signatures
+        holders = set(chosen) - dropped
+        assert len(holders) == numbers.threshold - 1
+        for client in holders:
+            header, lists, _, _ = decode(game.asked[client])
+            told = replace(lists, clients=tuple(c for c in lists.clients if c not in dropped))
+            with pytest.raises(SecureAggregationError, match=r"neighbours of client \d+"):
+                game.clients[client].handle(encode(header, told))
 
 
 class TestNoise:
