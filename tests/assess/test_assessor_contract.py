@@ -27,9 +27,10 @@ from fedsafe.findings import METRICS, Finding
 # Where an assessor has nothing to say of a task that has all it needs.
 NOT_FOR = {
     "fairness": {"next_token"},
-    "alignment": set(KINDS),  # none is of preferences
-    "preference_poisoning": set(KINDS),
-    "personal_alignment": set(KINDS),
+    # None of these tasks is of preferences.
+    "alignment": {"binary", "multiclass", "regression", "next_token"},
+    "preference_poisoning": {"binary", "multiclass", "regression", "next_token"},
+    "personal_alignment": {"binary", "multiclass", "regression", "next_token"},
     "principles": {"multiclass", "next_token"},
     "robustness": {"regression", "next_token"},
     "certified": {"regression", "next_token"},

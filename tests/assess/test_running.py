@@ -41,6 +41,9 @@ class Made:
         return self.call(subject, rng)
 
 
+PREFERENCES = ("alignment", "personal_alignment", "preference_poisoning")
+
+
 def good(subject, rng):
     return [proportion(MINE, int(rng.integers(0, 1000)), 1000)]
 
@@ -51,7 +54,11 @@ def test_what_a_complete_subject_lacks_is_listed():
     odd = [f for findings in found.values() for f in findings if f.status != "measured"]
     # 480 non-members resolve no rate below 2 %, and a tenth of 8 clients is no share.
     few = ("membership.true_positive_rate", "insufficient")
-    assert [(f.metric, f.status, f.where) for f in odd] == [
+    # Nothing of it is of preferences.
+    pairs = [f for f in odd if f.metric.split(".")[0] in PREFERENCES]
+    assert {f.status for f in pairs} == {"not_applicable"}
+    assert len(pairs) == 7
+    assert [(f.metric, f.status, f.where) for f in odd if f not in pairs] == [
         (
             "robustness.flipped_accuracy",
             "not_applicable",
@@ -165,8 +172,9 @@ def test_a_model_without_finite_outputs_gets_no_number(inputs, judged, broken):
 
     subject = judged(Broken(), inputs(300), np.arange(300) % 2)
     found = run_assessors(subject, DEFAULT, rng_seed=0, tier="cheap")
-    findings = [finding for name in found if name != "privacy" for finding in found[name]]
-    assert len(findings) == len(DEFAULT) - 1
+    # Neither of these asks the model of a task like this.
+    findings = [finding for name in found if name not in ("privacy", "alignment") for finding in found[name]]
+    assert len(findings) == len(DEFAULT) - 2
     assert {finding.status for finding in findings} == {"failed"}
     assert all("not finite" in finding.reason for finding in findings)
     with pytest.raises(ModelError, match="300 of 300"):
