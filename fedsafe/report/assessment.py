@@ -97,5 +97,8 @@ def render_assessment(
         areas=areas(lines),
         scorecard=scorecard(lines),
         groups=group_tables(lines),
-        verdicts=[{**verdict, "shown_where": formats.where(verdict.get("where"))} for verdict in verdicts],
+        verdicts=[
+            {"principle": "", **verdict, "shown_where": formats.where(verdict.get("where"))}
+            for verdict in verdicts
+        ],
     )
