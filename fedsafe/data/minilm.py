@@ -134,7 +134,6 @@ def read_encoder(folder: Path, content: bytes) -> Encoder:
     Raises:
         DataError: If ``tokenizers`` is not installed, or a file is none of its kind.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
@@ -144,8 +143,14 @@ def read_encoder(folder: Path, content: bytes) -> Encoder:
     try:
         tokenizer = Tokenizer.from_file(str(folder / _TOKENS))
         weights = load(content)
-    except (SafetensorError, Exception) as error:  # tokenizers raises Exception itself
+    except Exception as error:  # tokenizers raises Exception itself
         raise DataError(f"{folder} has no tokenizer and weights that can be read: {error}.") from error
+    words = weights.get("embeddings.word_embeddings.weight", ())
+    if tokenizer.get_vocab_size() != len(words):
+        raise DataError(
+            f"The tokenizer of {folder} knows {tokenizer.get_vocab_size()} tokens, its weights {len(words)}: put the "
+            f"tokenizer of these weights there."
+        )
     tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)
     return Encoder(tokenizer=tokenizer, weights=weights)

