@@ -20,8 +20,9 @@ class Load:
     Attributes:
         seconds: How long it was.
         statuses: How often each status was answered.
-        latencies: Seconds of each request that was answered with 200.
-        shed: Seconds of each that was answered with 429.
+        latencies: Seconds of each request that was answered with 200, from when it was due.
+        sent: The same from when it was sent.
+        shed: Seconds of each that was answered with 429, from when it was sent.
         late: Requests that found no free connection when they were due.
         broken: Connections that ended before an answer.
     """
@@ -29,6 +30,7 @@ class Load:
     seconds: float = 0.0
     statuses: Counter = field(default_factory=Counter)
     latencies: list = field(default_factory=list)
+    sent: list = field(default_factory=list)
     shed: list = field(default_factory=list)
     late: int = 0
     broken: int = 0
@@ -37,19 +39,24 @@ class Load:
         return self.statuses[status] / self.seconds
 
     def milliseconds(self, quantile: float) -> float:
-        return 1000 * float(np.quantile(self.latencies, quantile)) if self.latencies else float("nan")
+        return quantile_of(self.latencies, quantile)
+
+
+def quantile_of(seconds: list, quantile: float) -> float:
+    """In milliseconds."""
+    return 1000 * float(np.quantile(seconds, quantile)) if seconds else float("nan")
 
 
 class _Connection(asyncio.Protocol):
     def __init__(self, owner):
-        self.owner, self.due, self.buffer = owner, 0.0, b""
+        self.owner, self.due, self.sent, self.buffer = owner, 0.0, 0.0, b""
 
     def connection_made(self, transport):
         self.transport = transport
         self.owner.free(self)
 
     def ask(self, request, due):
-        self.due = due
+        self.due, self.sent = due, time.perf_counter()
         self.transport.write(request)
 
     def data_received(self, data):
@@ -63,7 +70,7 @@ class _Connection(asyncio.Protocol):
             return
         status = int(self.buffer[9:12])
         self.buffer = b""
-        self.owner.answered(self, status, time.perf_counter() - self.due)
+        self.owner.answered(self, status, time.perf_counter())
 
     def connection_lost(self, error):
         self.owner.lost(self)
@@ -88,12 +95,13 @@ class _Generator:
         self.asked += 1
         return self.requests[self.asked % len(self.requests)]
 
-    def answered(self, connection, status, seconds):
+    def answered(self, connection, status, now):
         self.load.statuses[status] += 1
         if status == 200:
-            self.load.latencies.append(seconds)
+            self.load.latencies.append(now - connection.due)
+            self.load.sent.append(now - connection.sent)
         elif status == 429:
-            self.load.shed.append(seconds)
+            self.load.shed.append(now - connection.sent)
         self.free(connection)
 
     def lost(self, connection):

@@ -58,7 +58,7 @@ class Asking:
         linger: See `Batcher`.
     """
 
-    def __init__(self, guard: Guard, limits: Limits, *, linger: float = 0.001) -> None:
+    def __init__(self, guard: Guard, limits: Limits, *, linger: float = 0.002) -> None:
         self._guard, self._limits = guard, limits
         self.instances = Instances(guard.task.schema)
         self._rates, self._held = Rates(limits.rate), 0

@@ -52,7 +52,7 @@ class Batcher:
         *,
         batch: int,
         queue: int,
-        linger: float = 0.001,
+        linger: float = 0.002,
     ) -> None:
         self._work, self._batch, self._queue, self._linger = work, batch, queue, linger
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fedsafe-guard")

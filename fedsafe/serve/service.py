@@ -54,7 +54,7 @@ class Service:
         limits: Limits | None = None,
         card: Mapping[str, Any] | None = None,
         hosts: Iterable[str] = (),
-        linger: float = 0.001,
+        linger: float = 0.002,
     ) -> None:
         self.guard, self._keys, self._limits = guard, keys, limits or Limits()
         self._card = dict(card or {})
