@@ -7,6 +7,7 @@ from fedsafe.data.federate import Federated, federate
 from fedsafe.data.given import as_task
 from fedsafe.data.inputs import ArraySchema, InputSchema, TokenSchema
 from fedsafe.data.partition import partition
+from fedsafe.data.preferences import Preferences
 from fedsafe.data.schema import Schema, Split
 from fedsafe.data.schema_file import parse_schema, read_schema
 from fedsafe.data.tables import task_from_frame
@@ -22,6 +23,7 @@ __all__ = [
     "Kind",
     "Label",
     "Numeric",
+    "Preferences",
     "Schema",
     "Signature",
     "Source",
