@@ -151,6 +151,9 @@ def _released(folder: RunFolder, round: int | None, allow_failed: bool) -> tuple
     number = round or rounds[-1].accepted or len(rounds)
     blocking = [line for line in verdicts if line.get("blocks")]
     own = tuple(_described(line) for line in blocking if line.get("round") == number)
+    must = any(line.get("severity") == "must" for line in verdicts)
+    if must and not any(line.get("round") == number for line in verdicts):
+        own = (f"round {number} was never judged, and what is not measured is no pass",)
     if (own or (blocking and round is None and rounds[-1].accepted is None)) and not allow_failed:
         what = own or (f"no model of {len(rounds)} rounds was accepted",)
         raise ConfigError(

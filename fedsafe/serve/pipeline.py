@@ -66,7 +66,7 @@ class Release:
 
 
 class Guard:
-    """See the module.
+    """See the module. It is for one thread at a time: windows, streams and the log go on from decision to decision.
 
     Args:
         model: In evaluation mode.

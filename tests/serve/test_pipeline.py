@@ -294,6 +294,14 @@ def test_a_model_that_fails_what_it_must_is_not_served_unless_told(run, tmp_path
     assert found.release.failed == ("performance.accuracy >= 0.05: fail",)
 
 
+def test_a_model_that_was_never_judged_is_not_served_where_others_must_pass(run):
+    path, task = run
+    judged = {json.loads(line)["round"] for line in (path / "requirements.jsonl").read_text().splitlines()}
+    (unjudged,) = {1, 2, 3} - judged
+    with pytest.raises(ConfigError, match="never judged"):
+        open_guard(path, data=task, round=unjudged)
+
+
 def test_private_evaluation_records_are_no_reference(run):
     from dataclasses import replace
 
