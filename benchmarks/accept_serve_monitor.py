@@ -199,7 +199,7 @@ def main() -> int:
         if "MNIST" in parts:
             with lines.section("the monitor on MNIST", f"{COMMAND}, MNIST"):
                 mnist = load_task("mnist-writers")
-                model = trained(mnist, {"name": "cnn"}, records=20000, epochs=2)
+                model = trained(mnist, {"name": "cnn"}, records=60000, epochs=3)
                 drawn = {"letters": letters(1000, 0)}
                 effort = Effort(radius=0.2, attacked=100, steps=20, restarts=3)
                 measure(lines, "MNIST", mnist, model, drawn, effort)

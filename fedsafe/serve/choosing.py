@@ -1,8 +1,9 @@
 """Which detectors a monitor uses: chosen by validation, since none is best on every model.
 
 The free energy of a small network can rank strangers below chance where distances find all of them. Detectors are
-therefore compared on synthetic strangers (`fedsafe.serve.detectors.synthetic`) against held-out inliers, by the worst
-family's area under the curve; one more is added while that helps. No test set has a part in it.
+therefore compared on synthetic strangers (`fedsafe.serve.detectors.synthetic`) against held-out inliers, by the areas
+under the curve of the worst family and of all on average, half each; one more is added while that helps. No test set
+has a part in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from fedsafe.serve.detectors import Detector, Seen
 
 _MOST = 3
 _WORTH = 0.002
-"""What one more detector must add to the worst area."""
+"""What one more detector must add."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +61,15 @@ def choose(
         return _areas(usual, {name: np.max([found[at][name] for at in chosen], axis=0) for name in strangers})
 
     chosen: list[int] = []
-    best, reached = (0.0, 0.0), (-1.0, -1.0)
+    reached = -1.0
     while len(chosen) < min(_MOST, len(detectors)):
         left = [at for at in range(len(detectors)) if at not in chosen]
         worth = {at: _worth(together([*chosen, at])) for at in left}
         at = max(left, key=lambda one: worth[one])
-        best = worth[at]
-        if best[0] < reached[0] + (_WORTH if chosen else 0.0):
+        if worth[at] < reached + (_WORTH if chosen else 0.0):
             break
         chosen.append(at)
-        reached = best
+        reached = worth[at]
     areas["together"] = together(chosen)
     return Choice(
         detectors=tuple(detectors[at] for at in chosen),
@@ -78,9 +78,9 @@ def choose(
     )
 
 
-def _worth(areas: Mapping[str, float]) -> tuple[float, float]:
+def _worth(areas: Mapping[str, float]) -> float:
     values = list(areas.values())
-    return min(values), sum(values) / len(values)
+    return (min(values) + sum(values) / len(values)) / 2.0
 
 
 def _areas(ordinary: Array, strangers: Mapping[str, Array]) -> dict[str, float]:

@@ -13,7 +13,8 @@ def strange(inputs: Floats, schema: InputSchema, rng: np.random.Generator) -> Ma
     """Families of inputs that no record is like, by name.
 
     ``uniform``: any value within the bounds. ``permuted``: features in one other order, as from a feed whose columns
-    were mixed. ``mixtures``: halfway between two records. ``shuffled`` (tables): each column from another record.
+    were mixed. ``mixtures``: halfway between two records. ``shuffled``: each column, or each quarter of an image, from
+    another record.
 
     Args:
         inputs: ``(n, inputs)`` inliers.
@@ -24,7 +25,7 @@ def strange(inputs: Floats, schema: InputSchema, rng: np.random.Generator) -> Ma
         "uniform": uniform(len(inputs), schema, rng),
         "permuted": permuted(inputs, rng),
         "mixtures": (inputs + inputs[rng.permutation(len(inputs))]) / np.float32(2.0),
-        **({"shuffled": shuffled(inputs, schema, rng)} if len(schema.shape) == 1 else {}),
+        **({"shuffled": shuffled(inputs, schema, rng)} if len(schema.shape) in (1, 3) else {}),
     }
 
 
@@ -41,8 +42,17 @@ def permuted(inputs: Floats, rng: np.random.Generator) -> Floats:
 
 
 def shuffled(inputs: Floats, schema: InputSchema, rng: np.random.Generator) -> Floats:
-    """``(n, features)`` with each column from another record: each value is common, and they do not belong together."""
+    """``(n, inputs)`` with each column from another record: each value is common, and they do not belong together.
+
+    Of images, ``(channels, height, width)``, each quarter is from another record.
+    """
     found = inputs.copy()
+    if len(schema.shape) == 3:
+        images, (down, across) = found.reshape(-1, *schema.shape), (side // 2 for side in schema.shape[1:])
+        for rows in (slice(0, down), slice(down, None)):
+            for columns in (slice(0, across), slice(across, None)):
+                images[:, :, rows, columns] = images[rng.permutation(len(images))][:, :, rows, columns]
+        return found
     for group in columns_of(schema.one_hot, inputs.shape[1]):
         found[:, list(group)] = inputs[rng.permutation(len(inputs))][:, list(group)]
     return found
