@@ -35,7 +35,8 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Any]) -> Any:
     Args:
         kind: What it is for, in the singular: ``"aggregator"``, ``"objective"``, ``"attack"``, ``"assessor"``,
             ``"checker"``, ``"bound"``, ``"corruption"``, ``"baseline"``, ``"explainer"``, ``"partition"``, ``"model"``,
-            ``"task"`` or ``"sink"``. Messages say it, and the entry points are those of the group ``fedsafe.<kind>s``.
+            ``"task"``, ``"suite"`` or ``"sink"``. Messages say it, and the entry points are those of the group
+            ``fedsafe.<kind>s``.
         name: A key of ``builtin``, the name of an entry point, or an import path ``"package.module:attribute"``.
         builtin: What ships with FedSafe: name to callable, or to the import path of one, which is imported when
             it is asked for.

@@ -70,7 +70,7 @@ def serve_command(
     from fedsafe.serve.limits import Limits
     from fedsafe.serve.opening import open_guard
     from fedsafe.serve.safety_card import measure, safety_card
-    from fedsafe.serve.server import encrypted, listen, serve
+    from fedsafe.serve.server import bind, encrypted, serve
     from fedsafe.serve.service import Service
 
     # What is wrong in the options is said before anything slow.
@@ -84,7 +84,7 @@ def serve_command(
     if sync not in get_args(Sync):
         raise ConfigError(f"--sync {sync!r}: use {', '.join(get_args(Sync))}")
     https = encrypted(certificate, private_key)
-    with listen(host, port, keyed=known is not None) as listening:
+    with bind(host, port, keyed=known is not None) as listening:
         guard = open_guard(
             run,
             round=round,

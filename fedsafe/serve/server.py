@@ -18,6 +18,7 @@ from fedsafe.serve.service import Service
 
 _GRACE = 30
 _CONNECTIONS = 4096
+_BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
@@ -37,8 +38,8 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
-    """A socket that listens.
+def bind(host: str, port: int, *, keyed: bool) -> socket.socket:
+    """A socket with an address; nobody can reach it before `serve`.
 
     Args:
         host: Address or name to listen at.
@@ -65,12 +66,9 @@ def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(2048)
     except OSError as error:
         listening.close()
-        raise ConfigError(
-            f"cannot listen at {host}, port {port}: {error.strerror}; --port 0 takes a free one"
-        ) from error
+        raise _taken(host, port, error) from error
     return listening
 
 
@@ -106,9 +104,12 @@ def serve(
 
     Args:
         service: What answers.
-        listening: See `listen`.
+        listening: See `bind`.
         https: See `encrypted`.
         on_start: Called when it can be reached.
+
+    Raises:
+        ConfigError: Somebody else listens at the address by now.
     """
     config = uvicorn.Config(
         service,
@@ -123,9 +124,17 @@ def serve(
         timeout_graceful_shutdown=_GRACE,
         **dict(https or {}),
     )
+    try:
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        raise _taken(*listening.getsockname()[:2], error) from error
     on_start()
     try:
         _Server(config).run(sockets=[listening])
     finally:
         # An end by force leaves this to us; the log knows when it is closed already.
         service.guard.close()
+
+
+def _taken(host: str, port: int, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot listen at {host}, port {port}: {error.strerror}; --port 0 takes a free one")
