@@ -127,7 +127,8 @@ def serve(
     try:
         listening.listen(_BACKLOG)
     except OSError as error:
-        raise _taken(*listening.getsockname()[:2], error) from error
+        host, port = listening.getsockname()[:2]
+        raise _taken(host, port, error) from error
     on_start()
     try:
         _Server(config).run(sockets=[listening])
