@@ -206,7 +206,7 @@ def _noise(lines: Lines) -> None:
                 ratios.append(deviation / (1.5 * planned.bound(2**20) * np.sqrt(4 / 3)))
             lines.add(
                 line, command, f"measured over planned {ratios[0]:.4f}; with two thirds {ratios[1]:.4f}",
-                met=abs(ratios[0] - 1) < 0.01 < abs(ratios[1] - 1),
+                met=bool(abs(ratios[0] - 1) < 0.01 < abs(ratios[1] - 1)),
             )  # fmt: skip
 
 
