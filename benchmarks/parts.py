@@ -49,9 +49,8 @@ def again(lines: Lines, name: str, parts: Sequence[str], arguments: Sequence[str
     wanted = chosen(parts, arguments)
     if len(wanted) < len(parts):
         written = json.loads((RESULTS / f"{name}.json").read_text())["lines"]
-        lines.rows += [
-            row for row in written if not row["command"].endswith(tuple(f", {part}" for part in wanted))
-        ]
+        others = tuple(f", {part}" for part in parts if part not in wanted)
+        lines.rows += [row for row in written if row["command"].endswith(others)]
     return wanted
 
 
