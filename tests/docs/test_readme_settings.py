@@ -93,7 +93,7 @@ def test_models_layers_sinks_and_kinds_of_extension_are_those_of_the_code():
         for path in (ROOT / "fedsafe").rglob("*.py")
         for kind in re.findall(r'(?:resolve|plugin_path)\(\s*"(\w+)"', path.read_text(encoding="utf-8"))
     }
-    assert len(used) == 14
+    assert len(used) == 16
     for kind in used:
         assert kind in extend.lower(), kind
 
