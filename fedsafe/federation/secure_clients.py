@@ -4,12 +4,15 @@ A worker holds the key of the whole simulation, and with it every client's secre
 to the server is what real clients would send, byte for byte. A real client is ``fedsafe.deploy.secure``.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from flwr.app import Context, Message
 
 from fedsafe.aggregation import DistributedMean
@@ -40,6 +43,58 @@ from fedsafe.privacy.mechanisms import Grid
 _TOGETHER = 64
 
 
+# Signatures that one key of a simulation remembers: those of a round or two.
+_REMEMBERED = 64
+
+
+class RememberingKey(Ed25519PublicKey):
+    """A verifying key that looks at no good signature twice.
+
+    A worker plays many clients, and each is shown the signatures that the others are shown.
+
+    Args:
+        key: What verifies.
+    """
+
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        self._key = key
+        self._good: set[bytes] = set()
+
+    def verify(self, signature: Any, data: Any) -> None:
+        """See there; a bad signature is never remembered."""
+        seen = hashlib.sha256(len(signature).to_bytes(8, "big") + signature + data).digest()
+        if seen in self._good:
+            return
+        self._key.verify(signature, data)
+        if len(self._good) >= _REMEMBERED:
+            self._good.clear()
+        self._good.add(seen)
+
+    def public_bytes(
+        self,
+        encoding: serialization.Encoding,
+        format: serialization.PublicFormat,  # noqa: A002 - as in the base
+    ) -> bytes:
+        """The key in some encoding."""
+        return self._key.public_bytes(encoding, format)
+
+    def public_bytes_raw(self) -> bytes:
+        """32 bytes."""
+        return self._key.public_bytes_raw()
+
+    def __eq__(self, other: object) -> bool:
+        """Of the same key, whatever was remembered."""
+        return self._key == (other._key if isinstance(other, RememberingKey) else other)
+
+    def __copy__(self) -> "RememberingKey":
+        """Itself: a key does not change."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "RememberingKey":
+        """Itself."""
+        return self
+
+
 class SimulatedKeys(Mapping[int, VerifyingKey]):
     """The public keys of simulated nodes, each made when it is asked for.
 
@@ -51,6 +106,9 @@ class SimulatedKeys(Mapping[int, VerifyingKey]):
     def __init__(self, key: bytes, clients: int) -> None:
         self._key, self._clients = key, clients
         self._signing = lru_cache(maxsize=1 << 14)(self._made)
+        self._verifying = lru_cache(maxsize=1 << 14)(
+            lambda of: RememberingKey(self._signing(of).public_key())
+        )
 
     def signing(self, client: int) -> Ed25519PrivateKey:
         """The private key of a node."""
@@ -59,7 +117,7 @@ class SimulatedKeys(Mapping[int, VerifyingKey]):
     def __getitem__(self, client: int) -> VerifyingKey:
         if client not in self:
             raise KeyError(client)
-        return self._signing(client).public_key()
+        return self._verifying(client)
 
     def __contains__(self, client: object) -> bool:
         return isinstance(client, int) and 0 <= client < self._clients

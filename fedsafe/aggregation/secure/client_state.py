@@ -7,6 +7,7 @@ overwritten when the round is over.
 import base64
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Self, cast, get_args
 
 from fedsafe.aggregation.secure.messages import Entry, Roster
@@ -61,13 +62,11 @@ class ClientState:
         Args:
             owner: Which client in which round it is of.
         """
-        to = Writer()
-        Roster(entries=self.roster).write(to)
         kept = {
             "owner": owner.hex(),
             "seed": self.seed.hex(),
             "stage": self.stage,
-            "roster": base64.b64encode(to.done()).decode(),
+            "roster": _written(Roster(entries=self.roster)),
             "chosen": self.chosen,
             "sharing": self.sharing,
             "dealt": [
@@ -92,9 +91,7 @@ class ClientState:
                 raise SecureAggregationError(
                     "this state of a secure sum is of another client, round, run or plan: nothing is answered with it"
                 )
-            source = Reader(base64.b64decode(kept["roster"], validate=True))
-            roster = Roster.read(source)
-            source.done()
+            roster = _read(kept["roster"])
             if kept["stage"] not in get_args(Stage):
                 raise ValueError(kept["stage"])
             return cls(
@@ -118,3 +115,19 @@ class ClientState:
             raise SecureAggregationError(
                 f"this is no state of a client in a secure sum ({error}): the client cannot go on with the round"
             ) from None
+
+
+# Where one process plays many clients, all have kept the same roster.
+@lru_cache(maxsize=2)
+def _written(roster: Roster) -> str:
+    to = Writer()
+    roster.write(to)
+    return base64.b64encode(to.done()).decode()
+
+
+@lru_cache(maxsize=2)
+def _read(text: str) -> Roster:
+    source = Reader(base64.b64decode(text, validate=True))
+    roster = Roster.read(source)
+    source.done()
+    return roster

@@ -4,6 +4,7 @@ Whatever a client sends is signed with everything that says what it is for: vers
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fedsafe.aggregation.secure.identity import SigningKey, sign
 from fedsafe.aggregation.secure.messages import (
@@ -92,6 +93,11 @@ def decode(data: bytes) -> tuple[Header, Message, bytes, bytes]:
     end = len(data) - 1 - (data[-1] if data else 0)
     if end < 0:
         raise SecureAggregationError(f"{len(data)} bytes are no message of secure aggregation")
+    # Where one process plays many clients, all are sent the same few messages of the server, which nobody signs.
+    return _decoded(data, end) if end < len(data) - 1 else _decoded_once(data, end)
+
+
+def _decoded(data: bytes, end: int) -> tuple[Header, Message, bytes, bytes]:
     body, signature = data[:end], data[end:-1]
     source = Reader(body)
     if source.fixed(4) != _MAGIC:
@@ -115,3 +121,6 @@ def decode(data: bytes) -> tuple[Header, Message, bytes, bytes]:
             f"{'' if message.signed else 'not '}be"
         )
     return header, message, signature, body
+
+
+_decoded_once = lru_cache(maxsize=4)(_decoded)

@@ -4,6 +4,7 @@ Each holds the one before, so that two clients that sign the last one have seen 
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -59,7 +60,7 @@ def to_bitmap(chosen: Iterable[int], clients: Sequence[int]) -> bytes:
 def from_bitmap(bits: bytes, clients: Sequence[int]) -> tuple[int, ...]:
     """The inverse of :func:`to_bitmap`."""
     taken = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(clients))
-    return tuple(client for client, bit in zip(clients, taken, strict=True) if bit)
+    return tuple(itertools.compress(clients, taken.tolist()))
 
 
 def _listed(label: bytes, before: bytes, clients: Sequence[int]) -> bytes:
