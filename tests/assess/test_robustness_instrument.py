@@ -14,9 +14,9 @@ from torch import nn
 from fedsafe.assess.robustness.assessor import Robustness
 from fedsafe.assess.robustness.attacking import distances, quick
 from fedsafe.assess.robustness.categorical import broken_rules, flip_columns, mutable_groups
-from fedsafe.assess.robustness.curve import Curve, Target
+from fedsafe.assess.robustness.curve import Curve, Nearest, Target
 from fedsafe.assess.robustness.effort import Effort
-from fedsafe.assess.robustness.nearest import find_nearest
+from fedsafe.assess.robustness.nearest import find_nearest, median_distance
 from fedsafe.data import Categorical, Label, Numeric, Schema
 from fedsafe.errors import ConfigError
 
@@ -225,6 +225,32 @@ def test_a_nearest_error_that_is_not_found_is_not_a_distance():
     (distance,) = (f for f in findings if f.metric == "robustness.median_distance")
     assert (distance.status, distance.value) == ("insufficient", None)
     assert {f.status for f in attacked(findings).values()} == {"measured"}
+
+
+def test_distances_that_were_not_reached_are_no_quantiles():
+    subject = make_subject("multiclass", Linear64())
+    clean = np.zeros(len(subject.evaluation), bool)
+    clean[:41] = True
+    target = Target(
+        subject=subject,
+        quick=subject,
+        examples=subject.evaluation,
+        clean=clean,
+        effort=SMALL,
+        rng=np.random.default_rng(0),
+    )
+    far = np.zeros(len(clean))
+    far[:41] = np.where(
+        np.arange(41) <= 30, np.arange(41) / 10, np.inf
+    )  # the quarter farthest is not reached
+    finding = median_distance(target, "cw-l2", Nearest(points=subject.evaluation.x, distances=far, broken=""))
+    assert (finding.value, finding.detail["found"]) == (2.0, 31)
+    told = {each["share"]: each["distance"] for each in finding.detail["quantiles"]}
+    finite = {share: value for share, value in told.items() if value is not None}
+    assert finite == pytest.approx(
+        {share: np.quantile(np.arange(41) / 10, share) for share in (0.05, 0.1, 0.25, 0.5, 0.75)}
+    )
+    assert [share for share, value in told.items() if value is None] == [0.9, 0.95]
 
 
 def test_pictures_are_drawn_of_public_images_alone_and_in_the_full_tier():

@@ -69,12 +69,21 @@ def median_distance(target: Target, name: str, nearest: Nearest) -> Finding:
 
 
 def _quantiles(target: Target, far: NDArray[np.float64]) -> dict[str, Any]:
-    """How far errors are; of private records nothing, since the ends are the distances of single ones."""
+    """How far errors are, and None beyond what the attack reached; of private records nothing.
+
+    The ends are the distances of single records.
+    """
     if not target.subject.shows_records:
         return {}
-    return {
-        "quantiles": [{"share": share, "distance": float(np.quantile(far, share))} for share in _QUANTILES]
-    }
+    reached = far[np.isfinite(far)]
+    told = []
+    for share in _QUANTILES:
+        # Between two records: numpy would take infinity from infinity where neither was reached.
+        place = share * (len(far) - 1)
+        within = place <= len(reached) - 1
+        distance = float(np.interp(place, np.arange(len(reached)), reached)) if within else None
+        told.append({"share": share, "distance": distance})
+    return {"quantiles": told}
 
 
 def _ranks(n: int) -> tuple[int, int]:
