@@ -84,6 +84,7 @@ def _near_records() -> Iterator[None]:
 def _join(message: Message, context: Context) -> Message:
     text = _experiment(message, context)
     parts = _parts(text)
+    _require_gate(parts)
     client = _client(context, len(parts.records))
     plan = _agreed(text, parts, NodeMemory(context))
     LOG.info(
@@ -109,6 +110,7 @@ def _release(message: Message, context: Context) -> Message:
     text = _experiment(message, context)
     parts = _parts(text)
     client = _client(context, len(parts.records))
+    _require_gate(parts)
     memory, kind = NodeMemory(context), message.metadata.message_type
     plan = _agreed(text, parts, memory)
     instruction = read_instruction(message, parts.layout)
@@ -124,6 +126,14 @@ def _release(message: Message, context: Context) -> Message:
     with _near_records():
         runtime = replace(_runtime(text, json.dumps(plan.numbers())), key=memory.key)
         return runtime.answer(message, context)
+
+
+def _require_gate(parts: Parts) -> None:
+    if parts.config.aggregation.secure:
+        raise EngineError(
+            "aggregation.secure = true needs a client that keeps its keys and what it has answered, and has the keys "
+            "of the others from somebody else than the server: run a gate (fedsafe deploy), or leave it out"
+        )
 
 
 def _agreed(text: str, parts: Parts, memory: NodeMemory) -> PrivacyPlan:

@@ -14,9 +14,11 @@ from typing import cast
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedsafe.aggregation.secure import VerifyingKey
 from fedsafe.apps.joining import Joined, let_in, refusal_of
 from fedsafe.apps.log import LOG
 from fedsafe.apps.packing import pack_request, unpack_reply
+from fedsafe.apps.peers import pinned_of
 from fedsafe.engine import GridAround
 from fedsafe.errors import EngineError
 from fedsafe.extensions import searched
@@ -64,6 +66,7 @@ class NodeGrid(GridAround):
         tell: Told, after each exchange, how many were asked, how many replied, and why others refused.
         gates: Those nodes that remember the experiment, and get messages that are packed.
         parameters: Of the model.
+        pinned: The keys that clients sign with in secure aggregation, by client number.
     """
 
     def __init__(
@@ -76,10 +79,17 @@ class NodeGrid(GridAround):
         *,
         gates: Collection[int] = (),
         parameters: int = 0,
+        pinned: Mapping[int, VerifyingKey] | None = None,
     ) -> None:
         super().__init__(grid)
+        self.pinned: Mapping[int, VerifyingKey] = pinned or {}
         self._nodes, self._experiment, self._wait = tuple(nodes), experiment, wait
         self._tell, self._gates, self._parameters = tell, frozenset(gates), parameters
+
+    @property
+    def name_of_run(self) -> str:
+        """The run's name to the nodes, for which they draw their noise."""
+        return cast("str", self._experiment[RUN])
 
     def get_node_ids(self) -> Iterable[int]:
         """One for each client, in the order of the clients."""
@@ -98,7 +108,7 @@ class NodeGrid(GridAround):
             # Many messages may share one content, and the nodes that they go to need not be alike.
             content = RecordDict({name: each for name, each in message.content.items() if name != EXPERIMENT})
             if node in self._gates:
-                message.content = pack_request(content, cast("str", self._experiment[RUN]))
+                message.content = pack_request(content, self.name_of_run)
             else:
                 message.content = RecordDict({**content, EXPERIMENT: self._experiment})
         numbers = iter(self._grid.push_messages(sent))
@@ -132,6 +142,7 @@ def connect(
     wait_for_replies: float,
     resumed: bool = False,
     tell: Callable[[Exchange], None] = lambda exchange: None,
+    peers: Mapping[str, VerifyingKey] | None = None,
 ) -> Callable[[PrivacyPlan], Grid]:
     """Ask every node to join; they load their data and calibrate while the server does.
 
@@ -146,13 +157,16 @@ def connect(
         wait_for_replies: Seconds to wait for the replies to one set of messages.
         resumed: Whether nodes may have released something in this run before. Who does not remember it is left out.
         tell: As of :class:`NodeGrid`.
+        peers: The keys that clients sign with in secure aggregation, by name.
 
     Returns:
         Waits until all have joined under the plan given, and gives the grid.
 
     Raises:
+        ConfigError: Updates are to be summed behind masks, and fewer than two clients' keys are known.
         EngineError: Too few nodes or too many, or none of them takes part.
     """
+    pinned = pinned_of(parts, peers or {})
     nodes = wait_until_connected(grid, len(parts.records), wait_for_nodes)
     experiment = ConfigRecord({"config": parts.config.to_toml(), "folders": searched(), RUN: run})
     asked = [
@@ -181,6 +195,7 @@ def connect(
             tell,
             gates=joined.gates,
             parameters=parts.layout.total,
+            pinned=pinned,
         )
 
     return joined

@@ -6,6 +6,9 @@ bytes. The experiment is not in it: a gate keeps what it was sent when it joined
 comes back as one record too, its bytes sorted by their place in a number and compressed (zlib), which loses nothing.
 Only the server opens something compressed, and never more of it than a rule's fold has; a gate opens nothing that is.
 
+A stage of secure aggregation is its own record beside that, and its answer one record with the client's words, which
+look like chance and are not compressed.
+
 What is not packed is left as it is: an announcement, a correction, errors.
 """
 
@@ -19,6 +22,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from numpy.typing import NDArray
 
 from fedsafe.errors import EngineError
+from fedsafe.federation.secure_messages import SECURE, StageReply, stage_content
 from fedsafe.params import Layout
 
 PACKED = "packed"
@@ -37,9 +41,12 @@ def pack_request(content: RecordDict, run: str) -> RecordDict:
     """The content of a message to a gate, with its model and numbers in one record.
 
     Args:
-        content: Of a train or evaluate message, as `fedsafe.federation.messages.instruction_content` gives it.
+        content: Of a train or evaluate message, as `fedsafe.federation.messages.instruction_content` gives it, or of a
+            stage of secure aggregation, which may have no model.
         run: The server's name of the run, by which the gate knows the experiment.
     """
+    if SECURE in content and "arrays" not in content:
+        return RecordDict({PACKED: ConfigRecord({"run": run}), **content})
     config = content.config_records["config"]
     arrays = content.array_records["arrays"]
     vector = np.concatenate([np.asarray(array.numpy(), "<f4").ravel() for array in arrays.values()])
@@ -95,6 +102,11 @@ def pack_reply(content: RecordDict) -> RecordDict:
     return RecordDict({PACKED: ConfigRecord(packed)})
 
 
+def pack_stage(client: int, said: bytes) -> RecordDict:
+    """What a gate says at a stage of secure aggregation; nothing, once it was told that the round has ended."""
+    return RecordDict({PACKED: ConfigRecord({"client": client, "said": said})})
+
+
 def unpack_reply(reply: Message, parameters: int) -> Message:
     """A reply with the content that :func:`pack_reply` was given; others as they are.
 
@@ -115,6 +127,8 @@ def unpack_reply(reply: Message, parameters: int) -> Message:
 
 
 def _unpacked(record: ConfigRecord, most: int) -> RecordDict:
+    if set(record) == {"client", "said"}:
+        return _stage(record["client"], record["said"])
     arrays, others, left = {}, {}, most
     for key, value in record.items():
         if key.startswith(_DATA):
@@ -129,6 +143,14 @@ def _unpacked(record: ConfigRecord, most: int) -> RecordDict:
     if set(others) != {"clients", "failures", "cpu-seconds"}:
         raise ValueError("it says neither on how many records nor for how many clients it is")
     return RecordDict({"fold": ArrayRecord(arrays), "info": MetricRecord(others), "error": error})  # type: ignore[arg-type]
+
+
+def _stage(client: object, said: object) -> RecordDict:
+    """Whose it is will be seen by its signature."""
+    if type(client) is not int or not 0 <= client < 2**31 or not isinstance(said, bytes):
+        raise ValueError("it says neither who nor what")
+    heard = {client: said} if said else {}
+    return stage_content(StageReply(said=heard, states={}, failures=0, error="", cpu_seconds=0.0))
 
 
 def _squeezed(values: NDArray[Any]) -> bytes:

@@ -27,6 +27,9 @@ class Refusal(StrEnum):
     DATA_NOT_AS_AGREED = "data_not_as_agreed"
     MESSAGE_NOT_UNDERSTOOD = "message_not_understood"
     FAILED = "failed"
+    SECURE_AGGREGATION_REQUIRED = "secure_aggregation_required"
+    TOO_FEW_HONEST_CLIENTS = "too_few_honest_clients"
+    SECURE_ROUND_REFUSED = "secure_round_refused"
 
 
 def error_of(refusal: Refusal) -> Error:

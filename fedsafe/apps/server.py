@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedsafe.apps.log import LOG, LogOfRun
 from fedsafe.apps.nodes import connect
 from fedsafe.apps.notes import RunNotes
+from fedsafe.apps.peers import read_peer_keys
 from fedsafe.apps.settings import read_settings
 from fedsafe.report import write_report
 from fedsafe.runs.resume import resume
@@ -36,6 +37,7 @@ def main(grid: Grid, context: Context) -> None:
         wait_for_replies=settings.wait_for_replies,
         resumed=settings.resume,
         tell=notes.tell,
+        peers=read_peer_keys(settings.peers) if settings.peers is not None else None,
     )
     if settings.resume and settings.out is not None:
         finished = resume(settings.out, callbacks=[LogOfRun(), notes], connect=join)

@@ -21,6 +21,7 @@ class Settings:
         wait_for_nodes: Seconds until every client must be connected.
         wait_for_replies: Seconds until a round goes on without the clients that have not replied.
         resume: Whether to go on with the run in ``out``, whose configuration counts then.
+        peers: File of the keys that clients sign with in secure aggregation; None where there is none.
     """
 
     config: Config
@@ -28,6 +29,7 @@ class Settings:
     wait_for_nodes: float
     wait_for_replies: float
     resume: bool = False
+    peers: Path | None = None
 
 
 def read_settings(run_config: Mapping[str, Any], bundle: Callable[[], Path]) -> Settings:
@@ -44,6 +46,7 @@ def read_settings(run_config: Mapping[str, Any], bundle: Callable[[], Path]) -> 
     again = run_config.get("resume", False)
     if not isinstance(again, bool):
         raise ConfigError(f"run configuration resume = {again!r}: give true or false")
+    peers = str(run_config.get("peers", "")).strip()
     if again and not out:
         raise ConfigError("run configuration resume = true needs out, the run folder to go on with")
     source = Path(named).expanduser() if named else None
@@ -57,6 +60,7 @@ def read_settings(run_config: Mapping[str, Any], bundle: Callable[[], Path]) -> 
         wait_for_nodes=_seconds(run_config, "wait-for-nodes"),
         wait_for_replies=_seconds(run_config, "wait-for-replies"),
         resume=again,
+        peers=Path(peers) if peers else None,
     )
 
 

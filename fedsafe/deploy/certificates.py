@@ -82,7 +82,13 @@ def issue_server(
 
 
 def issue_node(
-    authority: Certificate, authority_key: Key, key: PublicKey, client: str, *, days: int = DAYS["node"]
+    authority: Certificate,
+    authority_key: Key,
+    key: PublicKey,
+    client: str,
+    *,
+    days: int = DAYS["node"],
+    more: x509.ExtensionType | None = None,
 ) -> Certificate:
     """A client's certificate: this key is this client's until then.
 
@@ -92,20 +98,29 @@ def issue_node(
         key: The client's.
         client: Its name.
         days: How long it holds; negative for one that has expired.
+        more: What else it says of the client.
     """
     built = _builder(_name(client, federation_of(authority)), authority.subject, key, days)
+    if more is not None:
+        built = built.add_extension(more, critical=False)
     return _issue(built, authority, authority_key, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
-def request_node(key: Key, client: str) -> x509.CertificateSigningRequest:
+def request_node(
+    key: Key, client: str, more: x509.ExtensionType | None = None
+) -> x509.CertificateSigningRequest:
     """What a client that made its own key sends to whoever holds the authority's: the public half, signed.
 
     Args:
         key: The client's.
         client: Its name.
+        more: What else the certificate is to say.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, client)])
-    return x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA384())
+    built = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if more is not None:
+        built = built.add_extension(more, critical=False)
+    return built.sign(key, hashes.SHA384())
 
 
 def read_request(path: Path, client: str) -> PublicKey:

@@ -7,6 +7,7 @@ from fedsafe.deploy.certificates import certificate_key, names_of, read_certific
 from fedsafe.deploy.check_client import check_client
 from fedsafe.deploy.federation import Federation, read_federation
 from fedsafe.deploy.looking import Checked, Looking, private, reach, valid, versions
+from fedsafe.deploy.signing import let_in_keys
 from fedsafe.errors import ConfigError
 
 
@@ -87,6 +88,13 @@ def _experiment(federation: Federation) -> str:
             f"experiment.toml is for {', '.join(names) or 'nobody'}, federation.toml for "
             f"{', '.join(federation.names)}: make task.clients the same"
         )
+    if config.aggregation.secure:
+        keyless = sorted(set(federation.names) - set(let_in_keys(federation)))
+        if keyless:
+            raise ConfigError(
+                f"the experiment aggregates securely, and the certificates of {', '.join(keyless)} name no signing key "
+                "or do not hold: each runs fedsafe deploy key, and who holds ca/ fedsafe deploy add"
+            )
     plan = calibrate(compose(config))
     spent = plan.spend(plan.rounds)["record"]
     return f"the experiment plans {plan.rounds} rounds, epsilon {spent:.3f} per record at delta {plan.record.delta:g}"

@@ -21,6 +21,7 @@ from fedsafe.deploy.experiment import compose_experiment, read_experiment
 from fedsafe.deploy.federation import SECRET, ClientFolder, read_client
 from fedsafe.deploy.looking import Checked, Looking, private, reach, valid, versions
 from fedsafe.deploy.policy import read_policy
+from fedsafe.deploy.signing import PEERS, SIGNING, read_peers, read_signing_key
 from fedsafe.errors import ConfigError, DataError
 
 
@@ -43,6 +44,7 @@ def check_client(folder: Path) -> Iterator[Checked]:
     yield from look.at(lambda: reach(host.strip("[]"), int(port), folder / "ca.pem"))
     yield from look.at(lambda: _data(own))
     yield from look.at(lambda: _policy(own))
+    yield from look.at(lambda: _peers(own))
 
 
 def _certificate(own: ClientFolder) -> str:
@@ -65,6 +67,34 @@ def _certificate(own: ClientFolder) -> str:
     if common_name(certificate.subject) != own.client:
         raise ConfigError(f"{path} is of {common_name(certificate.subject)!r}, and this is {own.client!r}")
     return f"its certificate holds for {left} days"
+
+
+def _peers(own: ClientFolder) -> str:
+    """The keys that are pinned for secure aggregation, and whether they do for the experiment."""
+    policy = read_policy(own.folder / "policy.toml")
+    config = read_experiment((own.folder / "experiment.toml").read_text(encoding="utf-8"), policy)
+    wanted = f"secure.required = {str(policy.secure.required).lower()}, least_honest = {policy.secure.least_honest}"
+    if not config.aggregation.secure:
+        return f"the experiment sends each update by itself, which the policy lets it: {wanted}"
+    private(own.folder / SIGNING)
+    peers, key = read_peers(own.folder), read_signing_key(own.folder).public_key()
+    if peers.keys.get(own.client) != key:
+        raise ConfigError(
+            f"{own.folder / PEERS} has not the key of {SIGNING}: fedsafe deploy key {own.folder}, send node.csr to who "
+            f"holds the authority's key, and put here the {PEERS} that comes back"
+        )
+    task = config.task if isinstance(config.task, dict) else {}
+    missing = [name for name in task.get("clients", {}) if name not in peers.keys]
+    if missing:
+        why = "; ".join(
+            f"{name}: {peers.left_out.get(name, 'it has no certificate there')}" for name in missing
+        )
+        raise ConfigError(
+            f"{own.folder / PEERS} pins no key of {why}: ask who holds the authority's key for a new one"
+        )
+    return (
+        f"the keys of {len(peers.keys)} clients are pinned, {PEERS} is {peers.digest}: compare it; {wanted}"
+    )
 
 
 def _source(own: ClientFolder) -> DataSource:

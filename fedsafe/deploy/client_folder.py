@@ -68,6 +68,7 @@ def first_policy(config: Config, client: str, bundle: str) -> Policy:
         "client": client,
         "budget": {"record": {"epsilon": level.epsilon, "delta": level.delta}},
         "metrics": {"allowed": ["noised_score"] if noised else []},
+        "secure": {"required": config.aggregation.secure},
         "code": {"apps": [bundle], "fedsafe": [code_digest()]},
     }
     return make_policy(

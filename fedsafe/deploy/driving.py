@@ -15,9 +15,11 @@ from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.supercore.fab import Fab
 
+from fedsafe.apps.peers import write_peer_keys
 from fedsafe.deploy.bundle import bundle_digest
 from fedsafe.deploy.federation import Federation
 from fedsafe.deploy.operator import control
+from fedsafe.deploy.signing import let_in_keys
 from fedsafe.deploy.thin_app import build_thin_app
 from fedsafe.errors import ConfigError, RecordError
 from fedsafe.runs.config import make_config
@@ -104,7 +106,8 @@ def start(
         resume: Go on with the newest run, or the one of ``out``, after its server was lost.
         out: The run folder; a new one in ``server/runs`` by default.
         wait_for_nodes: Seconds until every client must be connected.
-        wait_for_replies: Seconds until a round goes on without the clients that have not replied.
+        wait_for_replies: Seconds until a round goes on without the clients that have not replied; where updates are
+            summed behind masks, each of its five exchanges.
 
     Raises:
         ConfigError: The server does not run, or takes no run; or there is nothing to resume.
@@ -127,6 +130,10 @@ def start(
     content = build_thin_app(app)
     settings: dict[str, Any] = {"config": str(experiment), "out": str(out), "resume": resume}
     settings |= {"wait-for-nodes": wait_for_nodes, "wait-for-replies": wait_for_replies}
+    if make_config(values).aggregation.secure:
+        peers = federation.server.resolve() / "state" / "peers.json"
+        write_peer_keys(peers, let_in_keys(federation))
+        settings["peers"] = str(peers)
     request = StartRunRequest(
         fab=fab_to_proto(Fab(bundle_digest(content), content, {})),
         override_config=user_config_to_proto(settings),

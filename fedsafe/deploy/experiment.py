@@ -16,17 +16,19 @@ import numpy as np
 import torch
 
 from fedsafe.aggregation import CHOICES, RULES, released_by
+from fedsafe.aggregation.secure import SecureParameters
 from fedsafe.client.objectives import OBJECTIVES, ROBUST
 from fedsafe.data import Task
 from fedsafe.data.deployed import HOLDER, NAME
-from fedsafe.deploy.policy import Policy, require_allowed
+from fedsafe.deploy.policy import Policy, require_allowed, require_secure
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.errors import ConfigError, DataError, FedSafeError
 from fedsafe.models import build_model
 from fedsafe.models.zoo import ZOO
 from fedsafe.privacy.plan import PrivacyPlan
-from fedsafe.runs.compose import Parts, calibrate, compose
+from fedsafe.runs.compose import Parts, aggregator_of, calibrate, compose
 from fedsafe.runs.config import AssessConfig, CardConfig, Config, EngineConfig, make_config
+from fedsafe.runs.secure import secure_parameters
 
 # What a client loads from the text that a server sends is bounded before anything is made from it.
 MOST_CHARACTERS = 2**16
@@ -48,6 +50,7 @@ class Experiment:
         plan: As this client calibrated it.
         client: Its number.
         epsilon: What it may release costs at the plan's delta, all rounds together.
+        secure: Of its secure sums; None where it sends each update by itself.
     """
 
     digest: str
@@ -55,6 +58,7 @@ class Experiment:
     plan: PrivacyPlan
     client: int
     epsilon: float
+    secure: SecureParameters | None = None
 
 
 def experiment_digest(text: str) -> str:
@@ -122,12 +126,20 @@ def compose_experiment(
         client = _number(parts, policy.client)
         plan = calibrate(parts)
         released = released_by(config.server.aggregator)
+        secure = (
+            secure_parameters(config.aggregation, aggregator_of(parts, plan), parts.layout.total)
+            if config.aggregation.secure
+            else None
+        )
     except FedSafeError as error:
         if isinstance(error, Refused):
             raise
         raise _not_allowed(f"it cannot be composed: {error}") from error
+    require_secure(policy, secure)
     epsilon = require_allowed(policy, plan, client=client, parameters=parts.layout.total, released=released)
-    return Experiment(digest=config_digest(config), parts=parts, plan=plan, client=client, epsilon=epsilon)
+    return Experiment(
+        digest=config_digest(config), parts=parts, plan=plan, client=client, epsilon=epsilon, secure=secure
+    )
 
 
 def _values(text: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fedsafe.deploy.client_folder import first_policy, write_client
 from fedsafe.deploy.federation import Client, Federation
 from fedsafe.deploy.pages import fill, write_pages, write_server_commands
 from fedsafe.deploy.registration import make_keys, write_server_certificate
+from fedsafe.deploy.signing import write_peers
 from fedsafe.deploy.thin_app import build_thin_app
 from fedsafe.errors import ConfigError
 from fedsafe.runs.config import make_config
@@ -119,6 +120,7 @@ def _write(federation: Federation, wanted: Wanted) -> None:
         write_client(federation, name, first_policy(config, name, digest))
         if not wanted.keys_at_clients:
             make_keys(federation, name, authority, authority_key)
+    write_peers(federation)
     evaluation = values["task"].get("evaluation")
     write_pages(federation, keys_at_clients=wanted.keys_at_clients, evaluation=evaluation)
 

@@ -21,7 +21,6 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from fedsafe.apps.agreed import (
 )
 from fedsafe.apps.code import code_digest
 from fedsafe.apps.joining import DURABLE, JOINED
-from fedsafe.apps.packing import pack_reply
+from fedsafe.apps.packing import pack_stage
 from fedsafe.apps.refusals import error_of
 from fedsafe.data import Task
 from fedsafe.deploy.agreement import Agreement
@@ -53,6 +52,7 @@ from fedsafe.deploy.experiment import (
 )
 from fedsafe.deploy.figures import STATUS, Metrics, Status
 from fedsafe.deploy.isolation import Isolated
+from fedsafe.deploy.making import Ready, made
 from fedsafe.deploy.own_records import load_own, place_of, secret_paths
 from fedsafe.deploy.policy import Policy, read_policy
 from fedsafe.deploy.refusals import Refusal, Refused
@@ -60,15 +60,15 @@ from fedsafe.deploy.replies import Replies
 from fedsafe.deploy.requests import Request, flat_layout, read_request, require_instruction, unpack
 from fedsafe.deploy.run_keys import RunKeys
 from fedsafe.deploy.runtime import Work
+from fedsafe.deploy.secure import SecureSums
 from fedsafe.errors import LedgerError, PlanViolation
-from fedsafe.federation import ClientRuntime
 from fedsafe.federation.messages import (
     TRAIN,
     Instruction,
     read_correction,
     read_instruction,
-    read_reply,
 )
+from fedsafe.federation.secure_messages import ENDS, TRAINS, StageRequest
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.client_config import objective_of
 from fedsafe.runs.compose import client_runtime
@@ -81,15 +81,6 @@ from fedsafe.runs.start import package_versions
 _KEPT = 2
 _BYTES_BESIDE = 2**20
 Say = Callable[..., None]
-
-
-@dataclass
-class _Ready:
-    """An experiment with what answers for it."""
-
-    experiment: Experiment
-    runtime: ClientRuntime
-    metrics: RoundMetrics
 
 
 class Gate:
@@ -122,7 +113,8 @@ class Gate:
         self.ledger = ClientLedger.open(self.state, self._policy.client, clock=clock)
         self._replies = Replies(self.state / "replies")
         self._keys = RunKeys(self.state)
-        self._ready: OrderedDict[str, _Ready] = OrderedDict()
+        self._secure = SecureSums(folder, self.ledger, self._policy.budget.record)
+        self._ready: OrderedDict[str, Ready] = OrderedDict()
         self.metrics = Metrics()
         self.status = Status.of(self.state / STATUS, self._policy, self.ledger)
         self._show()
@@ -179,6 +171,8 @@ class Gate:
         """Let an uploaded app ask for what this message asks for, and send that, whatever the app makes of it."""
         if request.joins or self._is_over(request.run):
             return self._answered(work, request)
+        if request.stage is not None:
+            raise Refused(Refusal.APP_NOT_ALLOWED, "an app with code of its own, in a secure sum")
         answered: list[RecordDict] = []
 
         def train() -> RecordDict:
@@ -195,12 +189,33 @@ class Gate:
         return answered[0]
 
     def _answered(self, work: Work, request: Request) -> RecordDict:
+        if request.stage is not None:
+            return self._staged(work.message, request, request.stage)
         if self._is_over(request.run):
             return self._repeated(work.message, request)
         ready = self._agreed(request)
         if request.joins:
+            self._secure.require_keys(ready.experiment)
             return self._joined(request, ready.experiment)
+        if request.kind == TRAIN and ready.experiment.secure is not None:
+            raise Refused(
+                Refusal.SECURE_AGGREGATION_REQUIRED,
+                "an update in the clear, and the experiment that was agreed to sums them behind masks",
+            )
         return self._released(work.message, request, ready)
+
+    def _staged(self, message: Message, request: Request, stage: StageRequest) -> RecordDict:
+        """One stage of a secure sum."""
+        if self._is_over(request.run):
+            raise Refused(Refusal.ROUND_ALREADY_RELEASED, f"all rounds of run {request.run} are answered")
+        ready = self._agreed(request)
+        said = self._secure.answer(message, request, ready)
+        self.metrics.replies.labels(kind=request.kind, repeated="yes" if said.again else "no").inc()
+        if stage.stage == TRAINS and not said.again:
+            self._measure(request, ready, read_instruction(message, ready.experiment.parts.layout))
+        if stage.stage in ("reveal", ENDS):
+            self._forget_if_over(request.run, ready)
+        return pack_stage(ready.experiment.client, said.words)
 
     def _is_over(self, run: str) -> bool:
         """Whether all that was planned in a run is stored, and its key deleted."""
@@ -235,12 +250,13 @@ class Gate:
             raise LedgerError(f"run {run[:12]} was not agreed to")
         return agreement.plan
 
-    def _forget_if_over(self, run: str, ready: _Ready) -> None:
+    def _forget_if_over(self, run: str, ready: Ready) -> None:
         """Delete the key of a run that has nothing left to release: who found it could take the noise out."""
         planned = planned_releases(ready.experiment.plan, ready.experiment.client)
         made = {kind: len(self.ledger.released(run, kind)) for kind in planned}
         if made == planned and self.ledger.answered(run):
             self._ready.pop(run, None)
+            self._secure.forget(run, ready.experiment)
             self._keys.forget(run)
             self._say("over", run=run)
 
@@ -252,7 +268,7 @@ class Gate:
             raise Refused(Refusal.EXPERIMENT_NOT_ALLOWED, f"another experiment was agreed to in run {run}")
         return config
 
-    def _agreed(self, request: Request) -> _Ready:
+    def _agreed(self, request: Request) -> Ready:
         """The experiment of a run, held to policy, ledger and records; each time, since any of them may change."""
         text = request.experiment if request.experiment is not None else self._kept_experiment(request.run)
         config, known = self._read(request.run, text), self.ledger.agreement(request.run)
@@ -289,11 +305,11 @@ class Gate:
             )
         return text
 
-    def _prepared(self, experiment: Experiment, key: bytes) -> _Ready:
+    def _prepared(self, experiment: Experiment, key: bytes) -> Ready:
         parts = experiment.parts
         runtime = client_runtime(parts, experiment.plan, key)
         objective = objective_of(parts.config.client, parts.task)
-        return _Ready(experiment, runtime, RoundMetrics(parts.module, parts.task, objective))
+        return Ready(experiment, runtime, RoundMetrics(parts.module, parts.task, objective))
 
     def _joined(self, request: Request, experiment: Experiment) -> RecordDict:
         self._say("joined", run=request.run, plan=experiment.plan.hash, planned_epsilon=experiment.epsilon)
@@ -306,7 +322,7 @@ class Gate:
         }
         return RecordDict({JOINED: ConfigRecord(said)})
 
-    def _released(self, message: Message, request: Request, ready: _Ready) -> RecordDict:
+    def _released(self, message: Message, request: Request, ready: Ready) -> RecordDict:
         experiment, kind = ready.experiment, request.kind
         layout, plan = experiment.parts.layout, experiment.plan
         unpack(message, layout)
@@ -350,21 +366,10 @@ class Gate:
         self.metrics.replies.labels(kind=request.kind, repeated="yes").inc()
         return content
 
-    def _made(self, message: Message, request: Request, ready: _Ready) -> RecordDict:
-        # Who this is was never the server's to say: the runtime looks it up here.
-        context, runtime = _Context({"partition-id": ready.experiment.client}), replace(ready.runtime)
-        # Whoever packs a request understands the shorter answer.
-        short = request.experiment is None and request.kind == TRAIN
-        reply = (runtime.upload if short else runtime.answer)(message, context)  # type: ignore[arg-type]
-        if "upload" in reply.content:
-            return pack_reply(reply.content)
-        said = read_reply(reply)
-        if said is None or said.failures:
-            raise Refused(Refusal.FAILED, "training failed")
-        content: RecordDict = reply.content
-        return pack_reply(content) if request.experiment is None else content
+    def _made(self, message: Message, request: Request, ready: Ready) -> RecordDict:
+        return made(message, request, ready)
 
-    def _measure(self, request: Request, ready: _Ready, instruction: Instruction) -> None:
+    def _measure(self, request: Request, ready: Ready, instruction: Instruction) -> None:
         """How the model that came does on this client's own validation records: shown here, never sent."""
         figures: dict[str, float] = {}
         if request.kind == TRAIN:
@@ -386,13 +391,6 @@ class Gate:
         self.metrics.spent.set(self.ledger.spent(budget).epsilon)
         self.metrics.budget.set(budget.epsilon)
         self.status.write(self.ledger)
-
-
-@dataclass(frozen=True)
-class _Context:
-    """The part of a Flower context that the runtime reads."""
-
-    node_config: dict[str, Any]
 
 
 def json_line(event: str, **fields: Any) -> str:

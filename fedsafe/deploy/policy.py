@@ -30,6 +30,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import Field, ValidationError
 
+from fedsafe.aggregation.secure import SecureParameters
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.errors import ConfigError
 from fedsafe.privacy.plan import PrivacyPlan
@@ -107,6 +108,17 @@ class IsolationPolicy(Section):
     memory_megabytes: Count = 4096
 
 
+class SecurePolicy(Section):
+    """Secure aggregation: the server is to see sums of updates alone.
+
+    With ``required`` no update leaves by itself. ``least_honest`` is how many honest clients a sum must have for
+    certain: a run whose minimum without its corrupt clients is smaller is not taken part in.
+    """
+
+    required: bool = False
+    least_honest: Annotated[int, Field(ge=2)] = 2
+
+
 class Policy(Section):
     """The whole file."""
 
@@ -118,6 +130,7 @@ class Policy(Section):
     model: ModelPolicy = ModelPolicy()
     metrics: MetricsPolicy = MetricsPolicy()
     code: CodePolicy = CodePolicy()
+    secure: SecurePolicy = SecurePolicy()
     timing: TimingPolicy = TimingPolicy()
     isolation: IsolationPolicy = IsolationPolicy()
 
@@ -215,6 +228,33 @@ def require_allowed(
             f"planned epsilon {epsilon:.4g} at delta {level.delta:g}, {own.epsilon:g} at {own.delta:g} allowed",
         )
     return epsilon
+
+
+def require_secure(policy: Policy, parameters: SecureParameters | None) -> None:
+    """Hold the secure sums of an experiment to a policy.
+
+    Args:
+        policy: The client's own.
+        parameters: Of the sums; None where each update is sent by itself.
+
+    Raises:
+        Refused: The policy wants sums and there are none, or more honest clients in them.
+    """
+    wanted = policy.secure
+    if parameters is None:
+        if wanted.required:
+            raise Refused(
+                Refusal.SECURE_AGGREGATION_REQUIRED,
+                "secure.required = true, and the experiment has aggregation.secure = false",
+            )
+        return
+    honest = parameters.minimum - parameters.corrupt
+    if honest < wanted.least_honest:
+        raise Refused(
+            Refusal.TOO_FEW_HONEST_CLIENTS,
+            f"sums over a minimum of {parameters.minimum} clients, {parameters.corrupt} of them corrupt, have {honest} "
+            f"honest ones: secure.least_honest = {wanted.least_honest}",
+        )
 
 
 def _require_metrics(policy: Policy, plan: PrivacyPlan, released: tuple[str, ...]) -> None:

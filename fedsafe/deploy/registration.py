@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli_w
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedsafe.deploy.bundle import bundle_digest
 from fedsafe.deploy.certificates import (
@@ -30,6 +31,7 @@ from fedsafe.deploy.certificates import (
 from fedsafe.deploy.client_folder import first_policy, write_client
 from fedsafe.deploy.federation import Client, Federation, read_client, require_name
 from fedsafe.deploy.pages import write_pages
+from fedsafe.deploy.signing import make_signing_key, naming, requested_signing_key, write_peers
 from fedsafe.deploy.thin_app import build_thin_app
 from fedsafe.errors import ConfigError
 from fedsafe.runs.config import make_config
@@ -37,13 +39,15 @@ from fedsafe.store.files import replace_file
 
 
 def make_request(folder: Path) -> str:
-    """Make a client's key and the request for its certificate; an older key is kept beside it.
+    """Make a client's keys and the request for its certificate; older keys are kept beside them.
+
+    One key is its node's, the other signs what its gate says in secure aggregation; the request names both.
 
     Args:
         folder: Of the client.
 
     Returns:
-        SHA-256 of the public key, in hexadecimal, to be compared over another channel.
+        SHA-256 of the node's public key, in hexadecimal, to be compared over another channel.
     """
     client = read_client(folder).client
     path = folder / "node.key"
@@ -52,8 +56,8 @@ def make_request(folder: Path) -> str:
     key = new_key()
     write_key(path, key, ssh=True)
     write_public(folder / "node.pub", key.public_key())
-    request = request_node(key, client).public_bytes(serialization.Encoding.PEM)
-    replace_file(folder / "node.csr", request)
+    request = request_node(key, client, naming(make_signing_key(folder)))
+    replace_file(folder / "node.csr", request.public_bytes(serialization.Encoding.PEM))
     return key_digest(key.public_key())
 
 
@@ -77,10 +81,17 @@ def write_server_certificate(federation: Federation, authority: Certificate, aut
 
 
 def certify(
-    federation: Federation, name: str, key: PublicKey, authority: Certificate, authority_key: Key
+    federation: Federation,
+    name: str,
+    key: PublicKey,
+    authority: Certificate,
+    authority_key: Key,
+    *,
+    signing: Ed25519PublicKey | None = None,
 ) -> None:
     """A client's certificate, on the server's side and, where its folder is here, on its own."""
-    issued = issue_node(authority, authority_key, key, name)
+    more = None if signing is None else naming(signing)
+    issued = issue_node(authority, authority_key, key, name, more=more)
     write_certificate(federation.certificate(name), issued)
     own = federation.client_folder(name)
     if own.is_dir():
@@ -88,11 +99,12 @@ def certify(
 
 
 def make_keys(federation: Federation, name: str, authority: Certificate, authority_key: Key) -> None:
-    """A client's key, made here, and its certificate."""
+    """A client's keys, made here, and its certificate."""
     folder, key = federation.client_folder(name), new_key()
     write_key(folder / "node.key", key, ssh=True)
     write_public(folder / "node.pub", key.public_key())
-    certify(federation, name, key.public_key(), authority, authority_key)
+    signing = make_signing_key(folder)
+    certify(federation, name, key.public_key(), authority, authority_key, signing=signing)
 
 
 def add(
@@ -130,8 +142,8 @@ def add(
     if name not in federation.names:
         federation = _enrol(federation, require_name(name), host, records)
         yield f"{name} is in federation.toml, experiment.toml and compose.yaml: every client needs the new experiment"
-    if key is not None:
-        certify(federation, name, key, authority, authority_key)
+    if key is not None and request is not None:
+        certify(federation, name, key, authority, authority_key, signing=requested_signing_key(request))
         then = "as said" if digest else f"compare it with what {name} says over another channel, or revoke it"
         yield f"its key is {key_digest(key)}: {then}"
     else:
@@ -140,6 +152,8 @@ def add(
                 f"{name} has a key already: for another one give its request with --request FILE"
             )
         make_keys(federation, name, authority, authority_key)
+    peers = write_peers(federation)
+    yield f"wrote {peers}: where experiments aggregate securely, every client needs it before the next run"
     yield (
         f"made {federation.certificate(name)}: a running server whose server/nodes it is put into lets {name} in from "
         "then on"
@@ -147,7 +161,7 @@ def add(
 
 
 def revoke(federation: Federation, name: str) -> Path:
-    """Turn a client away.
+    """Turn a client away, and leave its key out of ``peers.pem``, which the others need anew.
 
     Returns:
         Where its certificate is kept.
@@ -162,6 +176,7 @@ def revoke(federation: Federation, name: str) -> Path:
     kept = federation.server / "revoked" / f"{name}-{serial:x}.pem"
     kept.parent.mkdir(mode=0o700, exist_ok=True)
     os.replace(path, kept)
+    write_peers(federation)
     return kept
 
 

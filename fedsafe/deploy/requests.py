@@ -14,14 +14,18 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 from flwr.common.constant import SType
 
+from fedsafe.aggregation.secure import STAGES
 from fedsafe.apps.nodes import EXPERIMENT, JOIN, RUN
 from fedsafe.apps.packing import KEYS, PACKED, unpack_request
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.errors import EngineError
 from fedsafe.federation.messages import EVALUATE, TRAIN
+from fedsafe.federation.secure_messages import ENDS, SECURE, TRAINS, StageRequest, read_stage
 from fedsafe.params import Layout
 
 _RELEASES = {TRAIN: {"arrays", "config", "announced", "correction"}, EVALUATE: {"arrays", "config"}}
+_STAGE_KEYS = {"stage", "round", "plan", "inputs", "said", "state"}
+_DIGEST = 32  # bytes
 _TOKEN = re.compile("[0-9a-f]{32}")
 
 
@@ -33,11 +37,13 @@ class Request:
         kind: ``"query.join"``, ``"train"`` or ``"evaluate"``.
         run: The server's name of the run.
         experiment: The whole configuration, as TOML; None in a packed message, of a run that was joined before.
+        stage: Of secure aggregation; None where an update is to be sent by itself.
     """
 
     kind: str
     run: str
     experiment: str | None
+    stage: StageRequest | None = None
 
     @property
     def joins(self) -> bool:
@@ -73,20 +79,37 @@ def read_request(message: Message) -> Request:
 def _packed_request(message: Message, kind: str) -> Request:
     if kind == JOIN:
         raise _not_understood("a packed message to join")
-    beside = set(message.content) - {PACKED}
-    if unknown := beside - (_RELEASES[kind] - {"arrays", "config"}):
+    stage = _stage(message) if kind == TRAIN and SECURE in message.content else None
+    keys = KEYS if stage is None or stage.stage == TRAINS else {"run": str}
+    beside = set(message.content) - ({PACKED} if stage is None else {PACKED, SECURE})
+    if unknown := beside - (_RELEASES[kind] - {"arrays", "config"} if keys is KEYS else set()):
         raise _not_understood(f"a packed {kind} message carries {', '.join(sorted(map(repr, unknown)))}")
     packed = message.content.config_records.get(PACKED)
     if (
         packed is None
-        or set(packed) != set(KEYS)
-        or any(type(packed[key]) is not form for key, form in KEYS.items())
+        or set(packed) != set(keys)
+        or any(type(packed[key]) is not form for key, form in keys.items())
     ):
         raise _not_understood("a packed message that does not have what one has")
     run = packed["run"]
     if not isinstance(run, str) or not _TOKEN.fullmatch(run):
         raise _not_understood("the message has no name of the run")
-    return Request(kind=kind, run=run, experiment=None)
+    return Request(kind=kind, run=run, experiment=None, stage=stage)
+
+
+def _stage(message: Message) -> StageRequest:
+    """The stage of secure aggregation in a packed message."""
+    record = message.content.config_records.get(SECURE)
+    if record is None or set(record) != _STAGE_KEYS:
+        raise _not_understood("a stage of secure aggregation that does not have what one has")
+    try:
+        stage = read_stage(message)
+    except EngineError as error:
+        raise _not_understood(str(error)) from error
+    # A client's state is its own: what a server sends as one is not looked at.
+    if stage is None or stage.stage not in (*STAGES, ENDS) or stage.state or len(stage.inputs) != _DIGEST:
+        raise _not_understood("a stage of secure aggregation that there is not, or a state, or other inputs")
+    return stage
 
 
 def flat_layout(message: Message) -> Layout:

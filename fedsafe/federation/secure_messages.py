@@ -120,6 +120,11 @@ def read_stage(message: Message) -> StageRequest | None:
 
 def stage_reply(reply: StageReply, to: Message) -> Message:
     """A reply as a Flower message."""
+    return Message(stage_content(reply), reply_to=to)
+
+
+def stage_content(reply: StageReply) -> RecordDict:
+    """The content of a reply."""
     arrays = ArrayRecord(
         {
             "clients": Array(np.array(sorted(reply.said), np.int64)),
@@ -128,8 +133,7 @@ def stage_reply(reply: StageReply, to: Message) -> Message:
         }
     )
     info = MetricRecord({"failures": reply.failures, "cpu-seconds": reply.cpu_seconds})
-    content = RecordDict({SECURE: arrays, "info": info, "error": ConfigRecord({"text": reply.error})})
-    return Message(content, reply_to=to)
+    return RecordDict({SECURE: arrays, "info": info, "error": ConfigRecord({"text": reply.error})})
 
 
 def read_stage_reply(message: Message) -> StageReply | None:

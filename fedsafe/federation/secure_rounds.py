@@ -34,15 +34,17 @@ class SecureRounds:
         pinned: The verifying keys of all clients.
         own_states: Whether clients keep their state themselves. Simulated ones, whose next message may reach another
             worker, have it sent back to them.
+        run: Name of the run that clients draw their noise for; the plan's hash where one plan is one run.
     """
 
     parameters: SecureParameters
     pinned: Mapping[int, VerifyingKey]
     own_states: bool
+    run: str = ""
 
     def round_id(self, round: int, plan: str, inputs: bytes) -> RoundId:
         """Which round of which run; the clients come to the same."""
-        return RoundId(run=plan, round=round, plan=plan.encode() + inputs)
+        return RoundId(run=self.run or plan, round=round, plan=plan.encode() + inputs)
 
 
 @dataclass(kw_only=True)
@@ -76,13 +78,15 @@ class SecureExchange:
         Raises:
             RoundAborted: Too few clients were left. Nothing was unmasked, and those that were left were told.
         """
-        pinned = {client: self.rounds.pinned[client] for client in self.nodes}
+        # Who has no key takes no part: its client counts as lost.
+        known = self.rounds.pinned
+        pinned = {client: known[client] for client in self.nodes if client in known}
         server = SecureServer(
             pinned=pinned,
             parameters=self.rounds.parameters,
             round=self.rounds.round_id(self.number, self.plan, self.inputs),
         )
-        asked: Mapping[int, bytes] = dict.fromkeys(self.nodes, b"")
+        asked: Mapping[int, bytes] = dict.fromkeys(pinned, b"")
         states: dict[int, bytes] = {}
         for stage in STAGES:
             for reply in self._asked(stage, asked, states, send):

@@ -258,13 +258,12 @@ def _mechanics(parts: Parts) -> Mechanics:
     """How the client level releases."""
     config, clients = parts.config, len(parts.records)
     cohort = config.federation.cohort
-    if config.engine.name == "flower" and "distributed_mean" in (
-        config.server.aggregator,
-        config.server.aggregator.get("name") if isinstance(config.server.aggregator, dict) else None,
-    ):
+    spec = config.server.aggregator
+    named = spec.get("name") if isinstance(spec, dict) else spec
+    if config.engine.name == "flower" and named == "distributed_mean" and not config.aggregation.secure:
         raise ConfigError(
             'server.aggregator = "distributed_mean" needs secure aggregation, which a simulation stands in for and '
-            "Flower's nodes do not have here: use local_gaussian or noisy_mean"
+            "nodes have with aggregation.secure = true alone: set it, or use local_gaussian or noisy_mean"
         )
     found = mechanics_of(
         config.server.aggregator, cohort=cohort.rate_of(clients) * clients, parameters=parts.layout.total

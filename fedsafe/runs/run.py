@@ -53,7 +53,7 @@ from fedsafe.runs.keys import create_key, data_fingerprint, key_fingerprint
 from fedsafe.runs.period import Period
 from fedsafe.runs.planning import plan_and_claims
 from fedsafe.runs.result import Run
-from fedsafe.runs.secure import simulated_rounds
+from fedsafe.runs.secure import rounds_on_nodes, simulated_rounds
 from fedsafe.runs.sinks import SinkCallback, make_sinks
 from fedsafe.runs.start import describe_start
 from fedsafe.store import RunFolder, checkpoint_name
@@ -195,7 +195,11 @@ def execute(
         if state.aggregator_state is not None:
             aggregator.restore(state.aggregator_state)
             aggregator.recall(parts.layout.total, server_noise(key, ledger, paired=paired))
-        secure = parts.config.aggregation
+        secure, rounds = parts.config.aggregation, None
+        if secure.secure and on_nodes:
+            rounds = rounds_on_nodes(secure, aggregator, grid, parts.layout.total)
+        elif secure.secure:
+            rounds = simulated_rounds(secure, aggregator, plan, key, parts.layout.total)
         present = presence(parts.config, parts.availability) if parts.availability is not None else None
         strategy = NoisyAverage(
             plan=plan,
@@ -208,9 +212,7 @@ def execute(
             present=present,
             paired=paired,
             sizes=parts.records.sizes.tolist() if on_nodes else None,
-            secure=simulated_rounds(secure, aggregator, plan, key, parts.layout.total)
-            if secure.secure and not on_nodes
-            else None,
+            secure=rounds,
         )
         sizes = parts.federated.validation.sizes.tolist()
         audit = None

@@ -4,7 +4,7 @@ import hashlib
 
 from fedsafe.aggregation import Aggregator, DistributedMean
 from fedsafe.aggregation.secure import SecureParameters
-from fedsafe.engine import ClientApps
+from fedsafe.engine import ClientApps, Grid
 from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime, SecureClients, SecureRounds, SimulatedKeys
 from fedsafe.privacy.plan import PrivacyPlan
@@ -51,6 +51,31 @@ def simulated_rounds(
         parameters=secure_parameters(config, aggregator, parameters),
         pinned=SimulatedKeys(_key(key), plan.clients),
         own_states=False,
+    )
+
+
+def rounds_on_nodes(
+    config: AggregationConfig, aggregator: Aggregator, grid: Grid, parameters: int
+) -> SecureRounds:
+    """What the server of a run on nodes has, each of which keeps its own keys and state.
+
+    Args:
+        config: The section.
+        aggregator: Of the run.
+        grid: Of nodes; it knows the clients' public keys, and the run's name to them.
+        parameters: Values of the model.
+
+    Raises:
+        ConfigError: The grid knows no keys.
+    """
+    pinned, run = getattr(grid, "pinned", None), getattr(grid, "name_of_run", "")
+    if not pinned or not run:
+        raise ConfigError(
+            "aggregation.secure = true, and the grid of nodes has no `pinned` keys of its clients or no `name_of_run`: "
+            "start the run with `fedsafe deploy start`"
+        )
+    return SecureRounds(
+        parameters=secure_parameters(config, aggregator, parameters), pinned=pinned, own_states=True, run=run
     )
 
 

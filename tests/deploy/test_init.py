@@ -41,6 +41,7 @@ def test_a_client_gets_everything_and_nothing_of_anothers(trial):
             *("ca.pem", "client.toml", "data.toml", "experiment.toml", "policy.toml", "schema.toml"),
             *("gate.sh", "gate.service", "supernode.sh", "supernode.service"),
             *("node.key", "node.pem", "node.pub", "records/patients.csv", SECRET),
+            *("signing.key", "peers.pem"),
         }
     one, other = (trial.client_folder(name) for name in NAMES)
     assert not same_key(read_key(one / "node.key").public_key(), read_key(other / "node.key").public_key())
@@ -58,7 +59,7 @@ def test_what_is_secret_is_its_owners_alone(trial):
     folders += [trial.client_folder(name) / "state" for name in NAMES]
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
     keys = [*trial.folder.rglob("*.key"), *trial.folder.rglob("*.secret")]
-    assert len(keys) == 2 + 2 * len(NAMES)
+    assert len(keys) == 2 + 3 * len(NAMES)
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
 
 
