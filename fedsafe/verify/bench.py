@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedsafe.params import Vector
 from fedsafe.verify.declared import DeclaredClaim
+from fedsafe.verify.masked import MaskedRounds
 from fedsafe.verify.server import Asked, ClientReply, Numbers, Server, Session
 from fedsafe.verify.statistics import DEVIATIONS
 
@@ -55,12 +56,14 @@ class Bench:
         claim: What it claims.
         runs: How often a measurement is repeated.
         rng: Of everything that is chosen here.
+        masked: Plays rounds of its clients behind masks; None where there are none.
     """
 
     server: Server
     claim: DeclaredClaim
     runs: int
     rng: np.random.Generator
+    masked: MaskedRounds | None = None
 
     @property
     def few(self) -> int:

@@ -81,3 +81,11 @@ ADAPTIVE = (
     "Andrew et al. (2021), algorithm 1: C <- C exp(-eta (share unclipped - quantile)); Flower 1.42 uses the share that "
     "was clipped, and moves the wrong way"
 )
+MASKS = (
+    "Bonawitz et al. (2017), section 4: each client masks its values with streams that nobody else has all of, fresh "
+    "in each round; what arrives is uniform, and only the sum over the survivors can be unmasked"
+)
+ONCE = (
+    "Bonawitz et al. (2017), section 6: a client helps with one list of survivors, which most clients have signed; two "
+    "sums of the same values over other clients differ by what single clients sent"
+)

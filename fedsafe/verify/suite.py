@@ -30,12 +30,14 @@ from fedsafe.verify import (
     record_noise,
     record_released,
     record_sampling,
+    secure,
 )
 from fedsafe.verify.bench import Bench
 from fedsafe.verify.declared import DeclaredClaim, read_claim
 from fedsafe.verify.desk import Desk
 from fedsafe.verify.flower_server import FlowerServer
 from fedsafe.verify.loading import Target
+from fedsafe.verify.masked import MaskedRounds
 from fedsafe.verify.node import FlowerNode, Node
 from fedsafe.verify.plan_server import PlanServer
 from fedsafe.verify.plans import client_claim, record_claim, record_level
@@ -77,6 +79,7 @@ CLIENT: Mapping[str, Callable[[Bench], list[Outcome]]] = {
     "uploads": client_uploads.check_uploads,
     "banded": banded.check_banded,
     "distributed": distributed.check_distributed,
+    "secure": secure.check_secure,
     "sampling": client_cohorts.check_cohorts,
     "metrics": client_released.check_released,
     "adaptive": adaptive.check_adaptive,
@@ -162,7 +165,9 @@ def check_plan(
         levels.append(("client level", (not_applicable("client level", claim),)))
     else:
         with PlanServer(parts, plan) as server:
-            levels.append((claim.line(), tuple(check_server(server, claim, runs=runs, rng=rng, only=only))))
+            masked = MaskedRounds.of_plan(parts, plan)
+            found = check_server(server, claim, runs=runs, rng=rng, only=only, masked=masked)
+            levels.append((claim.line(), tuple(found)))
     node = record_level(parts, plan)
     if isinstance(node, str):
         levels.append(("record level", (not_applicable("record level", node),)))
@@ -173,10 +178,16 @@ def check_plan(
 
 
 def check_server(
-    server: Server, claim: DeclaredClaim, *, runs: int, rng: np.random.Generator, only: Collection[str] = ()
+    server: Server,
+    claim: DeclaredClaim,
+    *,
+    runs: int,
+    rng: np.random.Generator,
+    only: Collection[str] = (),
+    masked: MaskedRounds | None = None,
 ) -> list[Outcome]:
     """All checks of a client-level claim."""
-    bench = Bench(server=server, claim=claim, runs=runs, rng=rng)
+    bench = Bench(server=server, claim=claim, runs=runs, rng=rng, masked=masked)
     return [o for name, check in CLIENT.items() if not only or name in only for o in check(bench)]
 
 
