@@ -153,7 +153,7 @@ def connect(
         grid: Flower's.
         parts: Of the run.
         run: Its name, from :func:`new_run`.
-        wait_for_nodes: Seconds until every client must be connected.
+        wait_for_nodes: Seconds until every client must be connected, and then, where it is longer, to join.
         wait_for_replies: Seconds to wait for the replies to one set of messages.
         resumed: Whether nodes may have released something in this run before. Who does not remember it is left out.
         tell: As of :class:`NodeGrid`.
@@ -177,7 +177,8 @@ def connect(
 
     def joined(plan: PrivacyPlan) -> Grid:
         # In the order of arrival, which decides between two that claim one place.
-        replies = collect(grid, numbers, wait_for_replies)
+        # They calibrate their plans first, which takes longer than an exchange of a round may.
+        replies = collect(grid, numbers, max(wait_for_nodes, wait_for_replies))
         asked_of = dict(zip(numbers, nodes, strict=True))
         order = [*(number for number in replies), *(number for number in numbers if number not in replies)]
         joined = let_in({asked_of[number]: replies.get(number) for number in order}, plan, resumed=resumed)
