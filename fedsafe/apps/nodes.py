@@ -22,6 +22,7 @@ from fedsafe.apps.peers import pinned_of
 from fedsafe.engine import GridAround
 from fedsafe.errors import EngineError
 from fedsafe.extensions import searched
+from fedsafe.federation.secure_messages import read_stage
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.runs.compose import Parts
 
@@ -45,6 +46,7 @@ class Exchange:
         replied: Nodes that sent what was asked for.
         refused: Reason to how many nodes gave it.
         failed: Nodes whose error is another one; the rest were silent.
+        stage: Of a round of secure aggregation, which has five exchanges; empty elsewhere.
     """
 
     round: str
@@ -53,6 +55,7 @@ class Exchange:
     replied: int
     refused: Mapping[str, int]
     failed: int
+    stage: str = ""
 
 
 class NodeGrid(GridAround):
@@ -121,9 +124,11 @@ class NodeGrid(GridAround):
         sent = list(messages)
         if not sent:
             return []
+        asked = read_stage(sent[0])
+        stage = "" if asked is None else asked.stage
         numbers = list(self.push_messages(sent))
         replies = collect(self._grid, numbers, self._wait if timeout is None else min(self._wait, timeout))
-        self._tell(_exchange(sent, replies))
+        self._tell(_exchange(sent, replies, stage))
         # The order of arrival is chance, and sums of floats should not be.
         return [unpack_reply(replies[number], self._parameters) for number in numbers if number in replies]
 
@@ -240,7 +245,7 @@ def collect(grid: Grid, numbers: Sequence[str], seconds: float) -> dict[str, Mes
     return replies
 
 
-def _exchange(sent: Sequence[Message], replies: Mapping[str, Message]) -> Exchange:
+def _exchange(sent: Sequence[Message], replies: Mapping[str, Message], stage: str) -> Exchange:
     errors = [reply for reply in replies.values() if reply.has_error()]
     refused = Counter(reason for reply in errors if (reason := refusal_of(reply)))
     return Exchange(
@@ -250,6 +255,7 @@ def _exchange(sent: Sequence[Message], replies: Mapping[str, Message]) -> Exchan
         replied=len(replies) - len(errors),
         refused=dict(refused),
         failed=len(errors) - sum(refused.values()),
+        stage=stage,
     )
 
 

@@ -11,6 +11,7 @@ from fedsafe.deploy.federation import Federation
 from fedsafe.deploy.figures import STATUS
 from fedsafe.deploy.prediction import Prediction
 from fedsafe.errors import ConfigError
+from fedsafe.federation.secure_messages import TRAINS
 from fedsafe.report.formats import epsilon
 
 # As often as a plan's own figure may differ in its last bits from another machine's.
@@ -72,7 +73,9 @@ def realised(federation: Federation, curve: Sequence[float | None]) -> Realised 
         return None
     private = run.out / "private"
     rounds = [line for line in lines if line.get("kind") == "round"]
-    exchanges = [line for line in lines_of(private / "replies.jsonl") if line["kind"] == "train"]
+    told = [line for line in lines_of(private / "replies.jsonl") if line["kind"] == "train"]
+    # Of a round behind masks, the exchange in which clients train.
+    exchanges = [line for line in told if line.get("stage", "") in ("", TRAINS)]
     try:
         state = state_of(federation, run)
         carried = state.bytes_sent + state.bytes_received

@@ -3,14 +3,19 @@
 import json
 
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from secure_hospitals import NAMES, Hospitals
 
-from fedsafe.apps import server
+from fedsafe.aggregation.secure import STAGES
+from fedsafe.apps import client, server
+from fedsafe.apps.nodes import EXPERIMENT, JOIN, RUN
 from fedsafe.apps.peers import read_peer_keys, write_peer_keys
+from fedsafe.deploy.driving import Exchange
+from fedsafe.deploy.driving import _exchange as exchange_of
 from fedsafe.deploy.runtime import Work
 from fedsafe.deploy.signing import let_in_keys
 from fedsafe.engine import ClientApps, InlineGrid
+from fedsafe.engine.grid import identify
 from fedsafe.errors import ConfigError
 from fedsafe.federation.secure_messages import read_stage
 from fedsafe.runs import Run
@@ -49,18 +54,20 @@ class Federation(Hospitals):
         server.app(grid, context)
 
     def _answer(self, message, context):
-        client = len(NAMES) + 1 - message.metadata.dst_node_id  # numbers of nodes and of clients differ
+        number = len(NAMES) + 1 - message.metadata.dst_node_id  # numbers of nodes and of clients differ
         stage = read_stage(message)
-        if stage is not None and self.cut == (stage.round, stage.stage) and client == 0:
+        if stage is not None and self.cut == (stage.round, stage.stage) and number == 0:
             raise CutOff
-        if stage is not None and client in self.gone:
+        if stage is not None and number in self.gone:
             raise ConnectionError
-        member = self.members[NAMES[client]]
+        member = self.members[NAMES[number]]
         return member.gate.answer(Work(message=message, context=context, fab=member.fab))
 
     def exchanges(self, round):
         lines = map(json.loads, (self.out / "private" / "replies.jsonl").read_text().splitlines())
-        return [(line["asked"], line["replied"]) for line in lines if line["round"] == str(round)]
+        return [
+            (line["asked"], line["replied"], line["stage"]) for line in lines if line["round"] == str(round)
+        ]
 
     def aborted(self):
         lines = map(json.loads, (self.out / "private" / "timings.jsonl").read_text().splitlines())
@@ -98,7 +105,9 @@ def test_a_run_of_secure_rounds_over_gates(federation):
     federation.serve()
     run = Run(federation.out)
     assert run.end.status == "completed"
-    assert federation.exchanges(1) == federation.exchanges(2) == [(6, 5), *[(5, 5)] * 4]
+    told = [(6, 5, "advertise"), *((5, 5, stage) for stage in STAGES[1:])]
+    assert federation.exchanges(1) == federation.exchanges(2) == told
+    assert exchange_of(federation.out) == Exchange(asked=5, replied=5)
     assert federation.aborted() == [None, None]
     for name, member in federation.members.items():
         rounds = () if name == NAMES[2] else (1, 2)
@@ -159,3 +168,14 @@ def test_keys_come_back_as_they_were_written(federation):
     keys = let_in_keys(federation.federation)
     assert read_peer_keys(federation.federation.folder / "peers.json") == keys
     assert set(keys) == set(NAMES)
+
+
+def test_a_node_without_a_gate_does_not_join(federation):
+    """It has no place for the keys of others, and nothing that outlives it says which rounds it was in."""
+    identify()
+    experiment = ConfigRecord({"config": federation.text, "folders": [], RUN: "a" * 32})
+    message = Message(RecordDict({EXPERIMENT: experiment}), dst_node_id=2, message_type=JOIN, group_id="0")
+    context = Context(run_id=1, node_id=2, node_config={"partition-id": 0}, state=RecordDict(), run_config={})
+    reply = client.app(message, context)
+    assert reply.has_error()
+    assert "run a gate" in reply.error.reason
