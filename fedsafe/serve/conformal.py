@@ -49,8 +49,9 @@ class Calibration:
             scores: ``(n,)`` of new inputs.
         """
         # What is not a number sorts behind everything.
+        count = len(self.scores) + 1.0
         above = self.scores.searchsorted(np.asarray(scores, np.float64), side="left")
-        return np.asarray((len(self.scores) + 1.0 - above) / (len(self.scores) + 1.0))
+        return np.asarray((count - above) / count)
 
     def check_level(self, level: float) -> None:
         """Refuses a level that so few scores cannot reach.

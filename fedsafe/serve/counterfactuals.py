@@ -1,7 +1,6 @@
 """Whether a decision would be another one for a person of another group, all else equal."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsafe.assess.fairness.flips import protected_columns
 from fedsafe.assess.principles.counterfactuals import levels
@@ -28,7 +27,9 @@ class Flips:
 
     def __init__(self, forward: Forward, task: Task, columns: tuple[str, ...] = ()) -> None:
         self._forward, self._regression = forward, task.kind == "regression"
-        self._values: list[tuple[str, NDArray[np.int64], Floats]] = []
+        # For each value its column's name, and what it makes of a record: which features, and what they become.
+        self._names: list[str] = []
+        self._moved, self._become = np.zeros((0, 1, 1), np.bool_), np.zeros((0, 1, 1), np.float32)
         self.columns: tuple[str, ...] = ()
         schema = task.schema
         if not isinstance(schema, Schema):
@@ -37,6 +38,7 @@ class Flips:
         for column in schema.columns:
             places[column.name] = np.arange(start, start + len(column.feature_names))
             start += len(column.feature_names)
+        moved, become = [], []
         for name in protected_columns(schema, columns):
             try:
                 tried = levels(schema, name)
@@ -44,28 +46,32 @@ class Flips:
                 if columns:
                     raise
                 continue  # one value only
-            self._values += [(name, places[name], np.asarray(level.features, np.float32)) for level in tried]
-        self.columns = tuple(dict.fromkeys(name for name, _, _ in self._values))
+            for level in tried:
+                features = np.zeros(start, np.float32)
+                features[places[name]] = level.features
+                self._names.append(name)
+                moved.append(np.isin(np.arange(start), places[name]))
+                become.append(features)
+        if self._names:
+            self._moved, self._become = np.stack(moved)[:, None], np.stack(become)[:, None]
+        self.columns = tuple(dict.fromkeys(self._names))
 
     def __bool__(self) -> bool:
         """Whether there is anything to try."""
-        return bool(self._values)
+        return bool(self._names)
 
     def found(self, x: Floats, outputs: Array) -> list[tuple[str, ...]]:
         """For each of ``(n, features)`` records, the columns that would change its decision."""
-        if not self._values:
+        if not self._names:
             return [()] * len(x)
-        many = np.repeat(x[None], len(self._values), axis=0)
-        for number, (_, place, features) in enumerate(self._values):
-            many[number][:, place] = features
-        after = self._forward(many.reshape(-1, x.shape[1]))[0].reshape(len(self._values), len(x), -1)
+        many = np.where(self._moved, self._become, x)
+        after = self._forward(many.reshape(-1, x.shape[1]))[0].reshape(len(many), len(x), -1)
         if self._regression:
             moved = np.abs(after - outputs)[..., 0] > 2 * _TOLERANCE  # encoded targets run over two units
         else:
             moved = decide(after) != decide(outputs)
-        if not moved.any():
-            return [()] * len(x)
-        names = [name for name, _, _ in self._values]
-        return [
-            tuple(dict.fromkeys(names[at] for at in np.flatnonzero(moved[:, row]))) for row in range(len(x))
-        ]
+        found: list[tuple[str, ...]] = [()] * len(x)
+        if moved.any():
+            for row in np.flatnonzero(moved.any(axis=0)).tolist():
+                found[row] = tuple(dict.fromkeys(self._names[at] for at in np.flatnonzero(moved[:, row])))
+        return found

@@ -6,17 +6,21 @@ is that lines are missing at the end: keep the head elsewhere, and give it to `v
 
 A batch is in the operating system's hands when `DecisionLog.append` returns, so that killing the process loses nothing;
 when it is on the disk, too, is a matter of `sync`.
+
+Lines are written out by hand: ``json`` takes as long for one as the model for its answer. A test holds them to it.
 """
 
 import fcntl
 import hmac
 import json
+import math
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -25,6 +29,7 @@ from numpy.typing import NDArray
 
 from fedsafe.errors import ConfigError, RecordError
 from fedsafe.serve.decision import Decision
+from fedsafe.serve.disk import Disk
 from fedsafe.store.files import write_all
 
 FORMAT: Final = "fedsafe.decisions/1"
@@ -76,7 +81,8 @@ class DecisionLog:
         path: The file; made, for its owner alone, where absent.
         key: Secret of the hashes, 32 bytes.
         model: Digest of the model, for the line that says that a process began.
-        sync: When the disk is waited for: after each "batch", once a "second", or "never".
+        sync: When lines are on the disk, too: before each "batch" is given out, within about a "second" and beside the
+            decisions, or "never" by this log.
         about: More of that line, such as the level of the monitor.
 
     Raises:
@@ -96,7 +102,8 @@ class DecisionLog:
         if sync not in ("batch", "second", "never") or len(key) < 16:
             raise ConfigError(f"a decision log needs sync = batch, second or never, and a key: got {sync!r}")
         self.path, self._key, self._sync, self._model = Path(path), key, sync, model[:16]
-        self._lock, self._synced, self._closed = threading.Lock(), time.monotonic(), False
+        self._lock, self._closed = threading.Lock(), False
+        self._disk: Disk | None = None
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
@@ -107,20 +114,13 @@ class DecisionLog:
             except BlockingIOError as error:
                 raise RecordError(f"the decision log {path} is in use by another process: stop it") from error
             self._head = self._resume()
-            self._write(
-                [
-                    {
-                        "kind": "open",
-                        "time": _text(time.time()),
-                        "format": FORMAT,
-                        "model_sha256": model,
-                        **(about or {}),
-                    }
-                ]
-            )
+            began = {"format": FORMAT, "model_sha256": model, **(about or {})}
+            self._write([_fields({"kind": "open", "time": _text(time.time()), **began})])
         except BaseException:
             os.close(self._file)
             raise
+        if sync == "second":
+            self._disk = Disk(self._file)
 
     @property
     def head(self) -> LogHead:
@@ -152,60 +152,56 @@ class DecisionLog:
         """
         who = self.keyed(b"caller:" + caller.encode("utf-8", "surrogatepass"))[:16] if caller else ""
         now = _text(time.time() if seconds is None else seconds)
-        lines = []
-        for decision, row in zip(decisions, np.ascontiguousarray(x), strict=True):
-            lines.append(
-                {
-                    "kind": "decision",
-                    "time": now,
-                    "id": decision.id,
-                    "model": self._model,
-                    "caller": who,
-                    "input": self.keyed(row.tobytes()),
-                    "answered": decision.answered,
-                    "label": decision.label,
-                    "value": decision.value,
-                    "confidence": _short(decision.confidence),
-                    "reasons": decision.reasons,
-                    "notes": decision.notes,
-                    "p": {name: _short(p) for name, p in decision.p_values.items()},
-                }
-            )
+        begins, goes_on = (
+            f'"kind":"decision","time":"{now}","id":',
+            f',"model":"{self._model}","caller":"{who}",',
+        )
         with self._lock:
-            self._write(lines)
+            self._write(
+                [
+                    f'{begins}{json.dumps(decision.id)}{goes_on}"input":"{self.keyed(row.tobytes())}",{_decided(decision)}'
+                    for decision, row in zip(decisions, np.ascontiguousarray(x), strict=True)
+                ]
+            )
 
     def note(self, kind: str, body: Mapping[str, Any]) -> None:
         """Log something that is no decision, such as an alert."""
         with self._lock:
-            self._write([{"kind": kind, "time": _text(time.time()), **body}])
+            self._write([_fields({"kind": kind, "time": _text(time.time()), **body})])
 
     def close(self) -> None:
         """Wait for the disk, and let go of the file."""
         with self._lock:
             if not self._closed:
                 self._closed = True
+                if self._disk is not None:
+                    self._disk.close()
                 os.fsync(self._file)
                 os.close(self._file)
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, lines: Sequence[str]) -> None:
+        """Lines by the fields of their JSON, without braces, number and hash."""
         if self._closed:
             raise RecordError(f"the decision log {self.path} is closed: no decision can be made without it")
-        head, parts = self._head, []
+        if self._disk is not None and self._disk.failed:
+            raise RecordError(f"the decision log {self.path} cannot be kept on the disk: {self._disk.failed}")
+        number, digest, parts = self._head.sequence, self._head.hash, []
         for line in lines:
-            body = json.dumps({"sequence": head.sequence + 1, **line}, separators=(",", ":"), allow_nan=False)
-            digest = hmac.digest(self._key, (head.hash + body).encode(), "sha256").hex()
-            parts.append(f'{body[:-1]}{_SUFFIX}{digest}"}}\n')
-            head = LogHead(sequence=head.sequence + 1, hash=digest)
+            number += 1
+            body = f'{{"sequence":{number},{line}'
+            digest = self.keyed(f"{digest}{body}}}".encode())
+            parts.append(f'{body}{_SUFFIX}{digest}"}}\n')
         before = os.fstat(self._file).st_size
         try:
             write_all(self._file, "".join(parts).encode())
-            if self._sync == "batch" or (self._sync == "second" and time.monotonic() - self._synced >= 1.0):
+            if self._sync == "batch":
                 os.fsync(self._file)
-                self._synced = time.monotonic()
         except OSError as error:
             os.ftruncate(self._file, before)
             raise RecordError(f"the decision log {self.path} cannot be written: {error.strerror}") from error
-        self._head = head
+        self._head = LogHead(sequence=number, hash=digest)
+        if self._disk is not None:
+            self._disk.changed()
 
     def _resume(self) -> LogHead:
         """The head of what is there; a last line that a killed machine left half-written is cut off."""
@@ -295,8 +291,36 @@ def _parsed(path: Path, raw: str) -> dict[str, Any]:
         ) from error
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+def _fields(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, separators=(",", ":"), allow_nan=False)[1:-1]
+
+
+def _decided(decision: Decision) -> str:
+    p_values = ",".join([f"{_quoted(name)}:{_number(p, 6)}" for name, p in decision.p_values.items()])
+    label = "null" if decision.label is None else _quoted(decision.label)
+    return (
+        f'"answered":{"true" if decision.answered else "false"},"label":{label},'
+        f'"value":{_number(decision.value)},"confidence":{_number(decision.confidence, 6)},'
+        f'"reasons":{_texts(decision.reasons)},"notes":{_texts(decision.notes)},"p":{{{p_values}}}'
+    )
+
+
+def _number(value: float | None, digits: int | None = None) -> str:
+    if value is None:
+        return "null"
+    if not math.isfinite(value):
+        raise RecordError(f"{value!r} cannot be logged: JSON has no such number")
+    return repr(float(value) if digits is None else round(float(value), digits))
+
+
+@lru_cache(1024)
+def _quoted(text: str) -> str:
+    """A class or the name of a p-value: there are few."""
+    return json.dumps(text)
+
+
+def _texts(found: tuple[str, ...]) -> str:
+    return json.dumps(found, separators=(",", ":")) if found else "[]"
 
 
 def _text(seconds: float) -> str:

@@ -25,7 +25,7 @@ from fedsafe.serve.alerts import Alerts
 from fedsafe.serve.counterfactuals import Flips
 from fedsafe.serve.decision import Decision, Policy
 from fedsafe.serve.decision_log import DecisionLog
-from fedsafe.serve.detectors.base import Floats
+from fedsafe.serve.detectors.base import Array, Floats
 from fedsafe.serve.figures import GuardFigures
 from fedsafe.serve.input_check import InputCheck
 from fedsafe.serve.monitor import ADVERSARIAL, OOD, Checks, Monitor
@@ -143,8 +143,10 @@ class Guard:
         if not len(given):
             return []
         bad, why = self._inputs.wrong(given)
-        found = given.copy() if bad.any() else given
-        found[bad] = self.monitor.centre  # computed along, and never answered
+        found = given
+        if why:
+            found = given.copy()
+            found[bad] = self.monitor.centre  # computed along, and never answered
         checks = self.monitor.check(found)
         reasons: list[list[str]] = [[] for _ in range(len(given))]
         notes: list[list[str]] = [[] for _ in range(len(given))]
@@ -157,7 +159,7 @@ class Guard:
             self.log.append(decisions, given, caller=caller)
             self.figures.lines.set(self.log.head.sequence + 1)
         self._count(decisions)
-        if self.stream is not None and valid.any():
+        if self.stream is not None and len(why) < len(given):
             rows = np.flatnonzero(valid)
             for kind, message in self.stream.watch(
                 found[rows], _rows(checks, rows), [decisions[row] for row in rows]
@@ -247,10 +249,11 @@ class Guard:
             self._strange(valid, checks, reasons if policy.strange == "abstain" else notes)
         if self._queries is not None and caller and policy.queries != "off" and valid.any():
             rows = np.flatnonzero(valid)
-            alarms = rows[self._queries.alarms(x[rows], caller)].tolist()
+            asked = x if len(rows) == len(x) else x[rows]
+            alarms = rows[self._queries.alarms(asked, caller)].tolist()
             for row in alarms:
                 (reasons if policy.queries == "abstain" else notes)[row].append("queries")
-            if len(alarms):
+            if alarms:
                 message = (
                     "a caller asks for nearly the same record again and again, as one does who copies a model"
                 )
@@ -264,6 +267,8 @@ class Guard:
                     self.alerts.raise_alert("privacy", "warning", f"a text holds what it should not: {kinds}")
 
     def _strange(self, valid: NDArray[np.bool_], checks: Checks, into: list[list[str]]) -> None:
+        if not np.count_nonzero(checks.alarms):
+            return
         alarms = np.flatnonzero(checks.alarms & valid).tolist()
         if not alarms:
             return
@@ -289,59 +294,75 @@ class Guard:
         explain: bool,
     ) -> list[Decision]:
         outputs, task, policy = checks.outputs, self.task, self.policy
-        finite: NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=1))
-        for row in np.flatnonzero(~finite & valid).tolist():
-            reasons[row].append("model:output not finite")
-        if not finite.all():
-            message = "the model's output is not a number for some inputs"
-            self.alerts.raise_alert("model", "critical", message, inputs=int((~finite).sum()))
-            outputs = np.where(finite[:, None], outputs, 0.0)
+        if np.count_nonzero(np.isfinite(outputs)) < outputs.size:
+            outputs = self._finite(outputs, valid, reasons)
+        labels: list[str | None] = [None] * len(x)
+        values: list[float | None] = [None] * len(x)
+        confidence: list[float] = []
         if self.monitor.classes:
             shares = self.monitor.probabilities(outputs)
-            labels, confidence = shares.argmax(axis=1).tolist(), shares.max(axis=1).tolist()
-            values: list[float] = []
+            labels = [task.classes[label] for label in shares.argmax(axis=1).tolist()]
+            confidence = shares.max(axis=1).tolist()
         else:
-            labels, confidence, target = [], [], task.target
+            target = task.target
             values = (outputs[:, 0] if target is None else target.decode(outputs[:, 0])).tolist()
         if policy.floor and confidence:
             for row, share in enumerate(confidence):
                 if share < policy.floor and valid[row]:
                     reasons[row].append("confidence")
         if policy.flips != "off" and self._flips:
-            rows = [row for row in range(len(x)) if not reasons[row]]
+            rows = [row for row, found in enumerate(reasons) if not found]
             if rows:
-                flips = self._flips.found(x[rows], outputs[rows])
+                all_of_them = len(rows) == len(x)
+                flips = self._flips.found(*((x, outputs) if all_of_them else (x[rows], outputs[rows])))
                 for row, columns in zip(rows, flips, strict=True):
-                    into = reasons if policy.flips == "abstain" else notes
-                    into[row].extend(f"flip:{column}" for column in columns)
+                    if columns:
+                        into = reasons if policy.flips == "abstain" else notes
+                        into[row].extend(f"flip:{column}" for column in columns)
         explained: dict[int, Mapping[str, float]] = {}
         if explain:
-            rows = [row for row in range(len(x)) if not reasons[row]]
+            rows = [row for row, found in enumerate(reasons) if not found]
             explained = dict(zip(rows, self.explain(x[rows]), strict=True)) if rows else {}
-        p_values = {name: values.tolist() for name, values in checks.p_values.items()}
+        names = tuple(checks.p_values)
+        p_values = list(zip(*(found.tolist() for found in checks.p_values.values()), strict=True))
         decisions = []
-        for row in range(len(x)):
-            answered, there = not reasons[row], bool(valid[row])
+        for row, there in enumerate(valid.tolist()):
+            answered = not reasons[row]
             decisions.append(
                 Decision(
                     id=f"{self._prefix}-{self._next + row}",
                     answered=answered,
-                    label=task.classes[labels[row]] if answered and labels else None,
-                    value=values[row] if answered and values else None,
+                    label=labels[row] if answered else None,
+                    value=values[row] if answered else None,
                     confidence=confidence[row] if there and confidence else None,
                     reasons=tuple(reasons[row]),
                     notes=tuple(notes[row]),
-                    p_values={name: found[row] for name, found in p_values.items()} if there else {},
+                    p_values=dict(zip(names, p_values[row], strict=True)) if there else {},
                     explanation=explained.get(row),
                 )
             )
         self._next += len(x)
         return decisions
 
+    def _finite(self, outputs: Array, valid: NDArray[np.bool_], reasons: list[list[str]]) -> Array:
+        """The outputs, with zeros for rows that are not finite: these are never answered."""
+        finite = np.asarray(np.isfinite(outputs).all(axis=1))
+        for row in np.flatnonzero(~finite & valid).tolist():
+            reasons[row].append("model:output not finite")
+        message = "the model's output is not a number for some inputs"
+        self.alerts.raise_alert("model", "critical", message, inputs=int((~finite).sum()))
+        return np.where(finite[:, None], outputs, 0.0)
+
     def _count(self, decisions: Sequence[Decision]) -> None:
-        answered = sum(decision.answered for decision in decisions)
-        reasons = Counter(reason.split(":")[0] for decision in decisions for reason in decision.reasons)
-        self.figures.decided(answered, len(decisions) - answered, dict(reasons))
+        reasons: dict[str, int] = {}
+        abstained = 0
+        for decision in decisions:
+            if not decision.answered:
+                abstained += 1
+                for reason in decision.reasons:
+                    code = reason.split(":")[0]
+                    reasons[code] = reasons.get(code, 0) + 1
+        self.figures.decided(len(decisions) - abstained, abstained, reasons)
 
 
 def _rows(checks: Checks, rows: NDArray[np.int64]) -> Checks:

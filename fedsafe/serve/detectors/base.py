@@ -57,7 +57,7 @@ class Seen:
 
 def probabilities_of(outputs: Array, temperature: float = 1.0) -> Array:
     """``(n, classes)`` of logits ``(n, outputs)``, one logit being that of class 1 against class 0."""
-    logits = outputs / temperature
+    logits = outputs if temperature == 1.0 else outputs / temperature
     if logits.shape[1] == 1:
         both = np.empty((len(logits), 2))
         both[:, 1] = special.expit(logits[:, 0])

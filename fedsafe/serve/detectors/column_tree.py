@@ -101,16 +101,17 @@ class ColumnTree:
         read = np.rint(inputs[:, : len(weights)] @ weights)
         found: Codes = np.minimum(np.maximum(read, 0.0), own["_limits"]).astype(np.int64)
         if len(own["_numeric"]):
-            found[:, own["_numeric"]] = (inputs[:, own["_features"], None] >= self.edges).sum(axis=2)
+            values = inputs.take(own["_features"], axis=1)
+            found[:, own["_numeric"]] = (values[:, :, None] >= self.edges).sum(axis=2)
         return found
 
     def score(self, seen: Seen) -> Array:
         """``(n,)`` minus log-likelihoods, in nats."""
         own, codes = vars(self), self.codes(seen.inputs)
         _, rows, columns = self.tables.shape
-        parent = codes[:, self.parents] * own["_root"]
+        parent = codes.take(self.parents, axis=1) * own["_root"]
         place = (own["_columns"] * rows + parent) * columns + codes
-        return np.asarray(own["_flat"][place].sum(axis=1))
+        return np.asarray(own["_flat"].take(place).sum(axis=1))
 
     def state(self) -> tuple[Arrays, Mapping[str, Any]]:
         """What it was fitted to."""

@@ -13,6 +13,7 @@ from fedsafe.serve.detectors.base import Array, Arrays, Floats, Seen
 _RIDGE = 1e-2
 _NEIGHBOURS = 10
 _TINY = 1e-12
+_FARTHEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,9 +106,12 @@ class Nearest:
         order = np.argsort(self.labels, kind="stable") if len(self.labels) else np.arange(len(self.known))
         known, labels = self.known[order], self.labels[order] if len(self.labels) else self.labels
         parts = [(int(label), known[labels == label]) for label in np.unique(labels)] or [(-1, known)]
-        object.__setattr__(
-            self, "_parts", [(label, part, np.square(part).sum(axis=1)) for label, part in parts]
-        )
+        # As `squared_distances` has them, but for the inputs' own lengths, which move all distances of an input alike.
+        prepared = [
+            (label, np.float32(-2.0) * np.ascontiguousarray(part.T), np.square(part).sum(axis=1))
+            for label, part in parts
+        ]
+        object.__setattr__(self, "_parts", prepared)
 
     @property
     def name(self) -> str:
@@ -136,19 +140,22 @@ class Nearest:
         """``(n,)`` squared distances."""
         values = _scaled(seen.space(self.space), self.space)
         # A class that no known input has is the strangest that there is.
-        found = np.full(len(values), float(np.finfo(np.float32).max))
+        found = np.full(len(values), _FARTHEST)
         for label, part, norms in vars(self)["_parts"]:
             own = None if label < 0 else seen.labels == label
-            if own is None or own.all():
-                found[:] = self._furthest(squared_distances(values, part, norms))
-            elif own.any():
-                found[own] = self._furthest(squared_distances(values[own], part, norms))
+            many = len(values) if own is None else np.count_nonzero(own)
+            if many == len(values):
+                found[:] = self._kth(values, part, norms)
+            elif many:
+                found[own] = self._kth(values[own], part, norms)
         return found
 
-    def _furthest(self, distances: Floats) -> Floats:
-        """``(n,)`` the k-th smallest of ``(n, m)``."""
-        distances.partition(self.k - 1, axis=1)
-        return np.asarray(distances[:, self.k - 1])
+    def _kth(self, x: Floats, part: Floats, norms: Floats) -> Floats:
+        """``(n,)`` the k-th smallest squared distance to a part."""
+        found = x @ part
+        found += norms
+        found.partition(self.k - 1, axis=1)
+        return np.asarray(np.maximum(found[:, self.k - 1] + np.square(x).sum(axis=1), np.float32(0.0)))
 
     def state(self) -> tuple[Arrays, Mapping[str, Any]]:
         """What it was fitted to."""

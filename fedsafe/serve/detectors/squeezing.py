@@ -35,6 +35,10 @@ class Squeezing:
     median: bool
     name: str = field(default="feature squeezing")
 
+    def __post_init__(self) -> None:
+        span = np.maximum(self.high - self.low, np.float32(1e-12))
+        object.__setattr__(self, "_steps", {each: span / np.float32(each - 1) for each in self.levels})
+
     def squeezed(self, inputs: Floats) -> list[Floats]:
         """Each squeezer's ``(n, inputs)``."""
         found = [self._rounded(inputs, levels) for levels in self.levels]
@@ -48,14 +52,16 @@ class Squeezing:
         outputs = seen.again(parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(
             len(parts), len(seen), -1
         )
-        worst = np.zeros(len(seen))
-        for output in outputs:
-            after = probabilities_of(output) if seen.classes else output
-            worst = np.maximum(worst, np.abs(after - seen.probabilities).sum(axis=1))
-        return worst
+        before = seen.probabilities
+        changes = [
+            np.abs((probabilities_of(output) if seen.classes else output) - before).sum(axis=1)
+            for output in outputs
+        ]
+        return np.asarray(changes[0] if len(changes) == 1 else np.maximum.reduce(changes))
 
     def _rounded(self, inputs: Floats, levels: int) -> Floats:
-        step = np.maximum(self.high - self.low, np.float32(1e-12)) / np.float32(levels - 1)
+        steps: Mapping[int, Floats] = vars(self)["_steps"]
+        step = steps[levels]
         rounded = np.rint((inputs - self.low) / step) * step + self.low
         return np.asarray(np.where(self.moved, rounded, inputs), np.float32)
 
