@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-compare accept-experiments accept-deploy accept-alignment accept-serve clean
+.PHONY: help setup demo test check crosscheck format bench accept-main accept-breadth accept-engine accept-privacy accept-assess accept-attack accept-compare accept-experiments accept-deploy accept-alignment accept-serve accept-secure clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ accept-alignment: $(READY) ## Run the full lines of alignment; writes benchmarks
 
 accept-serve: $(READY) ## Run the full lines of the guarded service; writes benchmarks/results/serve.json
 	$(BIN)/python benchmarks/accept_serve.py
+
+accept-secure: $(READY) ## Run the full lines of secure aggregation; writes benchmarks/results/secure.json
+	$(BIN)/python benchmarks/accept_secure.py
 
 bench: $(READY) ## Time FedSafe beside Opacus, Flower and pfl; writes benchmarks/results/bench.json
 	$(BIN)/python benchmarks/bench.py

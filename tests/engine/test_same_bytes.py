@@ -11,6 +11,8 @@ from fedsafe.engine import ClientApps, InlineGrid
 from fedsafe.engine.ray_grid import RayGrid
 from fedsafe.params import fingerprint
 from fedsafe.privacy.levels import EvaluationPlan
+from fedsafe.runs.compose import aggregator_of, calibrate
+from fedsafe.runs.secure import simulated_rounds
 
 
 @pytest.fixture(scope="module", params=[1.0, 0.0], ids=["private", "plain FedAvg"])
@@ -126,3 +128,26 @@ def test_ray_and_inline_give_the_same_scores_of_the_clients(ray_of_two, tmp_path
     assert scores["inline"] == scores["ray"]
     assert None not in scores["ray"]
     assert len(set(scores["ray"])) == 3
+
+
+def test_ray_sums_behind_masks_what_inline_does(ray_of_two, tmp_path):
+    of = parts(
+        federation__cohort__rate=1.0,
+        aggregation__secure=True,
+        server__aggregator={"name": "distributed_mean", "minimum": 4},
+        privacy__client__epsilon=5.0,
+        rounds=2,
+    )
+    by, key, found = calibrate(of), bytes(32), set()
+    rounds = simulated_rounds(of.config.aggregation, aggregator_of(of, by), by, key, of.layout.total)
+    ray = RayGrid(clients=tiny_federation.CLIENTS, make_apps=apps(of, by, key), workers=2)
+    grids = {"inline": inline((of, by), 5), "ray": ray}
+    try:
+        ray.wait_until_ready()
+        for name, grid in grids.items():
+            outcomes = play(of, by, grid, tmp_path / f"{name}.sqlite", secure=rounds)
+            assert all(outcome.aborted is None and outcome.failures == 0 for outcome in outcomes)
+            found.add(fingerprint(outcomes[-1].parameters))
+    finally:
+        ray.close()
+    assert len(found) == 1
