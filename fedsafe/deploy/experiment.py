@@ -126,11 +126,7 @@ def compose_experiment(
         client = _number(parts, policy.client)
         plan = calibrate(parts)
         released = released_by(config.server.aggregator)
-        secure = (
-            secure_parameters(config.aggregation, aggregator_of(parts, plan), parts.layout.total)
-            if config.aggregation.secure
-            else None
-        )
+        secure = sums_of(parts, plan)
     except FedSafeError as error:
         if isinstance(error, Refused):
             raise
@@ -139,6 +135,14 @@ def compose_experiment(
     epsilon = require_allowed(policy, plan, client=client, parameters=parts.layout.total, released=released)
     return Experiment(
         digest=config_digest(config), parts=parts, plan=plan, client=client, epsilon=epsilon, secure=secure
+    )
+
+
+def sums_of(parts: Parts, plan: PrivacyPlan) -> SecureParameters | None:
+    """Of the secure sums of a run, the same at all parties; None where each update is sent by itself."""
+    section = parts.config.aggregation
+    return (
+        secure_parameters(section, aggregator_of(parts, plan), parts.layout.total) if section.secure else None
     )
 
 

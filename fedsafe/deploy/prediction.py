@@ -19,12 +19,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from fedsafe.aggregation import Updates
+from fedsafe.aggregation.secure import SecureParameters
 from fedsafe.apps.settings import for_flower
 from fedsafe.client import ClientJob
 from fedsafe.data.deployed import read_agreed
 from fedsafe.deploy.driving import resolved_experiment
+from fedsafe.deploy.experiment import sums_of
 from fedsafe.deploy.federation import Federation
 from fedsafe.deploy.policy import TimingPolicy
+from fedsafe.deploy.secure_prediction import EXCHANGES, stage_bytes
 from fedsafe.engine.availability import Availability
 from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime
@@ -59,8 +62,8 @@ class Traffic:
     """Bytes of one round and client.
 
     Args:
-        down: Of the model that it is sent.
-        up: Of its reply, before it is compressed.
+        down: Of the model that it is sent, and what else a secure sum has for it.
+        up: Of its replies, before they are compressed.
         overhead: Of requests, polling and handshakes, at most about so many.
     """
 
@@ -162,7 +165,10 @@ def predict(
     seconds = _work(parts, plan, train_seconds, clock)
     multiple = TimingPolicy().answer_multiple
     there = _availability(parts, section, np.maximum(1.0, np.ceil(seconds / multiple)) * multiple)
-    asked, answered, waits = _rounds(config, plan, there)
+    secure = sums_of(parts, plan)
+    # In the other exchanges of a round behind masks nobody trains.
+    further = (EXCHANGES - 1) * (POLL_SECONDS + _LOOKS_SECONDS + multiple) if secure is not None else 0.0
+    asked, answered, waits = _rounds(config, plan, there, further)
     curve = plan.spending()
     counts = np.sum(answered, axis=0) if answered else np.zeros(len(names), int)
     sizes, factors = parts.federated.records.sizes, there.slowness.factors(there.clients, there.seed)
@@ -183,7 +189,7 @@ def predict(
         delta=plan.record.delta,
         clients=clients,
         client_level=tuple(curve["client"]),
-        traffic=_traffic(parts, plan, float(np.mean(waits)) if waits else 0.0),
+        traffic=_traffic(parts, plan, secure, float(np.mean(waits)) if waits else 0.0),
         seconds=tuple(waits),
         replies=tuple(int(each.sum()) for each in answered),
         asked=tuple(len(each) for each in asked),
@@ -275,7 +281,7 @@ def _availability(parts: Parts, section: AvailabilityConfig | None, seconds: Any
 
 
 def _rounds(
-    config: Config, plan: PrivacyPlan, there: Availability
+    config: Config, plan: PrivacyPlan, there: Availability, further: float
 ) -> tuple[list[list[int]], list[Any], list[float]]:
     """Of each round: who is asked, ``(clients,)`` whether it answers in time, and how long the server waits.
 
@@ -289,7 +295,7 @@ def _rounds(
         exchange = there.ask(cohort, kind=TRAIN, group=str(number), seconds=now)
         counted = np.zeros(plan.clients, bool)
         counted[cohort] = exchange.counted
-        wait = exchange.seconds
+        wait = exchange.seconds + (further if cohort else 0.0)
         if plan.evaluation is not None and plan.evaluation.due(number):
             everybody = range(plan.clients)
             wait += there.ask(everybody, kind=EVALUATE, group=str(number), seconds=now + wait).seconds
@@ -300,8 +306,15 @@ def _rounds(
     return asked, answered, waits
 
 
-def _traffic(parts: Parts, plan: PrivacyPlan, seconds: float) -> Traffic:
+def _traffic(parts: Parts, plan: PrivacyPlan, secure: SecureParameters | None, seconds: float) -> Traffic:
     total = parts.layout.total
+    if secure is not None:
+        carried = stage_bytes(secure, plan.clients)
+        # A stage is a record of its own beside the packed one.
+        requests = EXCHANGES * (_AROUND + 2 * _PACKED + 1) + math.ceil(seconds / POLL_SECONDS)
+        handshakes = EXCHANGES * HANDSHAKE_BYTES if seconds > EXCHANGES * _IDLE_SECONDS else 0
+        overhead = requests * REQUEST_BYTES + handshakes
+        return Traffic(down=_NUMBER * total + carried.down, up=carried.up, overhead=overhead)
     rule = aggregator_of(parts, plan)
     up = _NUMBER * total if getattr(rule, "folds_uploads", False) else _fold_bytes(rule, total)
     requests = _AROUND + 2 * _PACKED + math.ceil(seconds / POLL_SECONDS)

@@ -182,20 +182,16 @@ def test_keys_that_are_missing_or_not_this_clients_refuse_to_join(hospitals):
     assert refused(north.join()) == "secure_round_refused"
 
 
-@pytest.mark.parametrize(
-    ("policy", "reason"),
-    [
+def test_the_policy_says_how_many_honest_clients_a_sum_must_have(hospitals):
+    north = hospitals.members["north"]
+    for policy, reason in (
         ({"secure__least_honest": 3}, None),
         ({"secure__least_honest": 4}, "too_few_honest_clients"),
         ({"secure__required": True}, None),
-    ],
-)
-def test_the_policy_says_how_many_honest_clients_a_sum_must_have(hospitals, policy, reason):
-    north = hospitals.members["north"]
-    north.allow(**policy)
-    north.restart()
-    reply = north.join()
-    assert (refused(reply) if reply.has_error() else None) == reason
+    ):
+        north.allow(**policy)
+        reply = north.restart().join()
+        assert (refused(reply) if reply.has_error() else None) == reason
 
 
 def test_a_policy_that_wants_sums_takes_part_in_nothing_else(hospitals):
@@ -233,23 +229,22 @@ def test_a_round_or_model_that_the_plan_does_not_have(hospitals):
     assert words(sent(0.0))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_nonsense_for_a_stage_is_not_understood(hospitals):
+    north = hospitals.members["north"]
+    sound = {"stage": "advertise", "round": 1, "plan": "p", "inputs": bytes(32), "said": b"", "state": b""}
+    changes = [
         {"state": b"kept"},
         {"inputs": b"short"},
         {"stage": "unmask"},
         {"round": "1"},
         {"more": 1},
         {"said": None},
-    ],
-)
-def test_nonsense_for_a_stage_is_not_understood(hospitals, change):
-    north = hospitals.members["north"]
-    record = {"stage": "advertise", "round": 1, "plan": "p", "inputs": bytes(32), "said": b"", "state": b""}
-    record |= change
-    content = {PACKED: ConfigRecord({"run": north.run})}
-    content[RECORD] = ConfigRecord({key: value for key, value in record.items() if value is not None})
+    ]
+    for change in changes:
+        record = {key: value for key, value in {**sound, **change}.items() if value is not None}
+        content = {PACKED: ConfigRecord({"run": north.run}), RECORD: ConfigRecord(record)}
+        assert refused(north.deliver(RecordDict(content), "train")) == "message_not_understood", change
+    content = {PACKED: ConfigRecord({"run": north.run, "parameters": bytes(8)}), RECORD: ConfigRecord(sound)}
     assert refused(north.deliver(RecordDict(content), "train")) == "message_not_understood"
-    content[PACKED]["parameters"] = bytes(8)
-    assert refused(north.deliver(RecordDict(content), "train")) == "message_not_understood"
+    content = {PACKED: ConfigRecord({"run": north.run}), RECORD: ConfigRecord(sound)}
+    assert refused(north.deliver(RecordDict(content), "evaluate")) == "message_not_understood"

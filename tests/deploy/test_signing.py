@@ -18,6 +18,7 @@ from fedsafe.deploy.check import check_server
 from fedsafe.deploy.check_client import check_client
 from fedsafe.deploy.federation import Client, read_federation
 from fedsafe.deploy.policy import read_policy
+from fedsafe.deploy.prediction import predict
 from fedsafe.deploy.registration import add, make_request, revoke
 from fedsafe.deploy.signing import (
     PEERS,
@@ -139,3 +140,13 @@ def test_an_experiment_without_sums_is_checked_without_keys(make, tmp_path):
     (own / PEERS).unlink()
     assert not wrong(check_client(own))
     assert not tomllib.loads((own / "policy.toml").read_text())["secure"]["required"]
+
+
+def test_a_prediction_has_the_five_exchanges_and_the_bytes_of_a_round_behind_masks(secure, make, tmp_path):
+    plain = predict(make(tmp_path / "plain"), train_seconds=0.1)
+    found = predict(secure, train_seconds=0.1)
+    assert found.seconds[0] == pytest.approx(plain.seconds[0] + 4 * 4.5)
+    # Keys of four, shares of three and receipts are hundreds of bytes; a small model's masked values some more.
+    assert found.traffic.down > 4 * found.parameters + 4 * 100
+    assert found.traffic.up > 4 * found.parameters + 3 * 100
+    assert found.traffic.overhead > 4 * plain.traffic.overhead
