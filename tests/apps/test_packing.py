@@ -8,7 +8,15 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedsafe.aggregation import Fold
-from fedsafe.apps.packing import KEYS, PACKED, pack_reply, pack_request, unpack_reply, unpack_request
+from fedsafe.apps.packing import (
+    KEYS,
+    PACKED,
+    pack_reply,
+    pack_request,
+    pack_stage,
+    unpack_reply,
+    unpack_request,
+)
 from fedsafe.engine.grid import identify
 from fedsafe.errors import EngineError
 from fedsafe.federation.messages import (
@@ -21,6 +29,13 @@ from fedsafe.federation.messages import (
     read_upload,
     reply_message,
     upload_message,
+)
+from fedsafe.federation.secure_messages import (
+    SECURE,
+    StageRequest,
+    read_stage,
+    read_stage_reply,
+    with_stage,
 )
 from fedsafe.params import Layout
 
@@ -168,3 +183,38 @@ def test_a_reply_that_grows_is_not_opened_beyond_what_a_model_may_have(form):
     tracemalloc.stop()
     assert found.has_error()
     assert most < 2**22
+
+
+def stage(name, content):
+    asked = StageRequest(stage=name, round=4, plan="p" * 64, inputs=bytes(32), said=b"said")
+    return asked, with_stage(content, asked)
+
+
+def test_a_stage_of_secure_aggregation_goes_beside_the_packed_record_with_a_model_or_without():
+    asked, content = stage("share", RecordDict())
+    packed = pack_request(content, RUN)
+    assert dict(packed[PACKED]) == {"run": RUN}
+    assert read_stage(message(packed)) == asked
+    asked, content = stage("mask", request())
+    packed = pack_request(content, RUN)
+    assert set(packed) == {PACKED, SECURE}
+    assert set(packed[PACKED]) == set(KEYS)
+    found = unpack_request(packed, LAYOUT)
+    assert read_instruction(message(found), LAYOUT).parameters.tobytes() == vector().tobytes()
+    assert read_stage(message(found)) == asked
+
+
+def test_what_a_gate_says_at_a_stage_is_the_same_after_packing():
+    found = read_stage_reply(unpack_reply(reply(pack_stage(5, b"masked")), LAYOUT.total))
+    assert found is not None
+    assert (dict(found.said), found.failures) == ({5: b"masked"}, 0)
+    ended = read_stage_reply(unpack_reply(reply(pack_stage(5, b"")), LAYOUT.total))
+    assert ended is not None
+    assert not ended.said
+
+
+@pytest.mark.parametrize(
+    "nonsense", [{"client": "5", "said": b""}, {"client": -1, "said": b"x"}, {"client": 1, "said": "x"}]
+)
+def test_nonsense_at_a_stage_is_that_clients_error(nonsense):
+    assert unpack_reply(reply(RecordDict({PACKED: ConfigRecord(nonsense)})), LAYOUT.total).has_error()
