@@ -1,6 +1,6 @@
 """Secure aggregation over a real SuperLink: eight SuperNodes with gates on loopback, two of them killed in a round.
 
-    python benchmarks/accept_secure_deploy.py        # about fifteen minutes; writes results/secure_deploy.json
+    python benchmarks/accept_secure_deploy.py        # about ten minutes; writes results/secure_deploy.json
 
 Each half of a hospital's records (UCI Heart Disease) is a client. In the second round one client is killed, gate and
 SuperNode, once its gate has written down that it will train and before its masked values leave; another one after its
