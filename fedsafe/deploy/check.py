@@ -7,7 +7,7 @@ from fedsafe.deploy.certificates import certificate_key, names_of, read_certific
 from fedsafe.deploy.check_client import check_client
 from fedsafe.deploy.federation import Federation, read_federation
 from fedsafe.deploy.looking import Checked, Looking, private, reach, valid, versions
-from fedsafe.deploy.signing import let_in_keys
+from fedsafe.deploy.signing import PEERS, let_in_keys, read_peers
 from fedsafe.errors import ConfigError
 
 
@@ -95,9 +95,22 @@ def _experiment(federation: Federation) -> str:
                 f"the experiment aggregates securely, and the certificates of {', '.join(keyless)} name no signing key "
                 "or do not hold: each runs fedsafe deploy key, and who holds ca/ fedsafe deploy add"
             )
+    pinned = f"; {_pinned(federation)}" if config.aggregation.secure else ""
     plan = calibrate(compose(config))
     spent = plan.spend(plan.rounds)["record"]
-    return f"the experiment plans {plan.rounds} rounds, epsilon {spent:.3f} per record at delta {plan.record.delta:g}"
+    epsilon = f"epsilon {spent:.3f} per record at delta {plan.record.delta:g}"
+    return f"the experiment plans {plan.rounds} rounds, {epsilon}{pinned}"
+
+
+def _pinned(federation: Federation) -> str:
+    """What clients compare their file of certificates with."""
+    peers = read_peers(federation.folder, federation.server / "ca.pem")
+    if peers.keys != let_in_keys(federation):
+        raise ConfigError(
+            f"{federation.folder / PEERS} has other clients or keys than server/nodes: take it from who holds ca/, who "
+            "writes it with fedsafe deploy add"
+        )
+    return f"{PEERS}, for every client, is {peers.digest}"
 
 
 def _connected(federation: Federation) -> str:

@@ -111,11 +111,12 @@ def write_peers(federation: Federation) -> Path:
     return federation.folder / PEERS
 
 
-def read_peers(folder: Path) -> Peers:
+def read_peers(folder: Path, authority: Path | None = None) -> Peers:
     """The clients that a client's folder has pinned.
 
     Args:
-        folder: With ``peers.pem`` and the authority's ``ca.pem``.
+        folder: With ``peers.pem``.
+        authority: Certificate of the authority; ``ca.pem`` of the folder by default.
 
     Raises:
         ConfigError: A file is missing, or a certificate is not this federation's, or two are of one client or key.
@@ -133,7 +134,7 @@ def read_peers(folder: Path) -> Peers:
         raise ConfigError(f"{path} holds something else than certificates: {error}") from error
     digest = hashes.Hash(hashes.SHA256())
     digest.update(data)
-    keys, left_out = _known(certificates, read_certificate(folder / "ca.pem"), path)
+    keys, left_out = _known(certificates, read_certificate(authority or folder / "ca.pem"), path)
     return Peers(keys=keys, left_out=left_out, digest=digest.finalize().hex())
 
 

@@ -63,7 +63,9 @@ def test_every_client_pins_the_key_that_each_others_gate_has(secure):
         assert read_policy(own / "policy.toml").secure.required
         assert not wrong(check_client(own))
     assert let_in_keys(secure) == keys
-    assert not wrong(check_server(secure))
+    checked = list(check_server(secure))
+    assert not wrong(checked)
+    assert any(read_peers(own).digest in found.what for found in checked)
 
 
 def test_a_new_key_is_pinned_once_the_authority_has_signed_it(secure):
@@ -150,3 +152,11 @@ def test_a_prediction_has_the_five_exchanges_and_the_bytes_of_a_round_behind_mas
     assert found.traffic.down > 4 * found.parameters + 4 * 100
     assert found.traffic.up > 4 * found.parameters + 3 * 100
     assert found.traffic.overhead > 4 * plain.traffic.overhead
+
+
+def test_a_server_whose_file_for_the_clients_is_not_what_it_lets_in_is_told(secure):
+    whole = (secure.folder / PEERS).read_bytes()
+    (secure.folder / PEERS).write_bytes(whole[whole.index(b"-----BEGIN", 10) :])
+    assert any(
+        "has other clients or keys than server/nodes" in found for found in wrong(check_server(secure))
+    )
