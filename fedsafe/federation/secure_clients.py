@@ -221,9 +221,9 @@ class SecureClients:
             )
         own = self._own(client, request, lambda: values(client))
         if request.stage == "advertise":
-            return own.advertise(), own.state()
+            return own.advertise(), own.state(roster=False)
         try:
-            return own.handle(request.said), own.state()
+            return own.handle(request.said), own.state(roster=False)
         except SecureAggregationError:
             if request.stage == ENDS:
                 return None
@@ -241,6 +241,7 @@ class SecureClients:
                 parameters=self.parameters,
                 round=round,
                 values=values,
+                roster=request.roster,
             )
         return SecureClient(
             client,

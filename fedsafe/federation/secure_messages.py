@@ -35,6 +35,7 @@ class StageRequest:
         inputs: Digest of what the round's releases depend on besides records; the model that comes later must have it.
         said: The server's message of the protocol; empty where it says nothing yet.
         state: What a simulated client has kept; a real one keeps its own, and sends none.
+        roster: The protocol's roster, which simulated clients keep once for all of them.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class StageRequest:
     inputs: bytes
     said: bytes = b""
     state: bytes = b""
+    roster: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ def with_stage(content: RecordDict, request: StageRequest) -> RecordDict:
                     "inputs": request.inputs,
                     "said": request.said,
                     "state": request.state,
+                    "roster": request.roster,
                 }
             ),
         }
@@ -105,10 +108,14 @@ def read_stage(message: Message) -> StageRequest | None:
             inputs=cast("bytes", record["inputs"]),
             said=cast("bytes", record["said"]),
             state=cast("bytes", record.get("state", b"")),
+            roster=cast("bytes", record.get("roster", b"")),
         )
     except KeyError as error:
         raise EngineError(f"a message of secure aggregation lacks {error}") from error
-    texts, numbers = (request.stage, request.plan), (request.inputs, request.said, request.state)
+    texts, numbers = (
+        (request.stage, request.plan),
+        (request.inputs, request.said, request.state, request.roster),
+    )
     if (
         not all(isinstance(value, str) for value in texts)
         or not all(isinstance(value, bytes) for value in numbers)

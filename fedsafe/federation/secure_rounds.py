@@ -68,6 +68,7 @@ class SecureExchange:
     content: RecordDict
     cpu_seconds: float = 0.0
     error: str = ""
+    roster: bytes = b""
 
     def run(self, send: Callable[[Sequence[Message]], Iterable[Message]]) -> SecureSum:
         """Play the round.
@@ -89,6 +90,8 @@ class SecureExchange:
         asked: Mapping[int, bytes] = dict.fromkeys(pinned, b"")
         states: dict[int, bytes] = {}
         for stage in STAGES:
+            if stage == "share" and not self.rounds.own_states:
+                self.roster = next(iter(asked.values()), b"")  # one for all
             for reply in self._asked(stage, asked, states, send):
                 for client, said in reply.said.items():
                     self._take(server, client, said)
@@ -120,6 +123,7 @@ class SecureExchange:
                         inputs=self.inputs,
                         said=said,
                         state=states.get(client, b""),
+                        roster=self.roster,
                     ),
                 ),
                 dst_node_id=self.nodes[client],

@@ -96,8 +96,19 @@ class SecureClient:
         parameters: SecureParameters,
         round: RoundId,
         values: Callable[[], Grid],
+        roster: bytes = b"",
     ) -> Self:
         """The client as it was when it gave this state, in another process.
+
+        Args:
+            state: What it gave.
+            client: See above, as all that follow.
+            signing_key: Its own.
+            pinned: Of all.
+            parameters: Of the run.
+            round: Which round.
+            values: To be masked.
+            roster: The server's message that the client was asked to share with; of a state without its roster.
 
         Raises:
             SecureAggregationError: It is no state of this client and round.
@@ -111,12 +122,18 @@ class SecureClient:
             values=values,
             seed=bytes(SEED_BYTES),
         )
-        made._state = ClientState.decode(state, made._owner())
+        given = decode(roster)[1] if roster else None
+        entries = given.entries if isinstance(given, Roster) else ()
+        made._state = ClientState.decode(state, made._owner(), entries)
         return made
 
-    def state(self) -> bytes:
-        """What this client must keep between two messages: secret, and of no use once the round is over."""
-        return self._state.encode(self._owner())
+    def state(self, *, roster: bool = True) -> bytes:
+        """What this client must keep between two messages: secret, and of no use once the round is over.
+
+        Args:
+            roster: Whether the roster is in it. Who plays many clients keeps it once for all of them.
+        """
+        return self._state.encode(self._owner(), roster=roster)
 
     @property
     def finished(self) -> bool:

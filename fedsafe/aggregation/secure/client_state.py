@@ -56,17 +56,18 @@ class ClientState:
     survivors: tuple[int, ...] = ()
     lists: bytes = b""
 
-    def encode(self, owner: bytes) -> bytes:
+    def encode(self, owner: bytes, *, roster: bool = True) -> bytes:
         """As JSON.
 
         Args:
             owner: Which client in which round it is of.
+            roster: Whether the roster is in it, which is the same for all clients and most of the bytes.
         """
         kept = {
             "owner": owner.hex(),
             "seed": self.seed.hex(),
             "stage": self.stage,
-            "roster": _written(Roster(entries=self.roster)),
+            "roster": _written(Roster(entries=self.roster)) if roster else None,
             "chosen": self.chosen,
             "sharing": self.sharing,
             "dealt": [
@@ -79,8 +80,13 @@ class ClientState:
         return json.dumps(kept).encode()
 
     @classmethod
-    def decode(cls, state: bytes, owner: bytes) -> Self:
+    def decode(cls, state: bytes, owner: bytes, roster: tuple[Entry, ...] = ()) -> Self:
         """The inverse.
+
+        Args:
+            state: What was encoded.
+            owner: See there.
+            roster: Of a state that was encoded without one.
 
         Raises:
             SecureAggregationError: It is no state, or that of another client or round.
@@ -91,13 +97,13 @@ class ClientState:
                 raise SecureAggregationError(
                     "this state of a secure sum is of another client, round, run or plan: nothing is answered with it"
                 )
-            roster = _read(kept["roster"])
+            entries = roster if kept["roster"] is None else _read(kept["roster"]).entries
             if kept["stage"] not in get_args(Stage):
                 raise ValueError(kept["stage"])
             return cls(
                 seed=bytes.fromhex(kept["seed"]),
                 stage=cast("Stage", kept["stage"]),
-                roster=roster.entries,
+                roster=entries,
                 chosen=tuple(kept["chosen"]),
                 sharing=tuple(kept["sharing"]),
                 dealt={
