@@ -41,6 +41,8 @@ class Refused(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.headers = status, tuple(headers)
+        self.read = False
+        """Whether the whole body was read."""
         self._error = {"code": code, "message": message, **({"problems": list(problems)} if problems else {})}
 
     @property

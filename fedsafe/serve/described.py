@@ -52,7 +52,7 @@ ERROR: dict[str, Any] = {
 _REFUSED = {
     400: "The body is no JSON.",
     401: "There is no key, or a wrong one.",
-    403: "The Host is none of this service's.",
+    403: "The Host is none of this service's, or the key is no operator's.",
     408: "The body took too long.",
     413: "The body is too long.",
     415: "The content is not said to be JSON.",

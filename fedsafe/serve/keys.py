@@ -1,5 +1,7 @@
 """API keys: who may ask. A file holds a name and a SHA-256 for each; the key itself is shown once and kept nowhere.
 
+An operator's line ends with ``:operator``: it may see the figures of the whole service, which tell of other callers.
+
 A key is 256 random bits, so that a plain hash of it cannot be searched; one that people chose would need a slow hash.
 """
 
@@ -8,14 +10,15 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
 from fedsafe.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LINE = re.compile(rf"({_NAME.pattern}):([0-9a-f]{{64}})")
+OPERATOR = "operator"
+_LINE = re.compile(rf"({_NAME.pattern}):([0-9a-f]{{64}})(:{OPERATOR})?")
 _PREFIX = "fsk_"
 
 
@@ -24,10 +27,11 @@ class Keys:
 
     Args:
         digests: Name to the SHA-256 of its key.
+        operators: Names of operators.
     """
 
-    def __init__(self, digests: Mapping[str, bytes]) -> None:
-        self._digests = tuple(digests.items())
+    def __init__(self, digests: Mapping[str, bytes], operators: Iterable[str] = ()) -> None:
+        self._digests, self.operators = tuple(digests.items()), frozenset(operators)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -46,17 +50,20 @@ class Keys:
                 f"--keys {path} may be written by others, who could let themselves in: chmod 600 {path}"
             )
         digests: dict[str, bytes] = {}
+        operators = []
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith("#"):
                 continue
             found = _LINE.fullmatch(line.strip())
             if found is None or found[1] in digests:
-                what = "names a caller twice" if found else "is not NAME:SHA256"
+                what = "names a caller twice" if found else f"is not NAME:SHA256 or NAME:SHA256:{OPERATOR}"
                 raise ConfigError(f"--keys {path}, line {number} {what}; --new-key NAME writes one")
             digests[found[1]] = bytes.fromhex(found[2])
+            if found[3]:
+                operators.append(found[1])
         if not digests:
             raise ConfigError(f"--keys {path} holds no key, so nobody could ask: --new-key NAME makes one")
-        return cls(digests)
+        return cls(digests, operators)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,12 +80,13 @@ class Keys:
         return found
 
 
-def new_key(path: Path, name: str) -> str:
+def new_key(path: Path, name: str, *, operator: bool = False) -> str:
     """Make a key, and add its hash to a file, which is made for its owner alone where absent.
 
     Args:
         path: The file.
         name: Of the caller.
+        operator: Whether it may see the figures of the service.
 
     Returns:
         The key; it is kept nowhere.
@@ -96,7 +104,16 @@ def new_key(path: Path, name: str) -> str:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{name}:{hashlib.sha256(key.encode()).hexdigest()}\n")
+            # A last line that somebody left without its end would swallow this one.
+            begun = "" if _ended(path) else "\n"
+            role = f":{OPERATOR}" if operator else ""
+            file.write(f"{begun}{name}:{hashlib.sha256(key.encode()).hexdigest()}{role}\n")
     except OSError as error:
         raise ConfigError(f"--keys {path} cannot be written: {error.strerror}") from error
     return key
+
+
+def _ended(path: Path) -> bool:
+    """Whether a file is empty or ends with its line."""
+    content = path.read_bytes()
+    return not content or content.endswith(b"\n")

@@ -26,9 +26,13 @@ from fedsafe.serve.service_figures import ServiceFigures
 
 PREDICT, EXPLAIN = "/v1/predict", "/v1/explain"
 _FAST = {PREDICT: False, EXPLAIN: True}
+METRICS = "/metrics"
 _OPEN = ("/v1/health", "/v1/ready")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _FAILED = b'{"error": {"code": "failed", "message": "this could not be answered; the operator knows why"}}'
+_CLOSE = (b"connection", b"close")
+_SMALL = 1 << 16
+"""A body that is said to be no longer is let in though nobody reads it, and the connection goes on."""
 _ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _LOG = logging.getLogger(__name__)
 
@@ -86,12 +90,14 @@ class Service:
         try:
             caller = self._caller(scope)
             if not fast:
-                await self._app(scope, receive, _watched(send, self, path, began))
+                await self._app(scope, receive, _watched(send, self, scope, began))
                 return
             body = await self._asking.answer(scope, receive, caller, explain=_FAST[path])
             status = 200
         except Refused as refused:
             status, body, headers = refused.status, refused.body, refused.headers
+            if not refused.read and _CLOSE not in headers and _leaves_a_body(scope):
+                headers = (*headers, _CLOSE)
         except Exception:
             # Whatever it is, the caller is not told: a text may hold what is private.
             _LOG.exception("a request for %s failed", path)
@@ -139,6 +145,10 @@ class Service:
                 "give a key of this service: Authorization: Bearer KEY",
                 headers=((b"www-authenticate", b"Bearer"),),
             )
+        if scope["path"] == METRICS and caller not in self._keys.operators:
+            raise Refused(
+                403, "operator", "the figures tell of other callers too: ask with the key of an operator"
+            )
         return caller
 
     def _called_by_name(self, scope: Scope) -> bool:
@@ -174,14 +184,18 @@ class Service:
 
         @app.get("/v1/ready", summary="Whether decisions can be asked for", responses=_ready_responses())
         def ready() -> Response:
-            content = {"ready": not self.stopping, "waiting": self._asking.batcher.rows}
-            return Response(json.dumps(content), 503 if self.stopping else 200, media_type="application/json")
+            # How much is asked is no stranger's business.
+            return Response(
+                json.dumps({"ready": not self.stopping}),
+                503 if self.stopping else 200,
+                media_type="application/json",
+            )
 
         @app.get("/v1/card", summary="The safety card", responses=refusals(401, 403))
         def card() -> Response:
             return Response(json.dumps(self._card, allow_nan=False), media_type="application/json")
 
-        @app.get("/metrics", summary="Figures for Prometheus", responses=refusals(401, 403))
+        @app.get(METRICS, summary="Figures for Prometheus", responses=refusals(401, 403))
         def metrics() -> Response:
             self.figures.waiting.set(self._asking.batcher.rows)
             text = self.figures.text(self.guard.figures.registry)
@@ -202,13 +216,24 @@ def _ready_responses() -> dict[int | str, dict[str, Any]]:
     return {503: {"description": "The service is stopping."}}
 
 
-def _watched(send: Send, service: Service, path: str, began: float) -> Send:
+def _leaves_a_body(scope: Scope) -> bool:
+    """Whether a request has a body that is long, or of no said length: who does not read it closes the connection."""
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (
+            name == b"content-length" and (not value.isdigit() or int(value[:20]) > _SMALL)
+        ):
+            return True
+    return False
+
+
+def _watched(send: Send, service: Service, scope: Scope, began: float) -> Send:
     """Counts an answer of the routes, and adds the headers of all."""
+    path, more = scope["path"], (*_ALWAYS, *((_CLOSE,) if _leaves_a_body(scope) else ()))
 
     async def watched(message: Any) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *_ALWAYS]}
-            route = path if path in (*_OPEN, "/v1/card", "/metrics", "/openapi.json") else "other"
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
+            route = path if path in (*_OPEN, "/v1/card", METRICS, "/openapi.json") else "other"
             service.figures.answered(route, message["status"], time.perf_counter() - began)
         await send(message)
 

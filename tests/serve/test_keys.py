@@ -54,3 +54,23 @@ def test_a_file_that_others_may_write_is_refused(tmp_path):
         Keys.read(tmp_path / "keys")
     with pytest.raises(ConfigError, match="cannot be read"):
         Keys.read(tmp_path / "none")
+
+
+def test_a_last_line_without_its_end_swallows_no_key(tmp_path):
+    file = tmp_path / "keys"
+    first = new_key(file, "ours")
+    file.write_text(file.read_text().rstrip("\n"))
+    second = new_key(file, "theirs")
+    keys = Keys.read(file)
+    assert (keys.who(first), keys.who(second)) == ("ours", "theirs")
+
+
+def test_operators_are_those_whose_line_says_so(tmp_path):
+    file = tmp_path / "keys"
+    new_key(file, "ward")
+    key = new_key(file, "watch", operator=True)
+    keys = Keys.read(file)
+    assert (keys.who(key), keys.operators) == ("watch", {"watch"})
+    file.write_text(file.read_text().replace(":operator", ":owner"))
+    with pytest.raises(ConfigError, match="line 2 is not NAME:SHA256 or NAME:SHA256:operator"):
+        Keys.read(file)

@@ -167,6 +167,17 @@ def test_without_a_key_nothing_but_health_is_answered(keyed):
     assert {a.status_code for a in ask(made, *[predict(rows(), headers=h) for h in wrong[:2]])} == {401}
 
 
+def test_figures_of_all_callers_are_for_operators_alone(keyed, tmp_path):
+    keys, _ = keyed
+    operator = new_key(tmp_path / "keys", "watch", operator=True)
+    made = service(keys=Keys.read(tmp_path / "keys"))
+    given = [{"authorization": f"Bearer {key}"} for key in (keys["a"], operator)]
+    ordinary, allowed = ask(made, *[("GET", "/metrics", {"headers": headers}) for headers in given])
+    assert (ordinary.status_code, ordinary.json()["error"]["code"]) == (403, "operator")
+    assert allowed.status_code == 200
+    assert set(ask(made, ("GET", "/v1/ready", {}))[0].json()) == {"ready"}
+
+
 def test_each_key_has_its_own_rate(keyed):
     keys, made = keyed
     bearer = {"authorization": f"Bearer {keys['a']}"}
