@@ -44,6 +44,9 @@ def warm() -> None:
     import tiny_federation
 
     import fedsafe.cli
+    import fedsafe.serve.safety_card
+    import fedsafe.serve.server
+    import fedsafe.serve.table_guard
     import fedsafe.verify  # noqa: F401
     from fedsafe.assess import ASSESSORS, find_assessor
     from fedsafe.privacy.circumstances import Circumstances
