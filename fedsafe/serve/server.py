@@ -1,10 +1,13 @@
 """Serving: a socket, the HTTP server behind it, and an end that loses nothing."""
 
 import contextlib
+import gc
 import ipaddress
+import resource
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -13,12 +16,14 @@ from typing import Any
 import uvicorn
 
 from fedsafe.errors import ConfigError
-from fedsafe.serve.http_protocol import LimitedProtocol
+from fedsafe.serve.http_protocol import SPARE, LimitedProtocol
 from fedsafe.serve.service import Service
 
 _GRACE = 30
 _CONNECTIONS = 4096
+_OTHER_FILES = 128
 _BACKLOG = 2048
+_SWITCH = 0.001
 
 
 class _Server(uvicorn.Server):
@@ -119,7 +124,7 @@ def serve(
         lifespan="on",
         ws="none",
         http=LimitedProtocol,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=most_connections(),
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE,
         **dict(https or {}),
@@ -131,10 +136,51 @@ def serve(
         raise _taken(host, port, error) from error
     on_start()
     try:
-        _Server(config).run(sockets=[listening])
+        with _prompt():
+            _Server(config).run(sockets=[listening])
     finally:
         # An end by force leaves this to us; the log knows when it is closed already.
         service.guard.close()
+
+
+@contextlib.contextmanager
+def _prompt() -> Iterator[None]:
+    """Without the two long pauses that Python has by itself.
+
+    The collector would look through the model and all modules again and again, and the thread that decides would keep
+    the interpreter for five milliseconds while requests wait to be read.
+    """
+    interval = sys.getswitchinterval()
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(_SWITCH)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        gc.unfreeze()
+
+
+def most_connections(wanted: int = _CONNECTIONS) -> int:
+    """Connections that are answered at once: as many as wanted, or as this process may have open files for.
+
+    One that is accepted without a file left for it would stop all others from being accepted.
+
+    Raises:
+        ConfigError: The process may hardly open any.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    left = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft - SPARE - _OTHER_FILES)
+    if left < 1:
+        raise ConfigError(
+            f"this process may open {soft} files, and a service needs {SPARE + _OTHER_FILES + 1} or more: raise it "
+            "with ulimit -n"
+        )
+    return left
 
 
 def _taken(host: str, port: int, error: OSError) -> ConfigError:
