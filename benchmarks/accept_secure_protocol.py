@@ -201,7 +201,7 @@ def _noise(lines: Lines) -> None:
                     )
                     for c in range(5)
                 }
-                played = play(sent, SecureParameters.of(used, 2**20, dropouts=0.0), {"mask": {2}})
+                played = play(sent, SecureParameters.of(used, 2**20, dropouts=0.2), {"mask": {2}})
                 deviation = float(played.found.total.std())
                 ratios.append(deviation / (1.5 * planned.bound(2**20) * np.sqrt(4 / 3)))
             lines.add(

@@ -20,6 +20,8 @@ A message says what is wrong, the value, and what to do. The command line prints
 with a code that is not zero.
 """
 
+from collections.abc import Iterable
+
 
 class FedSafeError(Exception):
     """The root: catching it catches everything that FedSafe raises on purpose."""
@@ -62,7 +64,16 @@ class SecureAggregationError(PrivacyError):
 
 
 class RoundAborted(SecureAggregationError):
-    """Too few clients of a secure aggregation are left: nothing was unmasked."""
+    """Too few clients of a secure aggregation are left: nothing was unmasked.
+
+    Args:
+        message: Why.
+        named: Clients that are at fault for certain.
+    """
+
+    def __init__(self, message: str, named: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.named = tuple(named)
 
 
 class RecordError(FedSafeError):

@@ -256,7 +256,7 @@ class TestEquivocation:
         assert isinstance(deliveries, Deliveries)
         fewer = tuple(c for c in deliveries.sharing if c != 6)
         told = changed(
-            game.asked[3], None, sharing=fewer, sealed=tuple(s for s in deliveries.sealed if s[0] != 6)
+            game.asked[3], None, sharing=fewer, sealed=tuple(s for s in deliveries.sealed if s.owner != 6)
         )
         answer = game.clients[3].handle(told)
         refused(game, answer, 3, "did not sign the lists that it was shown")
@@ -275,7 +275,7 @@ class TestEquivocation:
         game = Game(8, minimum=2).until("confirm")
         state = game.clients[0]._state
         state.dealt[3] = replace(state.dealt[3], neighbours=(0, 3))
-        stops(game, 0, game.asked[0], "of the neighbours of client 3, fewer than 4 survived")
+        stops(game, 0, game.asked[0], "of the neighbours of client 3, fewer than 5 survived")
 
     @pytest.mark.parametrize("stage", ["mask", "confirm"])
     def test_lists_that_leave_it_out_grow_or_are_too_short_are_refused(self, stage):
@@ -448,7 +448,7 @@ class TestGarbage:
             wrong = tuple((owner, bytes(64)) for owner, _ in content(answer).own)
             game.server.receive(changed(answer, client, own=wrong) if client < 4 else answer, client)
         game.advance()
-        with pytest.raises(RoundAborted, match=r"shares of client \d came back, and 4 are needed"):
+        with pytest.raises(RoundAborted, match=r"shares of client \d came back, and 5 are needed"):
             game.server.result()
 
     @pytest.mark.parametrize("lost", [False, True])

@@ -38,7 +38,7 @@ def test_the_noise_of_the_sum_is_the_planned_one_within_a_hundredth(law, factor)
         {c: (lambda c=c: used.sent(np.zeros(VALUES), streams[c])) for c in range(5)},
         key=KEY,
         identities=simulated_identities(KEY, range(5)),
-        parameters=SecureParameters.of(used, VALUES, dropouts=0.0),
+        parameters=SecureParameters.of(used, VALUES, dropouts=0.2),
         round=RoundId(run="noise", round=1),
         lost={"mask": {2}},
     )

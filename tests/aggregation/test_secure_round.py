@@ -131,7 +131,8 @@ class TestDropouts:
         for client in told:
             if client >= 11 and stage != "reveal":
                 with pytest.raises(
-                    RoundAborted, match=r"was ended by the server and nothing was unmasked: .*need"
+                    RoundAborted,
+                    match=r"the server says that it has ended round 3 .*unmasked, and why: .*need",
                 ):
                     game.clients[client].handle(game.asked[client])
                 assert game.clients[client].finished

@@ -12,6 +12,7 @@ module                      holds
 ``keys``, ``identity``      X25519, HKDF, ChaCha20-Poly1305; Ed25519 or ECDSA
 ``masks``, ``shamir``       streams modulo a power of two; shares of secrets over the field of 2^31 - 1 elements
 ``dealing``, ``unmasking``  giving shares to neighbours, and using them
+``answers``                 what the server holds answers to, and whom it blames
 ==========================  ==================================================================================
 
 Sources: Bonawitz et al. (2017) for the masks, the shares and the consistency round; Bell et al. (2020) for the graph.

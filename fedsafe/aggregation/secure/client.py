@@ -154,7 +154,7 @@ class SecureClient:
         """The answer to the server's next message.
 
         Raises:
-            RoundAborted: The server ended the round; nothing was unmasked.
+            RoundAborted: The server says that the round has ended and that nothing was unmasked.
             SecureAggregationError: The message breaks the protocol, or comes out of turn.
         """
         message = self._read(data)
@@ -190,8 +190,8 @@ class SecureClient:
         if isinstance(message, Abort):
             self._state = ClientState(stage="over")
             raise RoundAborted(
-                f"round {header.round} of secure aggregation was ended by the server and nothing was unmasked: "
-                f"{message.reason}"
+                f"the server says that it has ended round {header.round} of secure aggregation, that nothing was "
+                f"unmasked, and why: {message.reason}"
             )
         return message
 
@@ -240,17 +240,18 @@ class SecureClient:
         graph, sharing = self._graph(len(entries)), set(deliveries.sharing)
         self._require_part(sharing, set(entries), "dealt shares", "are on the roster", graph)
         unreadable: list[int] = []
-        for owner, hidden in deliveries.sealed:
+        for delivered in deliveries.sealed:
+            owner = delivered.owner
             if owner == self._client or owner not in sharing:
                 raise SecureAggregationError(f"the server delivers shares of client {owner}, who dealt none")
             self._verify_entry(entries[owner])
-            dealt = open_share(hidden, owner, self._client, entries, graph, self._secrets(), self._context)
+            dealt = open_share(delivered, self._client, entries, graph, self._secrets(), self._context)
             if dealt is None:
                 unreadable.append(owner)
             else:
                 state.dealt[owner] = dealt
         state.lists = sharing_digest(state.lists, deliveries.sharing)
-        peers = (set(state.chosen) & sharing) | {owner for owner, _ in deliveries.sealed}
+        peers = (set(state.chosen) & sharing) | {delivered.owner for delivered in deliveries.sealed}
         state.sharing, state.stage = deliveries.sharing, "confirm"
         masked = Masked(
             receipt=sign(self._key, receipt_statement(self._header, state.lists)),
@@ -292,7 +293,7 @@ class SecureClient:
     ) -> None:
         """That a neighbour whose own mask will be taken away is hidden by others, under the lists seen here."""
         masked_under = receipt_statement(self._header_of(owner), self._state.lists)
-        if not signed_by(self._pinned[owner], receipt, masked_under):
+        if not signed_by(self._key_of(owner), receipt, masked_under):
             raise SecureAggregationError(
                 f"client {owner} has not signed that it masked under the lists that client {self._client} was shown: "
                 "the server tells clients different things, or forwards no signature"
@@ -312,7 +313,7 @@ class SecureClient:
             if client not in survivors:
                 raise SecureAggregationError(f"client {client} confirms a round that it has not survived")
             signed = statement(self._header_of(client), agreed)
-            if not signed_by(self._pinned[client], signature, signed):
+            if not signed_by(self._key_of(client), signature, signed):
                 raise SecureAggregationError(
                     f"client {client} has not signed the lists that client {self._client} was shown: the server tells "
                     "clients different things about who dropped out"
@@ -352,12 +353,16 @@ class SecureClient:
 
     def _verify_entry(self, entry: Entry) -> None:
         if not signed_by(
-            self._pinned[entry.client], entry.signature, statement(self._header_of(entry.client), entry.keys)
+            self._key_of(entry.client), entry.signature, statement(self._header_of(entry.client), entry.keys)
         ):
             raise SecureAggregationError(
                 f"the keys of client {entry.client} on the roster are not signed by the key that client "
                 f"{self._client} has pinned for it, for this round"
             )
+
+    def _key_of(self, client: int) -> VerifyingKey:
+        require_client(client, self._pinned)  # a key may have been taken back since the round began
+        return self._pinned[client]
 
     def _graph(self, clients: int) -> Graph:
         try:

@@ -6,10 +6,16 @@ import numpy as np
 
 from fedsafe.aggregation.secure.client_state import Dealt
 from fedsafe.aggregation.secure.graph import Graph
-from fedsafe.aggregation.secure.keys import RoundSecrets, decrypt_share, encrypt_share, share_digest
+from fedsafe.aggregation.secure.keys import (
+    TAG_BYTES,
+    RoundSecrets,
+    decrypt_share,
+    encrypt_share,
+    share_digest,
+)
 from fedsafe.aggregation.secure.lists import from_bitmap, to_bitmap
 from fedsafe.aggregation.secure.masks import key_stream
-from fedsafe.aggregation.secure.messages import Entry, Sealed, Shares
+from fedsafe.aggregation.secure.messages import Delivered, Entry, Sealed, Shares
 from fedsafe.aggregation.secure.shamir import SHARE_BYTES, deal, is_share
 
 # What a share is of, in its digest.
@@ -59,17 +65,27 @@ def deal_to(
     return Shares(dealt=tuple(dealt))
 
 
+def hidden_bytes(clients: int) -> int:
+    """How long what one client deals to another is, encrypted, in a round of so many."""
+    return -(-clients // 8) + 2 * SHARE_BYTES + TAG_BYTES
+
+
 def open_share(
-    hidden: bytes,
-    owner: int,
+    delivered: Delivered,
     holder: int,
     entries: Mapping[int, Entry],
     graph: Graph,
     secrets: RoundSecrets,
     context: bytes,
 ) -> Dealt | None:
-    """What an owner dealt to a holder; None if it cannot be read, or is not what an owner deals."""
-    plain = decrypt_share(hidden, secrets.exchange, entries[owner].keys.exchange, context, owner, holder)
+    """What an owner dealt to a holder; None if it cannot be read, or is not what the owner bound itself to.
+
+    A holder that reads it can help, whatever happens later; so who is at fault is known before anything is unmasked.
+    """
+    owner = delivered.owner
+    plain = decrypt_share(
+        delivered.hidden, secrets.exchange, entries[owner].keys.exchange, context, owner, holder
+    )
     width = -(-len(entries) // 8)
     if plain is None or len(plain) != width + 2 * SHARE_BYTES:
         return None
@@ -78,5 +94,11 @@ def open_share(
     if len(neighbours) != graph.neighbours or holder not in neighbours or owner in neighbours:
         return None
     if not (is_share(of_own) and is_share(of_masks)):
+        return None
+    bound = (
+        share_digest(of_own, context, owner, holder, OWN),
+        share_digest(of_masks, context, owner, holder, MASKS),
+    )
+    if bound != (delivered.of_own, delivered.of_masks):
         return None
     return Dealt(neighbours=neighbours, of_own=of_own, of_masks=of_masks)

@@ -18,6 +18,8 @@ from fedsafe.errors import SecureAggregationError
 
 SEED_BYTES = 32
 KEY_BYTES = 32
+# Of ChaCha20-Poly1305, after what it encrypts.
+TAG_BYTES = 16
 _FIELD = 2**255 - 19
 # One key, one message: each direction of a pair has its own.
 _NONCE = bytes(12)

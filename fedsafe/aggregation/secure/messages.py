@@ -123,6 +123,10 @@ class Sealed:
     of_own: bytes
     of_masks: bytes
 
+    def delivered(self, owner: int) -> "Delivered":
+        """The same, as its holder gets it."""
+        return Delivered(owner=owner, hidden=self.hidden, of_own=self.of_own, of_masks=self.of_masks)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
@@ -160,28 +164,62 @@ class Shares:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """What one client was dealt by another, with what its owner bound itself to.
+
+    Args:
+        owner: Who dealt it.
+        hidden: As in :class:`Sealed`.
+        of_own: The same.
+        of_masks: The same.
+    """
+
+    owner: int
+    hidden: bytes
+    of_own: bytes
+    of_masks: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deliveries:
     """Who dealt shares, and what was dealt to this client.
 
     Args:
         sharing: All clients that dealt shares.
-        sealed: ``(owner, encrypted)``, in the order of owners.
+        sealed: In the order of owners.
     """
 
     sharing: tuple[int, ...]
-    sealed: tuple[tuple[int, bytes], ...]
+    sealed: tuple[Delivered, ...]
     kind: ClassVar[int] = 4
     signed: ClassVar[bool] = False
 
     def write(self, to: Writer) -> None:
         """Its own part, after the header."""
+
+        def write(delivered: Delivered) -> None:
+            to.number(delivered.owner)
+            to.piece(delivered.hidden)
+            to.fixed(delivered.of_own + delivered.of_masks)
+
         to.clients(self.sharing)
-        _write_pairs(to, self.sealed)
+        to.listed(self.sealed, write)
 
     @classmethod
     def read(cls, source: Reader) -> Self:
         """The inverse."""
-        return cls(sharing=source.clients(), sealed=_read_pairs(source))
+
+        def read() -> Delivered:
+            return Delivered(
+                owner=source.number(),
+                hidden=source.piece(),
+                of_own=source.fixed(_DIGEST),
+                of_masks=source.fixed(_DIGEST),
+            )
+
+        sharing, sealed = source.clients(), source.listed(read, 72)
+        require_ascending([delivered.owner for delivered in sealed])
+        return cls(sharing=sharing, sealed=sealed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +228,8 @@ class Masked:
 
     Args:
         receipt: Signature that says under which roster and list of sharing clients it was masked.
-        unreadable: Neighbours whose shares could not be read: with these this client cannot help.
+        unreadable: Neighbours whose shares could not be read, or are not those that their owner bound itself to: with
+            these this client cannot help.
         values: Little-endian words of the modulus.
     """
 

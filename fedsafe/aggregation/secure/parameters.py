@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from fedsafe.aggregation.secure.graph import Graph, graph_for, planned_losses
-from fedsafe.errors import ConfigError
+from fedsafe.errors import ConfigError, SecureAggregationError
 from fedsafe.privacy.mechanisms import DistributedMechanism
 
 # Changes with anything that two versions could understand in two ways.
-VERSION = 1
+VERSION = 2
 # Numbers of clients are points of a field of 2^31 - 1 elements, one of which is the secret's.
 MOST_CLIENT = 2**31 - 3
 
@@ -98,11 +98,21 @@ class RoundId:
         run: The run's name.
         round: From 1.
         plan: Digest of what else the parties agreed on, such as the plan's and the model's.
+
+    Raises:
+        SecureAggregationError: The round is no such number.
     """
 
     run: str
     round: int
     plan: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Refuse what no message could say."""
+        if not 0 <= self.round < 2**64:
+            raise SecureAggregationError(
+                f"round {self.round} of secure aggregation: rounds are numbered from 1, in eight bytes"
+            )
 
     @property
     def run_digest(self) -> bytes:

@@ -6,11 +6,12 @@ is left out of the round, or named.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
 import numpy as np
 
+from fedsafe.aggregation.secure.answers import blamed, require_masked, require_shares
 from fedsafe.aggregation.secure.encoding import SERVER, Header, decode, encode
 from fedsafe.aggregation.secure.graph import Graph
 from fedsafe.aggregation.secure.identity import VerifyingKey, signed_by
@@ -20,12 +21,13 @@ from fedsafe.aggregation.secure.lists import (
     sharing_digest,
     survivors_digest,
 )
-from fedsafe.aggregation.secure.masks import word_type
+from fedsafe.aggregation.secure.masks import Residues, word_type
 from fedsafe.aggregation.secure.messages import (
     Abort,
     Advertisement,
     Confirmation,
     Confirmations,
+    Delivered,
     Deliveries,
     Entry,
     Masked,
@@ -59,7 +61,9 @@ class SecureSum:
     Args:
         total: ``(values,)`` the sum modulo ``2^modulus``, around zero.
         clients: Whose values it is of, in ascending order.
-        refused: ``(client, reason)`` of every message that was not taken, and of every share that did not fit.
+        refused: ``(client, reason)`` of every message that was not taken, and of every share that did not fit; -1 where
+            it is not certain who is at fault, or who sent it.
+        named: Clients that are at fault for certain; see :attr:`SecureServer.named`.
         received: Bytes from clients, for each stage.
         sent: Bytes to clients, for each stage.
     """
@@ -67,6 +71,7 @@ class SecureSum:
     total: Grid
     clients: tuple[int, ...]
     refused: tuple[tuple[int, str], ...]
+    named: tuple[int, ...]
     received: Mapping[str, int]
     sent: Mapping[str, int]
 
@@ -77,7 +82,8 @@ class _Heard:
 
     adverts: dict[int, Entry] = field(default_factory=dict)
     shares: dict[int, Shares] = field(default_factory=dict)
-    masked: dict[int, Masked] = field(default_factory=dict)
+    masked: dict[int, Masked] = field(default_factory=dict)  # without the values
+    total: Residues | None = None  # of all masked values
     confirmed: dict[int, bytes] = field(default_factory=dict)
     revealed: dict[int, Revealed] = field(default_factory=dict)
 
@@ -109,6 +115,8 @@ class SecureServer:
         self._refused: list[tuple[int, str]] = []
         self._received: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
+        self._held: dict[int, list[int]] = {}
+        self._named: set[int] = set()
         self._why = ""
 
     @property
@@ -118,8 +126,17 @@ class SecureServer:
 
     @property
     def refused(self) -> tuple[tuple[int, str], ...]:
-        """``(client, reason)`` of what was not taken so far."""
+        """``(client, reason)`` of what was not taken so far; client -1 where it may be one of several."""
         return tuple(self._refused)
+
+    @property
+    def named(self) -> tuple[int, ...]:
+        """Clients that are at fault for certain, and had better be left out of later rounds.
+
+        One whose shares fit what it signed and give another secret than it had committed itself to; and one that more
+        clients are at odds with than the round could tolerate, so that an honest one is among them.
+        """
+        return tuple(sorted(self._named))
 
     @property
     def waiting(self) -> tuple[int, ...]:
@@ -182,6 +199,7 @@ class SecureServer:
         try:
             messages = closing[self._stage]()
         except (RoundAborted, ConfigError) as error:
+            self._named.update(getattr(error, "named", ()))
             return self.abort(str(error))
         return self._encoded(messages)
 
@@ -207,7 +225,8 @@ class SecureServer:
         if self._stage == "aborted":
             raise RoundAborted(
                 f"round {self._header.round} of secure aggregation has no sum, and nothing was unmasked: "
-                f"{self._why}"
+                f"{self._why}",
+                named=self.named,
             )
         if self._total is None:
             raise SecureAggregationError(f"the secure sum is at {self._stage!r}: there is none yet")
@@ -215,6 +234,7 @@ class SecureServer:
             total=self._total,
             clients=self._survivors,
             refused=tuple(self._refused),
+            named=self.named,
             received=dict(self._received),
             sent=dict(self._sent),
         )
@@ -232,12 +252,13 @@ class SecureServer:
             self._heard.adverts[client] = Entry(client=client, keys=message, signature=signature)
         elif isinstance(message, Shares):
             self._require_first(client, self._heard.shares)
-            self._require_shares(client, message)
+            require_shares(client, message, self._numbers(), self._heard.adverts.keys())
             self._heard.shares[client] = message
         elif isinstance(message, Masked):
             self._require_first(client, self._heard.masked, self._sharing)
-            self._require_masked(client, message)
-            self._heard.masked[client] = message
+            require_masked(client, message, self._parameters, self._held[client])
+            self._require_receipt(client, message)
+            self._add(client, message)
         elif isinstance(message, Confirmation):
             self._require_first(client, self._heard.confirmed, self._survivors)
             if message.lists != self._lists:
@@ -248,6 +269,13 @@ class SecureServer:
         elif isinstance(message, Revealed):
             self._require_first(client, self._heard.revealed, self._heard.confirmed)
             self._heard.revealed[client] = message
+
+    def _add(self, client: int, masked: Masked) -> None:
+        """To the sum of what arrived: nothing more is needed of the values of one client."""
+        words = np.frombuffer(masked.values, dtype=word_type(self._parameters.modulus))
+        total = self._heard.total
+        self._heard.total = words.copy() if total is None else np.add(total, words, out=total)
+        self._heard.masked[client] = replace(masked, values=b"")
 
     def _require_first(self, client: int, heard: Mapping[int, object], among: object = None) -> None:
         if client in heard:
@@ -260,26 +288,7 @@ class SecureServer:
                 f"client {client} answers {self._stage!r}, and was lost before: it is not asked any more"
             )
 
-    def _require_shares(self, client: int, shares: Shares) -> None:
-        holders = [sealed.holder for sealed in shares.dealt]
-        wanted = self._numbers().neighbours
-        if len(holders) != wanted or client in holders or not self._heard.adverts.keys() >= set(holders):
-            raise SecureAggregationError(
-                f"client {client} dealt shares to {len(holders)} clients: it is to {wanted} others of the roster"
-            )
-
-    def _require_masked(self, client: int, masked: Masked) -> None:
-        words = word_type(self._parameters.modulus)
-        wanted = self._parameters.values * words.itemsize
-        if len(masked.values) != wanted:
-            raise SecureAggregationError(
-                f"client {client} sent {len(masked.values)} bytes of values: the round sums {wanted}"
-            )
-        top = 8 * words.itemsize - self._parameters.modulus
-        if top and int(np.frombuffer(masked.values, dtype=words).max()) >> self._parameters.modulus:
-            raise SecureAggregationError(
-                f"client {client} sent values of more than {self._parameters.modulus} bits"
-            )
+    def _require_receipt(self, client: int, masked: Masked) -> None:
         header = Header(run=self._header.run, round=self._header.round, context=self._context, sender=client)
         if not signed_by(self._pinned[client], masked.receipt, receipt_statement(header, self._lists)):
             raise SecureAggregationError(
@@ -301,11 +310,12 @@ class SecureServer:
         self._sharing = tuple(sorted(self._heard.shares))
         self._lists = sharing_digest(self._lists, self._sharing)
         self._stage = "mask"
-        sealed: dict[int, list[tuple[int, bytes]]] = {client: [] for client in self._sharing}
+        sealed: dict[int, list[Delivered]] = {client: [] for client in self._sharing}
         for owner in self._sharing:
             for dealt in self._heard.shares[owner].dealt:
                 if dealt.holder in sealed:
-                    sealed[dealt.holder].append((owner, dealt.hidden))
+                    sealed[dealt.holder].append(dealt.delivered(owner))
+        self._held = {client: [delivered.owner for delivered in found] for client, found in sealed.items()}
         return {
             client: Deliveries(sharing=self._sharing, sealed=tuple(found)) for client, found in sealed.items()
         }
@@ -313,9 +323,10 @@ class SecureServer:
     def _close_masked(self) -> dict[int, Message]:
         masked, numbers = self._heard.masked, self._numbers()
         self._require_enough(len(masked), numbers.signatures, "sent masked values")
-        unreadable = [(owner, holder) for holder in masked for owner in masked[holder].unreadable]
-        for owner, holder in unreadable:
-            self._refused.append((owner, f"client {holder} cannot read the shares that client {owner} dealt"))
+        unreadable = {(owner, holder) for holder in masked for owner in masked[holder].unreadable}
+        found = blamed(unreadable, numbers.tolerates)
+        self._refused += found
+        self._named.update(client for client, _ in found if client >= 0)
         self._survivors = tuple(sorted(masked))
         for owner in self._sharing:
             able = sum(
@@ -324,12 +335,13 @@ class SecureServer:
             )
             if able < numbers.threshold:
                 raise RoundAborted(
-                    f"{able} clients are left that can read what client {owner} dealt, and {numbers.threshold} are "
-                    "needed: it dealt garbage, or too many of its neighbours dropped out"
+                    f"{able} clients are left that say that they can read what client {owner} dealt, and "
+                    f"{numbers.threshold} are needed: it or some of them sent garbage, or too many of its neighbours "
+                    "dropped out"
                 )
         self._lists = survivors_digest(self._lists, self._survivors)
         self._stage = "confirm"
-        held = self._held_by()
+        held = self._held
         return {
             client: Survivors(
                 clients=self._survivors,
@@ -347,32 +359,28 @@ class SecureServer:
         return dict.fromkeys(sorted(confirmed), Confirmations(signatures=signatures))
 
     def _close_revealed(self) -> dict[int, Message]:
+        total = self._heard.total
+        if total is None:
+            raise SecureAggregationError("the secure sum has no masked values")
         received = Received(
             entries=self._heard.adverts,
             shares=self._heard.shares,
-            masked={client: self._heard.masked[client].values for client in self._survivors},
+            survivors=self._survivors,
+            total=total,
             revealed=self._heard.revealed,
         )
-        total, refused = unmasked(received, self._numbers(), self._parameters, self._context)
+        found, refused = unmasked(received, self._numbers(), self._parameters, self._context)
         self._refused += refused
-        self._total, self._stage = total, "done"
+        self._total, self._stage = found, "done"
         self._heard = _Heard(adverts=self._heard.adverts)
         return {}
 
     def _require_enough(self, found: int, needed: int, what: str) -> None:
         if found < needed:
             raise RoundAborted(
-                f"{found} clients {what}, and {needed} are needed: let more clients take part, or plan for a smaller "
-                "minimum"
+                f"{found} clients {what}, and {needed} are needed: let more clients take part, or plan for more "
+                "dropouts or a smaller minimum"
             )
-
-    def _held_by(self) -> dict[int, list[int]]:
-        held: dict[int, list[int]] = {client: [] for client in self._sharing}
-        for owner in self._sharing:
-            for dealt in self._heard.shares[owner].dealt:
-                if dealt.holder in held:
-                    held[dealt.holder].append(owner)
-        return held
 
     def _numbers(self) -> Graph:
         if self._graph is None:

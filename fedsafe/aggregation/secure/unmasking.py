@@ -1,15 +1,14 @@
 """Taking the masks off a sum, from shares that were checked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedsafe.aggregation.secure.dealing import MASKS, OWN
 from fedsafe.aggregation.secure.graph import Graph
 from fedsafe.aggregation.secure.keys import commitment, mask_key, public_bytes, share_digest
-from fedsafe.aggregation.secure.masks import add_mask, from_residues, trimmed, word_type
+from fedsafe.aggregation.secure.masks import Residues, add_mask, from_residues, trimmed
 from fedsafe.aggregation.secure.messages import Entry, Revealed, Shares
 from fedsafe.aggregation.secure.parameters import SecureParameters
 from fedsafe.aggregation.secure.shamir import is_share, recover
@@ -26,13 +25,15 @@ class Received:
     Args:
         entries: The keys of all clients of the roster.
         shares: What the clients that dealt shares said of them.
-        masked: The values of the survivors.
+        survivors: Those whose values arrived.
+        total: ``(values,)`` the sum of what they sent, masked.
         revealed: The shares of those that stayed.
     """
 
     entries: Mapping[int, Entry]
     shares: Mapping[int, Shares]
-    masked: Mapping[int, bytes]
+    survivors: Collection[int]
+    total: Residues
     revealed: Mapping[int, Revealed]
 
 
@@ -49,19 +50,17 @@ def unmasked(
     # All that is needed is recovered before anything is unmasked.
     own = {
         client: _recovered(client, usable[client], graph, received, context, OWN)
-        for client in received.masked
+        for client in received.survivors
     }
-    lost = [client for client in received.shares if client not in received.masked]
+    lost = [client for client in received.shares if client not in own]
     masks = {client: _recovered(client, usable[client], graph, received, context, MASKS) for client in lost}
-    words = word_type(parameters.modulus)
-    total = np.zeros(parameters.values, dtype=words)
-    for client, values in received.masked.items():
-        total += np.frombuffer(values, dtype=words)
+    total = received.total.copy()
+    for client in own:
         add_mask(total, own[client], -1)
     joined = set(_edges(received.shares))
     for client in lost:
         private = X25519PrivateKey.from_private_bytes(masks[client])
-        for peer in received.masked:
+        for peer in own:
             first, second = min(client, peer), max(client, peer)
             if (first, second) in joined:
                 key = mask_key(private, received.entries[peer].keys.mask, context, first, second)
@@ -84,11 +83,12 @@ def _usable(received: Received, context: bytes, refused: Refusals) -> dict[int, 
         (owner, sealed.holder): sealed for owner, dealt in received.shares.items() for sealed in dealt.dealt
     }
     usable: dict[int, dict[int, bytes]] = {owner: {} for owner in received.shares}
+    survivors = set(received.survivors)
     for holder, revealed in received.revealed.items():
         for about, pairs in ((OWN, revealed.own), (MASKS, revealed.masks)):
             for owner, share in pairs:
                 sealed = digests.get((owner, holder))
-                wanted = OWN if owner in received.masked else MASKS
+                wanted = OWN if owner in survivors else MASKS
                 if sealed is None or about != wanted:
                     refused.append(
                         (holder, f"client {holder} revealed what it was not asked for, of {owner}")
@@ -99,8 +99,8 @@ def _usable(received: Received, context: bytes, refused: Refusals) -> dict[int, 
                     usable[owner][holder] = share
                 else:
                     why = (
-                        f"the share of client {owner} that client {holder} revealed is not the one that {owner} bound "
-                        "itself to: one of them sent garbage"
+                        f"the share of client {owner} that client {holder} revealed is not the one that it was dealt, "
+                        "which it had said that it can read"
                     )
                     refused.append((holder, why))
     return usable
@@ -128,5 +128,6 @@ def _recovered(
         return secret
     raise RoundAborted(
         f"the shares that client {client} dealt give no secret of its own: it dealt garbage; "
-        "leave it out of the next round"
+        "leave it out of the next round",
+        named=(client,),
     )
