@@ -87,7 +87,12 @@ class Suites:
         """
         judged = judge_subject(opened, assessors=self.assessors, requirements=(), tier=tier)
         found = [finding for group in judged.findings.values() for finding in group]
-        results = judge_suites(self.suites, [*found, *_audited(opened)], together=self.together)
+        results = judge_suites(
+            self.suites,
+            [*found, *_audited(opened)],
+            together=self.together,
+            population=_population(opened),
+        )
         return SuitesJudged(
             findings=judged.findings,
             verdicts=verdicts_of(results),
@@ -99,6 +104,12 @@ class Suites:
 def model_digest(opened: Opened) -> str:
     """SHA-256 of the model's trained parameters, as the record of its run has it."""
     return fingerprint(parameters_of(opened.model))
+
+
+def _population(opened: Opened) -> dict[str, int]:
+    """Unit of privacy to how many there are, where the model's training is known."""
+    training = opened.subject.training
+    return {} if training is None else {"client": len(training), "record": max(1, len(training.held))}
 
 
 def _audited(opened: Opened) -> list[Finding]:

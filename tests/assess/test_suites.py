@@ -16,6 +16,7 @@ from fedsafe.assess.suites import (
 )
 from fedsafe.errors import ConfigError
 from fedsafe.findings import estimate, not_measured, proportion
+from fedsafe.privacy.claim import SEED_KEY
 
 ACCURACY = Requirement(metric="performance.accuracy", op=">=", threshold=0.5)
 GAP = Requirement(
@@ -94,6 +95,57 @@ def test_the_best_of_several_is_enough_where_the_case_says_so():
     assert results([case(rule)], [client, none]) == ["error"]
     assert results([case(rule, match="best")], [none]) == ["error"]
     assert results([case(rule, match="best")], []) == ["error"]
+
+
+def claimed(epsilon, unit="record", delta=1e-5, randomness="keyed by the operating system"):
+    detail = {"claim": {"delta": delta, "randomness": randomness}}
+    return estimate("privacy.epsilon", epsilon, bound="upper", where={"unit": unit}, detail=detail)
+
+
+@pytest.mark.parametrize(
+    ("findings", "result"),
+    [
+        ([claimed(3.0)], "pass"),
+        ([claimed(0.0, delta=0.9)], "fail"),
+        ([claimed(3.0, delta=1e-3)], "fail"),  # enough for a client, not for a record
+        ([claimed(3.0, "client", delta=1e-3)], "pass"),
+        ([claimed(3.0, "client", delta=9e-3)], "fail"),  # not below one over the 200 clients
+        ([claimed(3.0, randomness=SEED_KEY)], "fail"),
+        ([claimed(3.0), claimed(50.0, "client", 1e-3)], "fail"),  # each unit that is claimed
+        ([claimed(3.0), claimed(50.0)], "pass"),  # the headline of its unit
+        ([claimed(50.0), claimed(3.0)], "fail"),
+        ([replace(claimed(3.0), detail={})], "fail"),
+    ],
+)
+def test_a_claim_that_promises_nothing_passes_no_privacy_suite(findings, result):
+    none = not_measured("privacy.epsilon", "no claim", status="not_applicable", where={"unit": "client"})
+    [privacy] = find_suites("privacy")
+    population = {"client": 200, "record": 30_000}
+    found = judge_suites([privacy], [*findings, none], population=population)
+    first = next(each for each in found if each.case.name == "accounted epsilon")
+    assert first.result == result, first.verdict.reason
+    assert first.blocks == (result == "fail")
+
+
+def test_group_columns_are_judged_however_they_are_spelt_and_named():
+    def gap(attribute, value):
+        return estimate(
+            "fairness.equalised_odds_difference",
+            value,
+            interval=(value - 0.02, value + 0.02),
+            method="bootstrap",
+            n=5000,
+            unit="examples",
+            where={"attribute": attribute},
+        )
+
+    def failed(*findings):
+        found = judge_suites(find_suites("bias"), findings)
+        return {each.case.name for each in found if each.blocks and each.result == "fail"}
+
+    assert failed(gap("Sex", 0.6)) == {"sex equalised odds", "every group column equalised odds"}
+    assert failed(gap("gender_identity", 0.6)) == {"every group column equalised odds"}
+    assert not failed(gap("Sex", 0.1), gap("Sex & Race", 0.6))  # few of each; asked for by a should
 
 
 def test_a_requirement_takes_the_place_of_the_case_that_it_names():

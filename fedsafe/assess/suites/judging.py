@@ -1,10 +1,11 @@
 """Judges the cases of suites: passed, failed, in error, or skipped because nothing of the kind is there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fedsafe.assess.requirements import Requirement, Verdict, judge
+from fedsafe.assess.suites.claims import headlines, objection
 from fedsafe.assess.suites.suite import Case, Suite
 from fedsafe.errors import ConfigError
 from fedsafe.findings import Finding
@@ -49,7 +50,11 @@ class CaseResult:
 
 
 def judge_suites(
-    suites: Sequence[Suite], findings: Sequence[Finding], *, together: bool = False
+    suites: Sequence[Suite],
+    findings: Sequence[Finding],
+    *,
+    together: bool = False,
+    population: Mapping[str, int] | None = None,
 ) -> list[CaseResult]:
     """Judges every case of the suites by the findings of their assessors.
 
@@ -60,6 +65,7 @@ def judge_suites(
         findings: All that was found.
         together: Whether it is enough that one of the suites has a case that is not skipped, as where all are asked
             for.
+        population: Unit of privacy to how many there are, where that is known.
 
     Returns:
         In the order of the suites and their cases.
@@ -67,7 +73,7 @@ def judge_suites(
     failed = next((finding for finding in findings if finding.metric == "assess.completed"), None)
     results: list[CaseResult] = []
     for suite in suites:
-        results += [_judge_case(suite, case, findings, failed) for case in suite.cases]
+        results += [_judge_case(suite, case, findings, failed, population or {}) for case in suite.cases]
     groups = [suites] if together else [[suite] for suite in suites]
     for group in groups:
         names = {suite.name for suite in group}
@@ -119,13 +125,34 @@ def _same(one: Requirement, other: Requirement) -> bool:
     return same and one.op[0] == other.op[0]
 
 
-def _judge_case(suite: Suite, case: Case, findings: Sequence[Finding], failed: Finding | None) -> CaseResult:
+def _judge_case(
+    suite: Suite,
+    case: Case,
+    findings: Sequence[Finding],
+    failed: Finding | None,
+    population: Mapping[str, int],
+) -> CaseResult:
     rule = case.requirement
+    if case.any_case:
+        findings = [_as_written(rule, finding) for finding in findings]
+    if case.without:
+        findings = [each for each in findings if not any(case.without in str(v) for v in each.where.values())]
     about = [finding for finding in findings if rule.selects(finding)]
     verdict = judge(rule, findings)
     if case.match == "best" and about:
         single = [judge(rule, [finding]) for finding in about]
         verdict = min(single, key=lambda each: _BEST_FIRST.index(each.verdict))
+    elif case.match == "headline" and about:
+        heads = headlines(about)
+        verdict = judge(rule, heads)
+        against = [objection(finding, case.largest_delta, population) for finding in heads]
+        against = [
+            reason
+            for finding, reason in zip(heads, against, strict=True)
+            if finding.value is not None and reason
+        ]
+        if against:
+            verdict = replace(verdict, verdict="fail", reason="; ".join(against))
     result: Result = "pass"
     if verdict.verdict in ("fail", "undecided"):
         result = "fail"
@@ -138,6 +165,16 @@ def _judge_case(suite: Suite, case: Case, findings: Sequence[Finding], failed: F
             reason = f"nothing of the kind is here: {verdict.reason.partition(';')[0]}"
             verdict = replace(verdict, reason=reason)
     return CaseResult(suite=suite.name, case=case, verdict=verdict, result=result)
+
+
+def _as_written(rule: Requirement, finding: Finding) -> Finding:
+    """A finding whose texts are spelt as the rule's, where they differ in upper and lower case alone."""
+    same = {
+        key: value
+        for key, value in rule.where.items()
+        if isinstance(value, str) and str(finding.where.get(key)).casefold() == value.casefold()
+    }
+    return replace(finding, where={**finding.where, **same}) if same else finding
 
 
 def _unfit(case: Case, about: Sequence[Finding], findings: Sequence[Finding]) -> bool:

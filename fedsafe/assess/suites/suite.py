@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -10,8 +10,8 @@ from fedsafe.assess.requirements import Requirement
 from fedsafe.errors import ConfigError
 
 Absent = Literal["error", "skip"]
-Match = Literal["worst", "best"]
-_OWN = ("case", "because", "absent", "match")
+Match = Literal["worst", "best", "headline"]
+_OWN = ("case", "because", "absent", "match", "largest_delta", "any_case", "without")
 _KEYS = ("description", "assessors", "require")
 
 
@@ -26,7 +26,11 @@ class Case:
         absent: What it is where no finding of this kind was made, or only one that is not applicable: an "error", which
             a `must` does not get over, or reason to "skip" the case, as where a task has no column of that name.
         match: By which of several findings it is judged: by the "worst", as a requirement is, or by the "best", where
-            one that meets it is enough.
+            one that meets it is enough, or, of privacy claims, by the "headline" of each unit that is claimed: the
+            first finite one that the run lists (`fedsafe.assess.suites.claims`).
+        largest_delta: Unit to the largest delta of a claim that counts; of "headline" alone.
+        any_case: Whether texts in the requirement's `where` are compared without regard to upper and lower case.
+        without: A finding with this in a text of its `where` is left aside; nothing where "".
     """
 
     name: str
@@ -34,6 +38,9 @@ class Case:
     because: str = ""
     absent: Absent = "error"
     match: Match = "worst"
+    largest_delta: Mapping[str, float] = field(default_factory=dict)
+    any_case: bool = False
+    without: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
@@ -44,10 +51,21 @@ class Case:
                 raise ConfigError(
                     f"case {self.name!r} has {key} {getattr(self, key)!r}; it is one of {known}"
                 )
+        deltas = self.largest_delta
+        if not isinstance(deltas, Mapping) or not all(
+            isinstance(delta, float) and 0.0 < delta < 1.0 for delta in deltas.values()
+        ):
+            raise ConfigError(
+                f"case {self.name!r} has largest_delta {deltas!r}; it is a table of units and numbers between 0 and 1"
+            )
+        if bool(deltas) != (self.match == "headline"):
+            raise ConfigError(f'case {self.name!r}: largest_delta and match = "headline" go together')
+        if not isinstance(self.any_case, bool) or not isinstance(self.without, str):
+            raise ConfigError(f"case {self.name!r}: any_case is true or false, and without a text")
 
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> Self:
-        """Reads a case: the keys of a requirement, a name under ``case``, and ``because``, ``absent``, ``match``.
+        """Reads a case: the keys of a requirement, a name under ``case``, and what else a case has.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value is wrong.
