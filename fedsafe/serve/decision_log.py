@@ -134,7 +134,7 @@ class DecisionLog:
     def append(
         self,
         decisions: Sequence[Decision],
-        x: NDArray[Any],
+        contents: NDArray[Any] | Sequence[bytes],
         *,
         caller: str = "",
         seconds: float | None = None,
@@ -143,7 +143,8 @@ class DecisionLog:
 
         Args:
             decisions: Of the batch.
-            x: ``(n, *inputs)`` what they are about; only its keyed hashes are kept.
+            contents: ``(n, *inputs)`` encoded inputs, or n texts as bytes, that they are about; only keyed hashes of
+                them are kept.
             caller: Who asked; kept as a keyed hash.
             seconds: Time since 1970; now if left out.
 
@@ -152,6 +153,8 @@ class DecisionLog:
         """
         who = self.keyed(b"caller:" + caller.encode("utf-8", "surrogatepass"))[:16] if caller else ""
         now = _text(time.time() if seconds is None else seconds)
+        if isinstance(contents, np.ndarray):
+            contents = [row.tobytes() for row in np.ascontiguousarray(contents)]
         begins, goes_on = (
             f'"kind":"decision","time":"{now}","id":',
             f',"model":"{self._model}","caller":"{who}",',
@@ -159,8 +162,8 @@ class DecisionLog:
         with self._lock:
             self._write(
                 [
-                    f'{begins}{json.dumps(decision.id)}{goes_on}"input":"{self.keyed(row.tobytes())}",{_decided(decision)}'
-                    for decision, row in zip(decisions, np.ascontiguousarray(x), strict=True)
+                    f'{begins}{json.dumps(decision.id)}{goes_on}"input":"{self.keyed(content)}",{_decided(decision)}'
+                    for decision, content in zip(decisions, contents, strict=True)
                 ]
             )
 

@@ -69,7 +69,8 @@ class Instances:
             self.described = row_schema(schema)
         else:
             self.described = array_schema(schema)
-        self._names = frozenset(name for name, _ in self._read)
+        self.names = frozenset(name for name, _ in self._read)
+        """Columns of a table."""
 
     def encode(self, instances: Sequence[Any]) -> NDArray[np.float32]:
         """``(n, *inputs)`` encoded instances.
@@ -99,7 +100,7 @@ class Instances:
                     except ValueError as error:
                         hint = "" if problems or not isinstance(error, _Unlisted) else error.hint()
                         problems.append(Problem(at, name, f"{error}{hint}"))
-                if not self._loose and (len(instance) > len(self._names) or len(problems) > begun):
+                if not self._loose and (len(instance) > len(self.names) or len(problems) > begun):
                     # A column that is not known is often the wrong name of one that is missing.
                     problems[begun:begun] = self._strange(at, instance, hinted=begun > 0)
             if len(problems) >= MOST_PROBLEMS:
@@ -110,10 +111,8 @@ class Instances:
 
     def _strange(self, at: int, instance: Mapping[str, Any], *, hinted: bool) -> list[Problem]:
         # Looking for the nearest name takes long: it is done once in a request.
-        strange = [_short(name) for name in instance if name not in self._names][:MOST_PROBLEMS]
-        hints = [
-            "" if number or hinted else nearest(name, self._names) for number, name in enumerate(strange)
-        ]
+        strange = [_short(name) for name in instance if name not in self.names][:MOST_PROBLEMS]
+        hints = ["" if number or hinted else nearest(name, self.names) for number, name in enumerate(strange)]
         return [
             Problem(at, name, f"it is no column.{hint}") for name, hint in zip(strange, hints, strict=True)
         ]

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedsafe.data import Examples, Schema, Task
+from fedsafe.data import Examples, Task
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.findings import Finding
 from fedsafe.rng import public_generator
@@ -26,14 +25,13 @@ from fedsafe.serve.counterfactuals import Flips
 from fedsafe.serve.decision import Decision, Policy
 from fedsafe.serve.decision_log import DecisionLog
 from fedsafe.serve.detectors.base import Array, Floats
+from fedsafe.serve.explaining import moved_by
 from fedsafe.serve.figures import GuardFigures
 from fedsafe.serve.input_check import InputCheck
 from fedsafe.serve.monitor import ADVERSARIAL, OOD, Checks, Monitor
 from fedsafe.serve.published import monitor_findings
 from fedsafe.serve.queries import QueryPatterns
 from fedsafe.serve.text_privacy import TextPrivacy
-
-_STEPS = 32
 
 
 class Watcher(Protocol):
@@ -155,9 +153,7 @@ class Guard:
         valid = ~bad
         self._before(given, valid, checks, caller, texts, reasons, notes)
         decisions = self._answer(found, valid, checks, reasons, notes, explain)
-        if self.log is not None:
-            self.log.append(decisions, given, caller=caller)
-            self.figures.lines.set(self.log.head.sequence + 1)
+        self._log(decisions, given, caller)
         self._count(decisions)
         if self.stream is not None and len(why) < len(given):
             rows = np.flatnonzero(valid)
@@ -181,33 +177,30 @@ class Guard:
         Raises:
             DataError: They are no array of the task's shape, or not finite.
         """
-        from fedsafe.assess.interpretability.features import by_unit, column_of_features, feature_groups
-        from fedsafe.assess.interpretability.gradients import integrated_gradients
-
         given = self._inputs.array(x)
         if not np.isfinite(given).all():
             raise DataError("an input that is not finite cannot be explained")
-        if not len(given):
-            return []
-        schema, outputs = self.task.schema, self.monitor.forward(given)[0]
-        target = torch.tensor(outputs.argmax(axis=1))
-        start = torch.tensor(self.monitor.centre[None])
-        local = integrated_gradients(
-            self.model,
-            torch.tensor(given),
-            start,
-            target,
-            steps=_STEPS,
-            batch=len(given),
-            rng=np.random.default_rng(0),
-        )
-        moved = local.detach().double().numpy() * (given.astype(np.float64) - self.monitor.centre)
-        if isinstance(schema, Schema):
-            moved = by_unit(column_of_features(schema), moved)
-            names = [name for name, _ in feature_groups(schema)]
-        else:
-            moved, names = moved.reshape(len(given), -1), list(schema.feature_names)
-        return [dict(zip(names, map(float, row), strict=True)) for row in moved]
+        return moved_by(self.monitor, self.task.schema, given) if len(given) else []
+
+    def refuse(self, texts: Sequence[str], reasons: Sequence[str], caller: str = "") -> list[Decision]:
+        """Abstain from what is no instance at all, and cannot be encoded: it is logged and counted like any other.
+
+        Args:
+            texts: ``(n,)`` as they came; only their keyed hashes are kept.
+            reasons: ``(n,)`` codes. They are logged: nothing of a text may be in them.
+            caller: Who asks.
+
+        Raises:
+            RecordError: The log cannot be written.
+        """
+        decisions = [
+            Decision(id=f"{self._prefix}-{self._next + at}", answered=False, reasons=(reason,))
+            for at, reason in enumerate(reasons)
+        ]
+        self._next += len(decisions)
+        self._log(decisions, [text.encode("utf-8", "surrogatepass") for text in texts], caller)
+        self._count(decisions)
+        return decisions
 
     def findings(self, seed: int = 0, **options: Any) -> list[Finding]:
         """The monitor's own figures on public records that had no part in it.
@@ -352,6 +345,11 @@ class Guard:
         message = "the model's output is not a number for some inputs"
         self.alerts.raise_alert("model", "critical", message, inputs=int((~finite).sum()))
         return np.where(finite[:, None], outputs, 0.0)
+
+    def _log(self, decisions: Sequence[Decision], contents: Floats | Sequence[bytes], caller: str) -> None:
+        if self.log is not None and decisions:
+            self.log.append(decisions, contents, caller=caller)
+            self.figures.lines.set(self.log.head.sequence + 1)
 
     def _count(self, decisions: Sequence[Decision]) -> None:
         reasons: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """The guard over a file: one decision for each row, in their order, and the same log of decisions."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,8 @@ def guard_file(
     """Decide every row of a file.
 
     A row that is no record of the schema gets an abstention with the reason ``instance:``, and never reaches the model.
+    It is in the log, too, by the keyed hash of its text: its line, or the JSON of a table's row. The log has the column
+    that is wrong, and not what was found there.
 
     Args:
         guard: That decides.
@@ -61,15 +63,16 @@ def guard_file(
         raise ConfigError(f"--out {out} is named neither *.jsonl nor *.csv, and nothing else is written")
     if out.exists():
         raise ConfigError(f"--out {out} is there already: name another file, or remove it first")
-    rows, loose = _rows(source, guard)
+    rows, texts, loose = _rows(source, guard)
     reader = Instances(guard.task.schema, loose=loose)
     counts = {"answered": 0, "abstained": 0, "refused": 0}
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
-        lines = list(_decided(guard, reader, part, start, explain, caller))
-        for line in lines:
-            kind = "refused" if line["id"] is None else "answered" if line["answered"] else "abstained"
-            counts[kind] += 1
+        lines, refused = _decided(guard, reader, part, start, texts, explain, caller)
+        answered = sum(line["answered"] for line in lines)
+        counts["answered"] += answered
+        counts["abstained"] += len(lines) - answered - refused
+        counts["refused"] += refused
         if table:
             _append_csv(out, lines, first=start == 0)
         else:
@@ -79,35 +82,38 @@ def guard_file(
 
 
 def _decided(
-    guard: Guard, reader: Instances, part: Sequence[Any], start: int, explain: bool, caller: str
-) -> Iterator[dict[str, Any]]:
+    guard: Guard,
+    reader: Instances,
+    part: Sequence[Any],
+    start: int,
+    texts: Callable[[int], str],
+    explain: bool,
+    caller: str,
+) -> tuple[list[dict[str, Any]], int]:
+    """The JSON of a batch's decisions, and how many rows were no record."""
     encoded: list[Any] = []
+    codes: dict[int, str] = {}
     wrong: dict[int, str] = {}
     for at, row in enumerate(part):
         if isinstance(row, _NoInstance):
-            wrong[at] = row.reason
+            codes[at], wrong[at] = "instance:no JSON", row.reason
             continue
         try:
             encoded.append(reader.encode([row])[0])
         except WrongInstance as error:
             problem = error.problems[0]
             wrong[at] = f"{problem.field}: {problem.message}" if problem.field else problem.message
-    decisions = iter(guard.predict(np.stack(encoded), caller, explain=explain) if encoded else ())
+            # The name of a column that the schema does not have may be anything.
+            codes[at] = f"instance:{problem.field if problem.field in reader.names else 'not of the schema'}"
+    decided = iter(guard.predict(np.stack(encoded), caller, explain=explain) if encoded else ())
+    refused = iter(guard.refuse([texts(start + at) for at in wrong], list(codes.values()), caller))
+    lines = []
     for at in range(len(part)):
+        line = {"row": start + at + 1, **next(refused if at in wrong else decided).to_json()}
         if at in wrong:
-            yield {
-                "row": start + at + 1,
-                "id": None,
-                "answered": False,
-                "label": None,
-                "value": None,
-                "confidence": None,
-                "reasons": [f"instance:{wrong[at]}"],
-                "notes": [],
-                "p_values": {},
-            }
-        else:
-            yield {"row": start + at + 1, **next(decisions).to_json()}
+            line["reasons"] = [f"instance:{wrong[at]}"]
+        lines.append(line)
+    return lines, len(wrong)
 
 
 @dataclass(frozen=True)
@@ -115,10 +121,11 @@ class _NoInstance:
     reason: str
 
 
-def _rows(source: Path, guard: Guard) -> tuple[Sequence[Any], bool]:
-    """The instances of a file, and whether columns that the schema does not name are left aside."""
+def _rows(source: Path, guard: Guard) -> tuple[Sequence[Any], Callable[[int], str], bool]:
+    """The instances of a file, the text of each, and whether columns that the schema does not name are left aside."""
     if source.name.lower().endswith((".jsonl", ".ndjson")):
-        return _json_rows(source), False
+        lines = _lines(source)
+        return [_json_row(line) for line in lines], lines.__getitem__, False
     schema = guard.task.schema
     if not isinstance(schema, Schema):
         raise ConfigError(
@@ -134,7 +141,8 @@ def _rows(source: Path, guard: Guard) -> tuple[Sequence[Any], bool]:
     columns = [frame[name].tolist() for name in names]
     if any(isinstance(column, type(frame)) for column in (frame[name] for name in names)):
         raise DataError(f"{source} has two columns of one name: rename one.")
-    return [dict(zip(names, map(_value, values), strict=True)) for values in zip(*columns, strict=True)], True
+    rows = [dict(zip(names, map(_value, values), strict=True)) for values in zip(*columns, strict=True)]
+    return rows, lambda at: json.dumps(rows[at], default=str), True
 
 
 def _value(value: Any) -> Any:
@@ -147,21 +155,21 @@ def _value(value: Any) -> Any:
         return None
 
 
-def _json_rows(source: Path) -> list[Any]:
+def _lines(source: Path) -> list[str]:
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")  # a text may hold other breaks of lines
     except OSError as error:
         raise DataError(f"--input {source} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"--input {source} is not in UTF-8: {error}") from error
-    rows: list[Any] = []
-    for line in lines:
-        if line.strip():
-            try:
-                rows.append(json.loads(line, parse_constant=_no_constant))
-            except (ValueError, RecursionError) as error:
-                rows.append(_NoInstance(f"no JSON: {str(error)[:100]}"))
-    return rows
+    return [line for line in lines if line.strip()]
+
+
+def _json_row(line: str) -> Any:
+    try:
+        return json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        return _NoInstance(f"no JSON: {str(error)[:100]}")
 
 
 def _no_constant(name: str) -> Any:

@@ -46,6 +46,9 @@ def test_rows_that_are_no_records_have_their_own_exit_code(fedsafe, finished, tm
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert len(lines) == 4
     assert "instance:a1: 'two' is no number" in lines[2]
+    logged = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "decision"]
+    assert [line["reasons"] for line in logged[1:]] == [["instance:a1"], ["instance:sex"]]
+    assert {line["id"] for line in logged} == {line.rsplit(",", 1)[1] for line in lines[1:]}
 
 
 @pytest.mark.parametrize(

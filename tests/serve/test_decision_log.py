@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from guarded_model import guard, unseen
 from fedsafe.errors import ConfigError, RecordError
 from fedsafe.serve.decision import Decision
 from fedsafe.serve.decision_log import DecisionLog, LogHead, audit_key, read_log, verify_log
+from fedsafe.serve.disk import Disk
 
 KEY = bytes(range(32))
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -154,6 +157,83 @@ def test_a_killed_process_loses_no_line_of_a_decision_that_was_given_out(tmp_pat
     ids = [line["id"] for line in read_log(path) if line["kind"] == "decision"]
     assert len(ids) >= last + 1
     assert ids == [str(at) for at in range(len(ids))]
+
+
+def test_lines_are_what_json_makes_of_them(tmp_path):
+    path = tmp_path / "log.jsonl"
+    strange = Decision(
+        id='a"b\\',
+        answered=False,
+        label='\u00fc"',
+        value=1e300,
+        confidence=1e-9,
+        p_values={'"': 0.1234567, "b": 1},
+    )
+    log = DecisionLog(path, KEY, model="a" * 64)
+    log.append([*DECISIONS, strange], [b"1", b"2", b"3", b"4", b"5"], seconds=1.5)
+    with pytest.raises(RecordError, match="nan cannot be logged"):
+        log.append([Decision(id="n", answered=True, value=float("nan"))], [b"6"])
+    log.close()
+    lines = path.read_text().splitlines()[1:]
+    assert len(lines) == 5
+    for number, (line, decision) in enumerate(zip(lines, [*DECISIONS, strange], strict=True), start=1):
+        known = json.loads(line)
+        slow = {
+            "sequence": number,
+            "kind": "decision",
+            "time": "1970-01-01T00:00:01.500+00:00",
+            "id": decision.id,
+            "model": "a" * 16,
+            "caller": "",
+            "input": log.keyed(str(number).encode()),
+            "answered": decision.answered,
+            "label": decision.label,
+            "value": decision.value,
+            "confidence": None if decision.confidence is None else round(decision.confidence, 6),
+            "reasons": decision.reasons,
+            "notes": decision.notes,
+            "p": {name: round(float(p), 6) for name, p in decision.p_values.items()},
+            "hash": known["hash"],
+        }
+        assert line == json.dumps(slow, separators=(",", ":"))
+
+
+def test_lines_come_to_the_disk_beside_the_decisions_and_a_failing_disk_ends_them(tmp_path, monkeypatch):
+    synced, fails = [], threading.Event()
+
+    def fsync(descriptor):
+        synced.append(threading.current_thread().name)
+        if fails.is_set():
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("fedsafe.serve.disk.os.fsync", fsync)
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    disk = Disk(file, seconds=0.001)
+    for count in (1, 2):
+        disk.changed()
+        until(lambda count=count: len(synced) == count)
+    assert set(synced) == {"fedsafe-disk"}
+    fails.set()
+    disk.changed()
+    until(lambda: disk.failed)
+    assert len(synced) == 3
+    disk.close()
+    os.close(file)
+    log = DecisionLog(tmp_path / "log.jsonl", KEY, model="a")
+    log.append(DECISIONS, X)
+    until(lambda: log._disk.failed)
+    with pytest.raises(RecordError, match="on the disk: Input/output error"):
+        log.append(DECISIONS, X)
+    fails.clear()
+    log.close()
+    assert verify_log(tmp_path / "log.jsonl", KEY).sequence == 4
+
+
+def until(happened):
+    end = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 def test_keys_are_made_once_for_their_owner(tmp_path):

@@ -140,6 +140,9 @@ class Transport:
     def get_extra_info(self, name, default=None):
         return default
 
+    def can_write_eof(self):
+        return False
+
     def pause_reading(self): ...
 
     def resume_reading(self): ...
@@ -181,3 +184,21 @@ def test_a_head_that_comes_too_slowly_is_cut_off(connection):
     protocol._since -= 60
     protocol._look()
     assert transport.closed
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "answered"), [(1024, 1024, 640), (1024, 2000, 1616), (50_000, 50_000, 4096)]
+)
+def test_no_more_connections_are_answered_than_files_may_be_open(monkeypatch, soft, hard, answered):
+    import resource
+
+    from fedsafe.serve.server import most_connections
+
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    assert most_connections() == answered
+    assert raised == ([(min(hard, 4480), hard)] if soft < 4480 else [])
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (300, 300))
+    with pytest.raises(ConfigError, match="ulimit -n"):
+        most_connections()

@@ -58,14 +58,29 @@ def test_a_row_that_is_no_record_is_said_and_stops_no_other(tmp_path):
     lines[3], lines[5], lines[7] = "{", "[1, 2]", json.dumps({**GIVEN[7], "sex": "Mal"})
     lines[9] = lines[9].replace("{", '{"zz": NaN, ', 1)
     source.write_text("\n".join(lines) + "\n\n")
-    found = guard_file(guard(), source, tmp_path / "out.jsonl")
+    log = DecisionLog(tmp_path / "log", b"k" * 32, model="m")
+    counted = guard(log=log)
+    found = guard_file(counted, source, tmp_path / "out.jsonl")
+    log.close()
     out = decisions(tmp_path / "out.jsonl")
-    assert [line["row"] for line in out if line["id"] is None] == [4, 6, 8, 10]
-    assert (found.rows, found.answered, found.refused) == (25, 21, 4)
+    wrong = [3, 5, 7, 9]
+    assert [line["row"] for line in out] == list(range(1, 26))
+    assert [at for at, line in enumerate(out) if "instance:" in "".join(line["reasons"])] == wrong
+    assert (found.rows, found.answered, found.abstained, found.refused) == (25, 21, 0, 4)
     assert "no category" in out[7]["reasons"][0]
-    assert [line["label"] for line in out if line["id"]] == [
-        label for at, label in enumerate(RIGHT) if at not in (3, 5, 7, 9)
+    assert [line["label"] for line in out if line["answered"]] == [
+        label for at, label in enumerate(RIGHT) if at not in wrong
     ]
+    assert counted.figures.totals == {True: 21, False: 4}
+    # All are in the log: these by the hash of their text, and without what they hold.
+    logged = {line["id"]: line for line in read_log(tmp_path / "log") if line["kind"] == "decision"}
+    assert sorted(logged) == sorted(line["id"] for line in out)
+    told = [logged[out[at]["id"]] for at in wrong]
+    assert [line["input"] for line in told] == [log.keyed(lines[at].encode()) for at in wrong]
+    assert [line["reasons"] for line in told] == [
+        ["instance:no JSON"], ["instance:not of the schema"], ["instance:sex"], ["instance:no JSON"]
+    ]  # fmt: skip
+    assert "Mal" not in (tmp_path / "log").read_text()
 
 
 def test_a_table_may_have_more_columns_and_gaps(tmp_path):

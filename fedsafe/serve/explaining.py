@@ -1,0 +1,42 @@
+"""What moved a decision: integrated gradients by column or pixel (Sundararajan, Taly and Yan, 2017)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from fedsafe.data import InputSchema, Schema
+from fedsafe.serve.detectors.base import Floats
+from fedsafe.serve.monitor import Monitor
+
+_STEPS = 32
+
+
+def moved_by(monitor: Monitor, schema: InputSchema, x: Floats) -> list[Mapping[str, float]]:
+    """For each input the name of a column or pixel, and what it moved the explained output by.
+
+    Args:
+        monitor: With the model; the mean of its records is where the gradients start.
+        schema: Of the inputs; a table's features are summed by column.
+        x: ``(n, *inputs)`` finite encoded inputs, at least one.
+    """
+    from fedsafe.assess.interpretability.features import by_unit, column_of_features, feature_groups
+    from fedsafe.assess.interpretability.gradients import integrated_gradients
+
+    target = torch.tensor(monitor.forward(x)[0].argmax(axis=1))
+    local = integrated_gradients(
+        monitor.forward.model,
+        torch.tensor(x),
+        torch.tensor(monitor.centre[None]),
+        target,
+        steps=_STEPS,
+        batch=len(x),
+        rng=np.random.default_rng(0),
+    )
+    moved = local.detach().double().numpy() * (x.astype(np.float64) - monitor.centre)
+    if isinstance(schema, Schema):
+        moved = by_unit(column_of_features(schema), moved)
+        names = [name for name, _ in feature_groups(schema)]
+    else:
+        moved, names = moved.reshape(len(x), -1), list(schema.feature_names)
+    return [dict(zip(names, map(float, row), strict=True)) for row in moved]
