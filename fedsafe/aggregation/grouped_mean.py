@@ -22,6 +22,7 @@ _TOTALS = "totals"
 _FINENESS = 12
 _VALUES_AT_ONCE = 2**15
 _LOSS_SHARE = 0.3
+_LEAST_SHARE = 0.01
 
 
 @final
@@ -56,7 +57,7 @@ class GroupedMean(Rule):
         divisor: The expected cohort.
         groups: Who is in which.
         weights: How much each counts.
-        loss_share: s, in (0, 1).
+        loss_share: s, in [0.01, 0.99].
 
     Guarantees:
         ======================  ==============================  ====================
@@ -94,9 +95,10 @@ class GroupedMean(Rule):
             )
         share = _LOSS_SHARE if loss_share is None else loss_share
         require_number(self.name, "loss_share", share, below=1.0)
-        if share == 0.0:
+        if not _LEAST_SHARE <= share <= 1.0 - _LEAST_SHARE:
             raise ConfigError(
-                f"server.aggregator ({self.name}): loss_share = 0 hides the losses; it is above 0 and below 1"
+                f"server.aggregator ({self.name}): loss_share = {share:g} hides the losses or the updates; it is from "
+                f"{_LEAST_SHARE:g} to {1.0 - _LEAST_SHARE:g}"
             )
         self.needs_losses = self.remembers = weights.follow  # type: ignore[misc]
         self._share = share if weights.follow else 0.0

@@ -32,20 +32,38 @@ class Membership:
 
         Args:
             values: One for each client.
-            smallest: Values that fewer clients have are one group together, "other".
+            smallest: Values that fewer clients have are one group together, "other", which must not be smaller itself.
 
         Raises:
-            ConfigError: All clients are in one group.
+            ConfigError: All clients are in one group, each is in one of its own, "other" is too small, or a value is
+                called "other" beside values that are put together.
         """
         found, of, counts = np.unique(
             np.asarray(values, dtype=np.str_), return_inverse=True, return_counts=True
         )
-        merged = np.where(counts < smallest, OTHER, found.astype(object)).astype(np.str_)
-        names, of = np.unique(merged[of], return_inverse=True)
+        small = counts < smallest
+        if small.any() and OTHER in found[~small]:
+            raise ConfigError(
+                f"a group is called {OTHER!r}, which is what groups of fewer than {smallest} clients are called "
+                "together: rename it, or lower smallest"
+            )
+        merged = np.where(small, OTHER, found.astype(object)).astype(np.str_)
+        names, of = np.unique(merged[of.reshape(-1)], return_inverse=True)
         if len(names) < 2:
             raise ConfigError(
                 f"all {len(values)} clients are in the one group {str(names[0])!r}: with nothing to weigh, use "
                 "noisy_mean, name another column, or lower smallest"
+            )
+        rest = int(counts[small].sum())
+        if 0 < rest < smallest:
+            raise ConfigError(
+                f"groups of fewer than {smallest} clients have {rest} together, which is too few for a group: lower "
+                f"smallest to {rest} or less, or name another column"
+            )
+        if len(names) == len(values):
+            raise ConfigError(
+                f"each of {len(values)} clients is a group of its own, and the record of a run would have a weight for "
+                "each of them: name a column that several share"
             )
         return cls(names=tuple(names.tolist()), of=of.astype(np.int64))
 

@@ -17,6 +17,8 @@ WEIGHTS = (SIZE, UNIFORM, MINIMUM, ADAPTIVE)
 FOLLOWING = (MINIMUM, ADAPTIVE)
 
 _STEP, _SMOOTHING, _BOUND = 0.5, 0.9, 1.5
+# Far beyond what losses are: a larger bound leaves nothing of them beside the noise, a smaller one cuts all to one.
+_LEAST_BOUND, _MOST_BOUND = 0.01, 1e4
 _SCORES = "scores"
 # Further below the largest, the exponential of a score is zero in double precision: nothing is lost by stopping there.
 _LOWEST = -800.0
@@ -80,8 +82,11 @@ class GroupWeights:
         require_number(rule, "step", self.step)
         require_number(rule, "smoothing", self.smoothing, below=1.0)
         require_number(rule, "bound", self.bound)
-        if self.bound == 0.0:
-            raise ConfigError(f"server.aggregator ({rule}): bound = 0; losses need room: it is above 0")
+        if not _LEAST_BOUND <= self.bound <= _MOST_BOUND:
+            raise ConfigError(
+                f"server.aggregator ({rule}): bound = {self.bound:g}; it is the largest loss that is told from others, "
+                f"between {_LEAST_BOUND:g} and {_MOST_BOUND:g}"
+            )
         self._rule, self._groups, self._how = rule, groups, weights
         self._scores = np.zeros(len(groups.names))
 

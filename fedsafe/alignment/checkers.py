@@ -2,13 +2,13 @@
 
 A checker is called as ``check(text, prompt)`` and returns whether the text keeps the principle. For a principle about
 responses the text is the response; for one about prompts it is the prompt itself. What a rule cannot see it does not
-find: how often, `fedsafe.alignment.measure_checker` measures against people's labels. A checker with a true attribute
-`exact` is a rule that is the principle itself.
+find: how often, `fedsafe.alignment.measure_checker` measures against the labels of a reader. A checker with a true
+attribute `exact` is a rule that is the principle itself.
 """
 
 import functools
+import inspect
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,24 +16,22 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fedsafe.alignment.identifiers import PersonalIdentifiers
+from fedsafe.alignment.wording import folded, parts_of, sentences_of, tokens_of, words_of
 from fedsafe.errors import ConfigError, FedSafeError
 from fedsafe.extensions import imported, one_line, resolve, unknown_option
 
 Checker = Callable[[str, str], bool]
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_SENTENCE_END = re.compile(r"[.!?]+")
 _AFTER_THE_END = "\"'\u201d\u2019)]"
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in small letters, compatible characters as one (Unicode's NFKC)."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
     """No listed word occurs more than so often; a word that ends in ``*`` stands for all that begin so.
+
+    A word is found inside what a hyphen or an apostrophe joins ("sad-looking", "Sad's"), and where characters that are
+    not seen are put into it. Other spellings ("s a d", "saad") are not.
 
     Attributes:
         none_of: The words.
@@ -51,19 +49,21 @@ class Words:
     def __post_init__(self) -> None:
         listed = _texts("words", "none_of", self.none_of)
         _whole("words", "most", self.most, 0)
-        folded = [unicodedata.normalize("NFKC", word).casefold() for word in listed]
-        for word, written in zip(folded, listed, strict=True):
+        small = [folded(word) for word in listed]
+        for word, written in zip(small, listed, strict=True):
             if not _WORD.fullmatch(word.removesuffix("*")):
                 raise ConfigError(
                     f"the checker 'words' has {written!r} in none_of; each is one word, or a stem and '*'"
                 )
-        object.__setattr__(self, "_exact", frozenset(word for word in folded if not word.endswith("*")))
-        object.__setattr__(self, "_stems", tuple(word[:-1] for word in folded if word.endswith("*")))
+        object.__setattr__(self, "_exact", frozenset(word for word in small if not word.endswith("*")))
+        object.__setattr__(self, "_stems", tuple(word[:-1] for word in small if word.endswith("*")))
 
     def __call__(self, text: str, prompt: str) -> bool:
         """Whether the text keeps the rule."""
-        found = sum(word in self._exact or word.startswith(self._stems) for word in words_of(text))
-        return found <= self.most
+        return sum(self._listed(word) for word in words_of(text)) <= self.most
+
+    def _listed(self, word: str) -> bool:
+        return any(part in self._exact or part.startswith(self._stems) for part in parts_of(word))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Pattern:
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """So many words.
+    """So many words; a number is one.
 
     Raises:
         ConfigError: The ends are no whole numbers in order.
@@ -121,7 +121,7 @@ class Length:
 
     def __call__(self, text: str, prompt: str) -> bool:
         """Whether the text keeps the rule."""
-        return self.least <= len(words_of(text)) <= self.most
+        return self.least <= len(tokens_of(text)) <= self.most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,8 @@ class Finished:
 class Repetition:
     """No sentence occurs more than so often; case, spaces and punctuation do not count.
 
+    The rule is exact about sentences as `fedsafe.alignment.wording.sentences_of` cuts them.
+
     Raises:
         ConfigError: The number is below 1.
     """
@@ -164,8 +166,7 @@ class Repetition:
 
     def __call__(self, text: str, prompt: str) -> bool:
         """Whether the text keeps the rule."""
-        sentences = Counter(" ".join(words_of(sentence)) for sentence in _SENTENCE_END.split(text))
-        sentences.pop("", None)
+        sentences = Counter(sentences_of(text))
         return max(sentences.values(), default=0) <= self.most
 
 
@@ -241,8 +242,11 @@ def build_checker(setting: str | Mapping[str, Any]) -> Checker:
             ``check(text, prompt, **options)`` that says whether the principle is kept.
 
     Raises:
-        ConfigError: The name or an option is not known, or an option's value is wrong.
+        ConfigError: The name or an option is not known, an option's value is wrong, or what is built cannot be called
+            with a text and a prompt.
     """
+    if not isinstance(setting, str | Mapping):
+        raise ConfigError(f"a checker is a name, or a table with a name; this is {setting!r}")
     table = {"name": setting} if isinstance(setting, str) else dict(setting)
     name = table.pop("name", None)
     if not isinstance(name, str):
@@ -252,17 +256,41 @@ def build_checker(setting: str | Mapping[str, Any]) -> Checker:
         problem = unknown_option(check, table, first=2)
         if problem:
             raise ConfigError(f"checker {name!r}: {problem}")
-        return functools.partial(check, **table)
+        _callable_as_checker(name, check, table)
+        bound = functools.partial(check, **table)
+        if getattr(check, "exact", False) is True:
+            bound.exact = True  # type: ignore[attr-defined]
+        return bound
     factory = resolve("checker", name, CHECKERS)
     problem = unknown_option(factory, table)
     if problem:
         raise ConfigError(f"checker {name!r}: {problem}")
     try:
-        return factory(**table)
+        built = factory(**table)
     except FedSafeError:
         raise
-    except Exception as error:  # a plug-in's own code may raise anything; a built-in lacks an option
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a plug-in's own code may raise anything; a built-in lacks an option
         raise ConfigError(f"checker {name!r} cannot be built: {one_line(error)}") from error
+    _callable_as_checker(name, built, {})
+    return built
+
+
+def _callable_as_checker(name: str, check: object, options: Mapping[str, Any]) -> None:
+    if not callable(check):
+        raise ConfigError(f"checker {name!r} is {type(check).__name__}, not something to call")
+    try:
+        signature = inspect.signature(check)
+    except (TypeError, ValueError):  # some compiled callables do not say
+        return
+    try:
+        signature.bind("", "", **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"checker {name!r} cannot be called as check(text, prompt): {one_line(error)}"
+        ) from error
 
 
 def _bare(text: str) -> set[str]:

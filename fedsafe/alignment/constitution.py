@@ -35,9 +35,9 @@ class Article:
         scope: Whether it is about the "model", which a metric measures, or about a "prompt" or a "response", which a
             checker reads.
         checker: Of a text: see `build_checker`.
-        bound: Of a text: the largest share of the answers that may break it, for the compliance report; None where none
-            is set.
-        hint: Of a text: what to put to the generator after this was broken; the text itself where empty.
+        bound: Of a response: the largest share of the answers that may break it, for the compliance report; None where
+            none is set.
+        hint: Of a response: what to put to the generator after this was broken; the text itself where empty.
         metric: Of a model: a registered metric.
         where: Of a model: entries that the metric's findings must hold.
         op: Of a model: ">=", "<=", ">" or "<".
@@ -76,6 +76,13 @@ class Article:
                 raise ConfigError(f"{name} is {value!r}; a principle needs a text there")
         self._one_of("scope", get_args(ArticleScope))
         self._one_of("severity", ("must", "should"))
+        for name in ("checker", "where", "ratified_by"):
+            strange = _no_json(getattr(self, name))
+            if strange is not None:
+                raise ConfigError(
+                    f"{name} holds {strange!r}, a {type(strange).__name__}; write it as a text, a number, true or "
+                    "false, a list or a table"
+                )
         self._check_kind()
         confidence = self.confidence
         if isinstance(confidence, bool) or not isinstance(confidence, float) or not 0 < confidence < 1:
@@ -106,6 +113,8 @@ class Article:
     def _check_kind(self) -> None:
         """Refuses what belongs to the other kind of principle, and what is missing for this one."""
         foreign = _OF_A_TEXT if self.scope == "model" else _OF_A_MODEL
+        if self.scope == "prompt":  # a prompt is no answer: what is asked is not the guard's to bound
+            foreign = (*foreign, "bound", "hint")
         for name in foreign:
             if getattr(self, name) not in ("", None, {}):
                 about = "a metric, and" if self.scope == "model" else "a checker, and"
@@ -113,6 +122,10 @@ class Article:
                     f"{name} is set, but a principle of scope {self.scope!r} has {about} no {name}"
                 )
         if self.scope != "model":
+            if not isinstance(self.checker, str | Mapping):
+                raise ConfigError(
+                    f"checker is {self.checker!r}; it is a name, or a table of a name and options"
+                )
             if not self.checker:
                 raise ConfigError(f"a principle of scope {self.scope!r} needs a checker")
             object.__setattr__(self, "_check", build_checker(self.checker))
@@ -124,6 +137,13 @@ class Article:
                     f"bound is {bound!r}; it is a share of the answers between 0 and 1, e.g. 0.05"
                 )
             return
+        for name, kind, what in (
+            ("metric", str, "the name of one, such as performance.accuracy"),
+            ("where", Mapping, 'a table, such as { group = "a" }'),
+            ("op", str, 'one of ">=", "<=", ">" and "<"'),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is {what}")
         missing = [name for name in ("metric", "op", "threshold") if getattr(self, name) in ("", None)]
         if missing:
             raise ConfigError(f"a principle of scope 'model' needs {' and '.join(missing)}")
@@ -260,7 +280,7 @@ def read_constitution(path: Path | str) -> Constitution:
         ConfigError: It cannot be read, is no TOML, or says something wrong; see `parse_constitution`.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"the constitution {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -280,6 +300,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _no_json(value: Any) -> Any:
+    """The first value, if any, that is none of JSON's, as a date of TOML's is; None else."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return next((found for found in map(_no_json, value) if found is not None), None)
+    return None if value is None or isinstance(value, str | bool | int | float) else value
 
 
 def _digest(table: Mapping[str, Any]) -> str:

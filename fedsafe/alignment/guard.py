@@ -1,9 +1,10 @@
 """A guard around any text generator: it answers with what keeps the constitution, or says that it does not answer."""
 
 import inspect
+import itertools
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -98,9 +99,10 @@ class GuardedGenerator:
     """Answers prompts in a fixed order: check the prompt, generate, check, choose, generate anew, refuse.
 
     1. A prompt that breaks a principle of action "refuse" is refused, and nothing is generated.
-    2. `best_of` candidates are generated. One that breaks a principle of action "refuse" ends in a refusal. Of those
-       that keep every "must", those that break the fewest "should" are preferred, and of these the reward model's
-       best is the answer; without one, the first.
+    2. `best_of` candidates are generated, and looked at. One that breaks a principle of action "refuse" ends in a
+       refusal. Of those that keep every "must", those that break the fewest "should" are preferred, and of these the
+       reward model's best is the answer; without one, the first. Where that is so, and nothing is asked for at once or
+       may refuse, none is generated after one that breaks nothing.
     3. Where none keeps every "must", or each breaks a "should" that is to be regenerated, the principles that were
        broken are stated in the prompt and new candidates are generated, in all `attempts` times. Then the best that
        keeps every "must" is the answer, with what it breaks said; there is a refusal if there is none.
@@ -109,9 +111,12 @@ class GuardedGenerator:
     raises or answers neither yes nor no counts as a principle that is not kept, and the response records why. A
     generator that raises or returns no text gives no candidate.
 
+    A principle that a vote has rejected is kept to like any other, as long as it stands in the constitution:
+    `fedsafe.alignment.ratified_file.rejected` names those.
+
     Args:
         generate: Any ``generate(prompt)`` or ``generate(prompt, seed=...)``; a method ``many(prompt, seeds)``, where
-            there is one, is asked for all candidates at once.
+            there is one, is asked for all candidates at once, and no more than `best_of` are taken.
         constitution: Its principles about models are not judged here.
         reward: Scores a text, higher is better.
         best_of: Candidates of an attempt.
@@ -161,10 +166,13 @@ class GuardedGenerator:
                 follow from it. Drawn where it is left out.
 
         Raises:
-            ConfigError: The prompt is no text.
+            ConfigError: The prompt is no text, or the seed no whole number from 0.
         """
         if not isinstance(prompt, str):
             raise ConfigError(f"a prompt is a text, not {type(prompt).__name__}")
+        whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+        if seed is not None and (not whole or seed < 0):
+            raise ConfigError(f"the guard's seed is {seed!r}; it is a whole number from 0")
         if seed is None:
             with self._lock:
                 seed = int(self._rng.integers(2**63))
@@ -199,47 +207,59 @@ class GuardedGenerator:
 
     def _candidates(self, asked: str, seed: int, attempt: int, work: "_Work") -> list[Candidate]:
         seeds = [_seed(seed, attempt, place) for place in range(self._best_of)]
+        together = callable(getattr(self._generate, "many", None))
+        grave = any(article.action == "refuse" for article in self._responses)
+        one_is_enough = self._reward is None and not together and not grave
         fresh = []
-        for text, own in zip(self._texts(asked, seeds, work), seeds, strict=True):
+        for own, text in zip(seeds, self._texts(asked, seeds, work), strict=False):
             if text is None:
                 continue
             # The principles are about the answer to what was asked, not to what the guard made of it.
             broken = self._broken(self._responses, text, work.prompt, work)
-            fresh.append(
-                Candidate(
-                    text=text,
-                    attempt=attempt,
-                    seed=own if self._seeded else None,
-                    violated=tuple(article.id for article in broken),
-                    score=self._score(text, work) if self._reward and not _hard(broken) else None,
-                )
+            candidate = Candidate(
+                text=text,
+                attempt=attempt,
+                seed=own if self._seeded else None,
+                violated=tuple(article.id for article in broken),
+                score=self._score(text, work) if self._reward and not _hard(broken) else None,
             )
+            fresh.append(candidate)
+            if one_is_enough and not _hard(broken) and not self._disliked(candidate):
+                break  # it is the answer, whatever the others would be
         work.candidates += fresh
         return fresh
 
-    def _texts(self, asked: str, seeds: list[int], work: "_Work") -> list[str | None]:
-        many: Any = getattr(self._generate, "many", None)
-        texts: list[Any] = []
+    def _texts(self, asked: str, seeds: list[int], work: "_Work") -> Iterator[str | None]:
+        """Texts one by one: what was written before an error counts, and an endless generator ends."""
         try:
-            if callable(many):
-                texts = list(many(asked, seeds))
-            else:
-                options: list[dict[str, int]] = [{"seed": own} if self._seeded else {} for own in seeds]
-                for option in options:
-                    texts.append(self._generate(asked, **option))
-        except Exception as error:  # the generator is anyone's code
+            for text in self._written(asked, seeds):
+                if not isinstance(text, str):
+                    work.failed("the generator returned something else than a text")
+                yield text if isinstance(text, str) else None
+        except (Exception, SystemExit) as error:  # the generator is anyone's code
             work.failed(f"the generator failed: {one_line(error)}")
-        if any(not isinstance(text, str) for text in texts):
-            work.failed("the generator returned something else than a text")
-        texts += [None] * (len(seeds) - len(texts))
-        return [text if isinstance(text, str) else None for text in texts[: len(seeds)]]
+
+    def _written(self, asked: str, seeds: list[int]) -> Iterator[Any]:
+        many: Any = getattr(self._generate, "many", None)
+        if callable(many):
+            written = many(asked, seeds)
+            if isinstance(written, str):  # its letters are no texts
+                raise TypeError("many(prompt, seeds) returned one text, not a list of them")
+            yield from itertools.islice(written, len(seeds))
+            return
+        options: list[dict[str, int]] = [{"seed": own} if self._seeded else {} for own in seeds]
+        for option in options:
+            yield self._generate(asked, **option)
 
     def _broken(self, articles: Sequence[Article], text: str, prompt: str, work: "_Work") -> list[Article]:
         broken = []
         for article in articles:
             try:
                 kept = article.kept_by(text, prompt)
-            except Exception as error:  # a checker is anyone's code; what cannot be checked is not kept
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # a checker is anyone's code; what cannot be checked is not kept
                 work.failed(f"the checker of principle {article.id!r} failed: {one_line(error)}")
                 kept = False
             if not kept:
@@ -249,7 +269,7 @@ class GuardedGenerator:
     def _score(self, text: str, work: "_Work") -> float | None:
         try:
             score = float(self._reward(text))  # type: ignore[misc]
-        except Exception as error:  # the reward is anyone's code
+        except (Exception, SystemExit) as error:  # the reward is anyone's code
             work.failed(f"the reward failed: {one_line(error)}")
             return None
         if not math.isfinite(score):

@@ -11,6 +11,10 @@ Identifier = Literal["email", "telephone", "card", "iban"]
 
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _DIGITS = re.compile(r"(?<![\w.])\+?\(?\d(?:[ ().\-/]{0,2}\d){6,18}(?!\w)")
+_DATES = re.compile(
+    r"(?:(?:(?:1[5-9]|20)\d\d([-/.])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12]\d|3[01])"
+    r"|(?:0?[1-9]|[12]\d|3[01])([-/.])(?:0?[1-9]|[12]\d|3[01])\2(?:1[5-9]|20)\d\d)(?!\d)[ ,-]*)+"
+)
 _FRACTION = re.compile(r"\d+\.\d+")
 _IBAN = re.compile(r"(?<!\w)[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30}(?!\w)")
 
@@ -21,7 +25,7 @@ class PersonalIdentifiers:
 
     A card's number has 13 to 19 digits of which Luhn's sum (ISO/IEC 7812-1) is right, an account's number the check
     digits of ISO 13616, and a telephone number 7 to 15 digits (ITU-T E.164) that are written together, with a plus or
-    with separators. Names and postal addresses are not looked for.
+    with separators and that do not begin with a date (2026-11-30). Names and postal addresses are not looked for.
 
     Attributes:
         kinds: Which to look for.
@@ -54,7 +58,8 @@ def identifiers_in(text: str) -> set[str]:
     for match in _DIGITS.finditer(text):
         if _FRACTION.fullmatch(match.group()):
             continue
-        digits = re.sub(r"\D", "", match.group())
+        dates = _DATES.match(match.group())
+        digits = re.sub(r"\D", "", match.group()[dates.end() if dates else 0 :])
         if 13 <= len(digits) <= 19 and is_luhn(digits):
             found.add("card")
         elif 7 <= len(digits) <= 15:

@@ -1,5 +1,6 @@
 """Ratification: what randomised votes say of how many agree, in all and in each group, and who does not."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +12,8 @@ from fedsafe.alignment.voting import Ballot
 from fedsafe.errors import ConfigError
 from fedsafe.findings import Interval, clopper_pearson
 from fedsafe.privacy.claim import Claim
-from fedsafe.rng import GENERATOR
+
+UNKNOWN_RANDOMNESS = "not known: whoever counts votes does not see how voters randomised them"
 
 Status = Literal["ratified", "rejected", "undecided"]
 
@@ -42,7 +44,8 @@ def tally(agreeing: int, votes: int, ballot: Ballot, confidence: float = 0.95) -
     answers that agree with probability ``q + (p - q) s``: solved for s, the observed share is unbiased. The interval is
     Clopper and Pearson's (1934) for that probability, solved likewise: it covers the truth at its level whatever the
     share is, 0 and 1 included, both for the people who were asked and for those whom they were drawn from (answers of
-    given people vary less than those of drawn ones; Hoeffding, 1956).
+    given people vary less than those of drawn ones; Hoeffding, 1956). It is never a point: more or fewer answers than
+    the share 1 or 0 leads to on average count as so many.
 
     Args:
         agreeing: Answers that agree.
@@ -53,7 +56,7 @@ def tally(agreeing: int, votes: int, ballot: Ballot, confidence: float = 0.95) -
     Raises:
         ConfigError: Not 0 <= agreeing <= votes.
     """
-    low, high = clopper_pearson(agreeing, votes, confidence)
+    clopper_pearson(agreeing, votes, confidence)  # refuses impossible counts
     kept = ballot.keeping
     other = (1 - kept) / (len(ballot.opinions) - 1)
     slope = kept - other
@@ -64,6 +67,9 @@ def tally(agreeing: int, votes: int, ballot: Ballot, confidence: float = 0.95) -
     if votes == 0:
         return Tally(votes=0, agree=None, variance=None, interval=(0.0, 1.0), confidence=confidence)
     share = agreeing / votes
+    # Counts that no true share leads to on average count as the nearest that one does: a wider interval, and no point.
+    near = min(max(agreeing, math.floor(other * votes)), math.ceil(kept * votes))
+    low, high = clopper_pearson(near, votes, confidence)
     return Tally(
         votes=votes,
         agree=(share - other) / slope,
@@ -144,7 +150,7 @@ def ratify(
     groups: ArrayLike | None = None,
     threshold: float = 0.5,
     confidence: float = 0.95,
-    randomness: str = f"{GENERATOR}, a key of the operating system for every voter",
+    randomness: str = UNKNOWN_RANDOMNESS,
 ) -> Ratification:
     """Counts randomised votes.
 
@@ -158,7 +164,7 @@ def ratify(
         groups: ``(voters,)`` the group of each voter, which is public here; None for none.
         threshold: What the share that agrees has to exceed, in (0, 1).
         confidence: Two-sided.
-        randomness: Where the voters' noise comes from, for the claim.
+        randomness: Where the voters' noise comes from, for the claim, by whoever knows.
 
     Raises:
         ConfigError: The votes are not of this form.
@@ -174,7 +180,15 @@ def ratify(
         ("answer", answers, len(ballot.opinions)),
     ):
         if not 0 <= values.min() <= values.max() < most:
-            raise ConfigError(f"a vote has {what} {values.max()}; they are counted from 0 to {most - 1}")
+            wrong = values.max() if values.max() >= most else values.min()
+            raise ConfigError(f"a vote has {what} {wrong}; they are counted from 0 to {most - 1}")
+    in_order = np.sort(asked, axis=1)
+    twice = np.flatnonzero((in_order[:, 1:] == in_order[:, :-1]).any(axis=1))
+    if len(twice):
+        raise ConfigError(
+            f"voter {twice[0] + 1} answers one question more than once: {asked[twice[0]].tolist()}; each has "
+            f"{ballot.each} different ones"
+        )
     names = None if groups is None else np.asarray(groups).astype(str)
     if names is not None and names.shape != (len(asked),):
         raise ConfigError(f"there are {len(asked)} voters and groups of {names.shape}")

@@ -47,7 +47,7 @@ def read_opinions(path: Path | str, ballot: Ballot, groups: str | None = None) -
         DataError: The file cannot be read, lacks a column, or holds something else; the message has the line.
     """
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the votes {path} cannot be read: {error}") from error
@@ -120,6 +120,16 @@ def stale(constitution: Constitution) -> list[str]:
         article.id
         for article in constitution.articles
         if article.ratified_by and article.ratified_by.get("digest") != article.digest
+    ]
+
+
+def rejected(constitution: Constitution) -> list[str]:
+    """Ids of the principles that a vote has rejected as they stand; they are kept to until somebody removes them."""
+    return [
+        article.id
+        for article in constitution.articles
+        if article.ratified_by.get("status") == "rejected"
+        and article.ratified_by.get("digest") == article.digest
     ]
 
 

@@ -10,7 +10,7 @@ import typer
 from fedsafe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedsafe.alignment.constitution import Article
+    from fedsafe.alignment.constitution import Article, Constitution
     from fedsafe.alignment.ratification import Ratification, Tally
     from fedsafe.findings import Finding
 
@@ -33,7 +33,7 @@ def check_command(file: _File, as_json: _Json = False) -> None:
     The exit code is 1 if a principle was changed since it was ratified.
     """
     from fedsafe.alignment.constitution import read_constitution
-    from fedsafe.alignment.ratified_file import stale
+    from fedsafe.alignment.ratified_file import rejected, stale
     from fedsafe.assess.constitution import constitution_requirements
 
     constitution = read_constitution(file)
@@ -48,6 +48,7 @@ def check_command(file: _File, as_json: _Json = False) -> None:
             **constitution.to_table(),
             "digest": constitution.digest,
             "changed_since_ratified": changed,
+            "rejected": rejected(constitution),
         }
         typer.echo(json.dumps(body, allow_nan=False))
     else:
@@ -56,6 +57,8 @@ def check_command(file: _File, as_json: _Json = False) -> None:
         for article in constitution.articles:
             typer.echo(f"  {article.id}: {article.text}")
             typer.echo(f"    {_rule(article)}; {_standing(article, article.id in changed)}")
+        for line in _rejected_lines(constitution):
+            typer.echo(line)
     if changed:
         raise typer.Exit(1)
 
@@ -96,6 +99,8 @@ def ratify_command(
     constitution = read_constitution(file)
     ballot = Ballot.of(constitution, epsilon=epsilon, each=each, passing=passing)
     opinions = read_opinions(votes, ballot, groups)
+    if seed is not None and seed < 0:
+        raise ConfigError(f"--seed is {seed}; it is a whole number from 0")
     key = new_key() if seed is None else key_from_seed(seed)
     asked, answers = simulate_votes(ballot, opinions.positions, key)
     found = ratify(
@@ -135,16 +140,22 @@ def guard_command(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every response as a line of JSON.")
     ] = None,
+    read: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Answers of this guard that somebody read and labelled."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Hold a text generator to a constitution over a list of prompts, and report what its answers keep.
 
-    The exit code is 1 if the bound of a "must" is not met.
+    The true share of answers that break a principle is known where they were read: write them with --out, label a
+    random part (columns prompt, text, and a principle's id or "any"), and give it as --read. The exit code is 1 if the
+    bound of a "must" is not met, or not known to be.
     """
     import numpy as np
 
     from fedsafe.alignment.checker_errors import read_labelled
-    from fedsafe.alignment.compliance import compliance
+    from fedsafe.alignment.compliance import ANY, compliance
     from fedsafe.alignment.constitution import read_constitution
     from fedsafe.alignment.guard import GuardedGenerator, instruct, lead_in
     from fedsafe.alignment.stories import StoryWriter
@@ -152,9 +163,13 @@ def guard_command(
     from fedsafe.assess.requirements import judge
     from fedsafe.extensions import imported
 
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; it is a whole number from 0")
     constitution = read_constitution(file)
     rules = constitution_requirements(constitution, "response")
-    texts = [] if labelled is None else read_labelled(labelled, [a.id for a in constitution.articles])
+    ids = [article.id for article in constitution.articles]
+    texts = [] if labelled is None else read_labelled(labelled, ids)
+    answers = [] if read is None else read_labelled(read, [*ids, ANY])
     asked = _prompts(prompts)
     own = generator == "stories"
     guard = GuardedGenerator(
@@ -166,7 +181,12 @@ def guard_command(
     )
     responses = [guard(prompt, seed=seed + number) for number, prompt in enumerate(asked)]
     findings = compliance(
-        constitution, responses, texts, rng=np.random.default_rng(seed), data=f"prompts of {prompts.name}"
+        constitution,
+        responses,
+        texts,
+        answers,
+        rng=np.random.default_rng(seed),
+        data=f"prompts of {prompts.name}",
     )
     verdicts = [judge(rule, findings) for rule in rules]
     if out is not None:
@@ -188,13 +208,24 @@ def guard_command(
         failures = sorted({line for response in responses for line in response.failures})
         for failure in failures:
             typer.echo(f"failed closed: {failure}")
+        for line in _rejected_lines(constitution):
+            typer.echo(line)
     if any(verdict.blocks for verdict in verdicts):
         raise typer.Exit(1)
 
 
+def _rejected_lines(constitution: "Constitution") -> list[str]:
+    from fedsafe.alignment.ratified_file import rejected
+
+    return [
+        f"warning: a vote has rejected {name}, and it is still kept to: remove it, or vote again"
+        for name in rejected(constitution)
+    ]
+
+
 def _prompts(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the prompts {path} cannot be read: {error}") from error
     found = [line.strip() for line in lines if line.strip()]

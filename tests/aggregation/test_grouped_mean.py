@@ -330,6 +330,22 @@ class TestSettings:
         with pytest.raises(ConfigError, match="one group 'a'"):
             Membership.from_values(["a", "a"])
 
+    @pytest.mark.parametrize(
+        ("values", "why"),
+        [
+            (["a"] * 12 + ["b"], "have 1 together, which is too few"),
+            (["a"] * 12 + ["other"] * 12 + ["b"] * 4, "a group is called 'other'"),
+            ([f"{number}" for number in range(20)], "all 20 clients are in the one group"),
+        ],
+    )
+    def test_no_group_is_smaller_than_was_asked_for_and_other_means_the_rest(self, values, why):
+        with pytest.raises(ConfigError, match=why):
+            Membership.from_values(values, smallest=10)
+
+    def test_a_client_is_no_group(self):
+        with pytest.raises(ConfigError, match="each of 3 clients is a group of its own"):
+            Membership.from_values(["a", "b", "c"])
+
 
 class TestWithoutNoise:
     def test_it_is_fedavg_of_each_group_under_the_weights(self):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from fedsafe.alignment import Article
 from fedsafe.alignment.checkers import CHECKERS, build_checker
 from fedsafe.alignment.identifiers import identifiers_in, is_luhn
 from fedsafe.errors import ConfigError
@@ -24,6 +25,11 @@ def kept(setting, text, prompt=""):
         ("A crying bird", False),
         ("He said it.", True),
         ("", True),
+        ("A sad-looking man.", False),
+        ("It was Sad's day.", False),
+        ("s\u00adad", False),
+        ("s\u200bad", False),
+        ("A non-saddle", True),
     ],
 )
 def test_words_are_found_whole_by_stem_and_in_any_spelling_of_letters(text, keeps):
@@ -60,7 +66,20 @@ def test_a_text_is_finished_after_its_last_sentence_and_quotation(text, prompt, 
         ({"name": "length", "least": 2, "most": 3}, "one", False),
         ({"name": "length", "least": 2, "most": 3}, "one two three four", False),
         ("repetition", "He ran. He sat.", True),
+        ({"name": "length", "least": 3}, "one 2 3.5", True),
+        ({"name": "length", "least": 4}, "one 2 3.5", False),
         ("repetition", "He ran. Then HE  ran! He, ran.", False),
+        ("repetition", "He ran. Then he sat. HE  ran!", False),
+        ("repetition", "He, ran! He ran.", False),
+        ("repetition", "Mr. Bear ate. Mr. Bear slept.", True),
+        ("repetition", "J. Smith ran. J. Smith sat.", True),
+        ("repetition", "Take e.g. this. Take e.g. that.", True),
+        ("repetition", "It cost 3.50. It cost 3.60.", True),
+        ("repetition", "He ate 5. He ate 6.", True),
+        ("repetition", "He ran.He sat.He ran.", False),
+        ("repetition", '"Go!" said Tom. He said, "Go!"', True),
+        ("repetition", '"Go!" He went. "Go!"', False),
+        ("repetition", "He ran\n\nHe ran", False),
         ("shouting", "This is so good and nice and well done NOW", True),
         ("shouting", "THIS IS good", False),
         ({"name": "pattern", "pattern": "https?://"}, "see HTTP://a", False),
@@ -92,6 +111,10 @@ def test_whom_the_prompt_names_is_mentioned():
         ("in 1999, 12 of 300", set()),
         ("3.14159265358", set()),
         ("user@home", set()),
+        ("On 2026-11-30 Lily went out.", set()),
+        ("30.11.2026, 30.11.2027", set()),
+        ("2026-11-30 12:30", set()),
+        ("2026-11-30 020 7946 0958", {"telephone"}),
     ],
 )
 def test_identifiers_are_found_by_their_form_and_check_digits(text, kinds):
@@ -123,7 +146,10 @@ def test_luhns_check_digit_finds_every_single_wrong_digit():
         ({"name": "personal_identifiers", "kinds": ["name"]}, "email, telephone, card, iban"),
         ({"name": "no.such.module:check"}, "cannot be imported"),
         ({"name": "test_checkers:polite", "least": 1}, "its options are letter"),
+        ("test_checkers:of_one", "cannot be called as check(text, prompt)"),
         ({"least": 3}, "a name"),
+        (3, "a name"),
+        (["words"], "a name"),
     ],
 )
 def test_a_wrong_checker_is_one_clear_line(setting, words):
@@ -134,6 +160,23 @@ def test_a_wrong_checker_is_one_clear_line(setting, words):
 
 def polite(text, prompt, letter="p"):
     return letter in text
+
+
+def of_one(text):
+    return True
+
+
+def a_rule(text, prompt, letter="p"):
+    return letter in text
+
+
+a_rule.exact = True
+
+
+def test_ones_own_rule_may_say_that_it_is_the_principle():
+    for checker, exact in (("test_checkers:a_rule", True), ("test_checkers:polite", False)):
+        article = Article(id="a", text="t", scope="response", checker={"name": checker, "letter": "q"})
+        assert article.exact is exact
 
 
 def test_a_function_of_ones_own_takes_options():

@@ -1,5 +1,6 @@
 """A constitution is read strictly: what is wrong is one line that names the principle and what to write instead."""
 
+import datetime
 import re
 from pathlib import Path
 
@@ -23,6 +24,9 @@ OF_A_MODEL = {
     "op": ">=",
     "threshold": 0.8,
 }
+
+
+DATE = datetime.date(2026, 11, 30)
 
 
 def constitution(*articles, **more):
@@ -65,6 +69,13 @@ def test_what_is_left_out_has_a_default_that_fits_the_scope():
         ({"checker": ""}, "needs a checker"),
         ({"text": ""}, "text is ''"),
         ({"hint": 3}, "hint is a text"),
+        ({"checker": 3}, "checker is 3"),
+        ({"checker": ["length"]}, "checker is ['length']"),
+        ({"checker": DATE}, "checker holds datetime.date(2026, 11, 30), a date; write it as a text"),
+        ({"checker": {"name": "length", "most": DATE}}, "checker holds"),
+        ({"ratified_by": {"on": [DATE]}}, "ratified_by holds"),
+        ({"scope": "prompt", "bound": 0.1}, "no bound"),
+        ({"scope": "prompt", "hint": "Be short."}, "no hint"),
     ],
 )
 def test_a_wrong_principle_about_texts_is_one_line_that_names_it(change, words):
@@ -83,6 +94,12 @@ def test_a_wrong_principle_about_texts_is_one_line_that_names_it(change, words):
         ({"checker": "finished"}, "no checker"),
         ({"bound": 0.1}, "no bound"),
         ({"severity": "should", "action": "block"}, "cannot block"),
+        ({"metric": 3}, "metric is 3"),
+        ({"metric": ["performance.accuracy"]}, "metric is ["),
+        ({"metric": {"a": 1}}, "metric is {"),
+        ({"where": "x"}, "where is 'x'"),
+        ({"where": {"since": DATE}}, "where holds"),
+        ({"op": 3}, "op is 3"),
     ],
 )
 def test_a_wrong_principle_about_models_is_one_line_that_names_it(change, words):

@@ -70,7 +70,8 @@ def test_the_first_candidate_that_passes_is_the_answer_without_a_reward():
     response = GuardedGenerator(Writer("bad.", "one.", "two."), rules(KIND), best_of=3)("Go")
     assert response.text == "one."
     assert response.attempts == 1
-    assert [candidate.violated for candidate in response.candidates] == [("kind",), (), ()]
+    # The third is not asked for: it could not be the answer.
+    assert [candidate.violated for candidate in response.candidates] == [("kind",), ()]
     assert response.first is not None
     assert response.first.text == "bad."
 
@@ -171,7 +172,7 @@ def test_seeds_repeat_an_answer_and_the_first_is_that_of_the_unguarded_generator
     def generate(prompt, seed):
         return f"{prompt} {seed % 1000}."
 
-    guard = GuardedGenerator(generate, rules(KIND), best_of=3)  # type: ignore[arg-type]
+    guard = GuardedGenerator(generate, rules(KIND), best_of=3, reward=len)  # type: ignore[arg-type]
     response = guard("Go", seed=7)
     assert response == guard("Go", seed=7)
     assert response.first is not None
@@ -201,3 +202,60 @@ def test_a_wrong_guard_is_one_clear_line():
         GuardedGenerator("stories", rules(KIND))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a prompt is a text"):
         GuardedGenerator(Writer("a"), rules(KIND))(3)  # type: ignore[arg-type]
+
+
+class Several:
+    """A generator that is asked for many texts at once, and has no end of them."""
+
+    taken = 0
+
+    def __call__(self, prompt):
+        return "good."
+
+    def many(self, prompt, seeds):
+        while True:
+            self.taken += 1
+            yield "good."
+
+
+def test_an_endless_generator_of_many_is_asked_for_no_more_than_it_takes():
+    writer = Several()
+    response = GuardedGenerator(writer, rules(KIND), best_of=3)("Go")
+    assert len(response.candidates) == writer.taken == 3
+
+
+def test_many_that_returns_one_text_is_an_error_and_no_letters():
+    writer = Writer("good.")
+    writer.many = lambda prompt, seeds: "hello"
+    response = GuardedGenerator(writer, rules(KIND))("Go")
+    assert response.refused
+    assert "returned one text" in response.failures[0]
+
+
+def test_what_was_written_before_an_error_counts():
+    def some(prompt, seeds):
+        yield "good."
+        raise ValueError("out of memory")
+
+    writer = Writer("never.")
+    writer.many = some
+    response = GuardedGenerator(writer, rules(KIND))("Go")
+    assert response.text == "good."
+    assert "out of memory" in response.failures[0]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True])
+def test_a_wrong_seed_is_one_clear_line(seed):
+    with pytest.raises(ConfigError, match=r"seed is .*whole number from 0"):
+        GuardedGenerator(Writer("a"), rules(KIND))("Go", seed=seed)
+
+
+def leaves(text, prompt):
+    raise SystemExit(3)
+
+
+def test_a_checker_that_ends_the_process_fails_closed():
+    odd = {**SHORT, "id": "odd", "checker": "test_guard:leaves"}
+    response = GuardedGenerator(Writer("good."), rules(odd), best_of=1, attempts=1)("Go")
+    assert response.refused
+    assert "SystemExit" in response.failures[0]

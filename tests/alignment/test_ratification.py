@@ -5,9 +5,10 @@ import tomllib
 import numpy as np
 import pytest
 
-from fedsafe.alignment import Ballot, parse_constitution, ratify, read_constitution, simulate_votes
-from fedsafe.alignment.ratified_file import read_opinions, stale, write_ratified
+from fedsafe.alignment import Ballot, parse_constitution, ratify, read_constitution, simulate_votes, tally
+from fedsafe.alignment.ratified_file import read_opinions, rejected, stale, write_ratified
 from fedsafe.errors import ConfigError, DataError
+from fedsafe.findings import clopper_pearson
 from fedsafe.rng import key_from_seed
 
 FILE = """# A comment that stays.
@@ -85,6 +86,41 @@ def test_the_claim_says_what_is_promised_to_whom():
     assert any("group" in line for line in claim.not_covered)
 
 
+def test_the_claim_does_not_say_where_noise_comes_from_that_the_counter_has_not_seen():
+    votes = np.zeros((9, 1), dtype=np.int64)
+    assert ratify(ballot(), votes, votes).claim.randomness.startswith("not known")
+    assert ratify(ballot(), votes, votes, randomness="dice").claim.randomness == "dice"
+
+
+def test_a_voter_answers_a_question_once():
+    asked = np.array([[0, 1], [1, 1]])
+    with pytest.raises(ConfigError, match="voter 2 answers one question more than once"):
+        ratify(ballot(3, each=2), asked, np.zeros((2, 2), int))
+
+
+@pytest.mark.parametrize(("agreeing", "end"), [(100, 1.0), (95, 1.0), (5, 0.0), (0, 0.0)])
+def test_a_tally_that_no_share_leads_to_is_at_its_end_and_no_point(agreeing, end):
+    found = tally(agreeing, 100, ballot(epsilon=1.0))
+    at_the_end = tally(74 if end else 26, 100, ballot(epsilon=1.0))
+    assert found.interval == at_the_end.interval
+    assert end in found.interval
+    assert found.interval[1] - found.interval[0] > 0.1
+
+
+def test_every_tallys_interval_holds_that_of_clopper_and_pearson_solved_for_the_share():
+    for epsilon, votes in ((0.5, 10), (1.0, 30), (20.0, 25)):
+        asked = ballot(epsilon=epsilon)
+        other = 1 - asked.keeping
+        for agreeing in range(votes + 1):
+            solved = [
+                min(1.0, max(0.0, (end - other) / (asked.keeping - other)))
+                for end in clopper_pearson(agreeing, votes)
+            ]
+            low, high = tally(agreeing, votes, asked).interval
+            assert low <= solved[0] <= solved[1] <= high
+            assert low < high
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -93,6 +129,7 @@ def test_the_claim_says_what_is_promised_to_whom():
         ({"asked": np.zeros((5, 2), int)}, "votes are"),
         ({"answers": np.full((5, 1), 2)}, "a vote has answer 2"),
         ({"asked": np.full((5, 1), 1)}, "a vote has question 1"),
+        ({"answers": np.full((5, 1), -1)}, "a vote has answer -1"),
         ({"asked": np.zeros((0, 1), int), "answers": np.zeros((0, 1), int)}, "no vote to count"),
     ],
 )
@@ -176,3 +213,14 @@ def test_opinions_are_read_in_any_case_with_their_groups(tmp_path):
 def test_a_constitution_without_ratification_has_nothing_stale():
     article = {"id": "a", "text": "t", "scope": "response", "checker": "finished"}
     assert stale(parse_constitution({"version": "1", "principle": [article]})) == []
+
+
+def test_a_rejected_principle_is_named_until_it_is_changed_or_voted_on_again(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text(FILE)
+    write_ratified(path, tables(path, status="rejected"))
+    assert rejected(read_constitution(path)) == ["short", "ends"]
+    path.write_text(path.read_text().replace('"Short."', '"Very short."'))
+    assert rejected(read_constitution(path)) == ["ends"]
+    path.write_text(FILE)
+    assert rejected(read_constitution(path)) == []

@@ -93,10 +93,14 @@ def test_a_wrong_vote_is_one_line_and_leaves_the_file(fedsafe, rules, tmp_path):
 
 def test_guard_holds_any_generator_to_the_principles(fedsafe, rules, tmp_path):
     options = ("--prompts", tmp_path / "prompts.txt", "--labelled", tmp_path / "labels.csv")
-    done = fedsafe(
-        *("constitution", "guard", rules, "--generator", "own_generator:generate", *options),
-        *("--out", tmp_path / "said.jsonl", "--json"),
-    )
+    command = ("constitution", "guard", rules, "--generator", "own_generator:generate", *options)
+    done = fedsafe(*command, "--out", tmp_path / "said.jsonl", "--json")
+    # Nobody has read the answers: the bound of a must is not known to be met.
+    assert done.code == 1, done.err
+    assert json.loads(done.out)["requirements"][0]["verdict"] == "unmeasured"
+    answers = "".join(f"Prompt {number}.,good.,0\n" for number in range(20))
+    (tmp_path / "answers.csv").write_text("\ufeffprompt,text,kind\n" + answers, encoding="utf-8")
+    done = fedsafe(*command, "--read", tmp_path / "answers.csv", "--json")
     assert done.code == 0, done.err
     body = json.loads(done.out)
     kind = {
@@ -119,6 +123,10 @@ def test_guard_refuses_all_where_nothing_passes_and_says_that_nothing_is_measure
     assert done.code == 1
     assert "constitution.refusals: 1.000" in done.out
     assert "must kind: unmeasured" in done.out
+    asked = ("constitution", "guard", rules, "--prompts", tmp_path / "prompts.txt")
+    seeded = fedsafe(*asked, "--seed", -5)
+    assert (seeded.code, seeded.err.count("\n")) == (1, 1)
+    assert "--seed is -5" in seeded.err
     wrong = fedsafe("constitution", "guard", rules, "--prompts", tmp_path / "none.txt")
     assert wrong.code == 1
     assert "cannot be read" in wrong.err

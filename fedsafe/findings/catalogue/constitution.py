@@ -11,8 +11,15 @@ CONSTITUTION = (
     share(
         "constitution.true_violations",
         "lower",
-        "Share of texts that break this principle, corrected for the checker's own measured errors.",
-        "Rogan and Gladen 1978; Lang and Reiczigel 2014",
+        "Share of texts that break this principle: unguarded ones corrected for the checker's measured errors, answers "
+        "as they were read.",
+        "Rogan and Gladen 1978; Lang and Reiczigel 2014; Clopper and Pearson 1934",
+    ),
+    share(
+        "constitution.inferred_violations",
+        "lower",
+        "Share of answers that break this principle if all prompts are alike and restating changes nothing: too low "
+        "where they do not.",
     ),
     Metric(
         name="constitution.change",
@@ -28,7 +35,8 @@ CONSTITUTION = (
         unit="share",
         high=1.0,
         direction="higher",
-        description="Part of the violations that the guard takes away, corrected for the checker's errors.",
+        description="Part of the violations that the guard takes away: answers as they were read, against what is "
+        "written unguarded, corrected.",
     ),
     share("constitution.refusals", "none", "Share of the prompts that are answered by a refusal."),
     Metric(
@@ -41,11 +49,11 @@ CONSTITUTION = (
     share(
         "constitution.checker_sensitivity",
         "higher",
-        "Share of the texts that break this principle, by people's labels, that the checker finds.",
+        "Share of the texts that break this principle, by a reader's labels, that the checker finds.",
     ),
     share(
         "constitution.checker_specificity",
         "higher",
-        "Share of the texts that keep this principle, by people's labels, that the checker leaves.",
+        "Share of the texts that keep this principle, by a reader's labels, that the checker leaves.",
     ),
 )
