@@ -35,7 +35,10 @@ def known(rng: np.random.Generator) -> Expected:
     return Expected(
         scores=rng.exponential(size=5000),
         predictions=rng.normal(size=5000),
-        rates=RATES,
+        rates={
+            column: {group: (round(rate * 4000), 4000) for group, rate in rates.items()}
+            for column, rates in RATES.items()
+        },
         codes={"group": tuple(RATES["group"])},
     )
 

@@ -18,14 +18,18 @@ from fedsafe.serve.streams import (
     open_stream,
     period_report,
 )
+from fedsafe.serve.streams.groups import GroupRate
 from fedsafe.serve.streams.wealth import Wealth
 
 
-def expected(rng, rates=None):
+def expected(rng, rates=None, records=4000):
     return Expected(
         scores=rng.exponential(size=1000),
         predictions=rng.normal(size=1000),
-        rates=rates or {},
+        rates={
+            column: {group: (round(rate * records), records) for group, rate in groups.items()}
+            for column, groups in (rates or {}).items()
+        },
         codes={column: tuple(groups) for column, groups in (rates or {}).items()},
     )
 
@@ -68,12 +72,12 @@ def test_p_values_of_the_tree_of_counts_are_those_of_sorting():
     rng = np.random.default_rng(1)
     known, new = rng.integers(0, 30, 200).astype(float), rng.integers(-5, 40, 100).astype(float)
     test = ExchangeabilityTest(known, 0.01)
-    bins, seen = test._bins(new), list(test._bins(known))
+    bins, seen = test._bins(new), list(test._bins(known[np.random.default_rng(0).permutation(200)[50:]]))
     for place in bins.tolist():
         assert test._below(place) == sum(other < place for other in seen)
         test._add(place, 1)
         seen.append(place)
-    assert test._total == 300
+    assert test._total == len(seen) == 250
 
 
 def test_p_values_under_no_change_are_uniform(monkeypatch):
@@ -85,6 +89,47 @@ def test_p_values_under_no_change_are_uniform(monkeypatch):
     test = ExchangeabilityTest(rng.normal(size=100), 0.01)
     test.observe(rng.normal(size=3000))
     assert stats.kstest(found, "uniform").pvalue > 1e-3
+
+
+def tiling(test, known):
+    """How often the p-values of each value of ``known``, were it the new one, cover each (n + 1)-th of [0, 1]."""
+    cells = np.zeros(len(known))
+    for place in test._bins(known).tolist():
+        test._add(place, -1)
+        below = test._below(place)
+        equal = test._below(place + 1) - below
+        above = test._total - below - equal
+        assert test._total + 1 == len(known)
+        cells[above : above + equal + 1] += 1.0 / (equal + 1)  # tie * (equal + 1) is uniform
+        test._add(place, 1)
+    return cells
+
+
+@pytest.mark.parametrize("values", ["continuous", "ties", "alike"])
+def test_whichever_score_is_the_new_one_the_p_values_cover_the_unit_interval_exactly(values):
+    rng = np.random.default_rng(5)
+    known = {
+        "continuous": rng.normal(size=80),
+        "ties": rng.integers(0, 9, 80).astype(float),
+        "alike": np.ones(80),
+    }[values]
+    test = ExchangeabilityTest(known, 0.01, seed=3)
+    compared = known[np.random.default_rng(3).permutation(80)[20:]]
+    assert test._total == 60
+    assert np.allclose(tiling(test, compared), 1.0)  # given the edges: so every bet has the mean 1 exactly
+
+
+def test_edges_from_what_is_compared_with_would_not():
+    known = np.random.default_rng(5).normal(size=80)
+    covered = np.zeros(80)
+    for new in range(80):  # the edges are those of the others, as in a stream
+        others = np.sort(np.delete(known, new))
+        edges = others[::4]
+        place = edges.searchsorted(known[new], side="right")
+        bins = edges.searchsorted(others, side="right")
+        above, equal = int((bins > place).sum()), int((bins == place).sum())
+        covered[above : above + equal + 1] += 1.0 / (equal + 1)
+    assert np.abs(covered - 1.0).max() > 0.1
 
 
 def test_streams_without_a_change_raise_few_alarms():
@@ -154,6 +199,30 @@ def test_a_group_whose_rate_moves_is_named():
     shown = {rate["group"]: rate["windows"][0] for rate in stream.state()["rates"]}
     assert shown["Female"]["low"] < 0.6 < shown["Female"]["high"]
     assert shown["Male"]["n"] > 500
+
+
+@pytest.mark.parametrize("interval", [True, False])
+def test_a_rate_known_from_few_records_is_no_reason_for_an_alarm(interval):
+    rng, alarms, streams = np.random.default_rng(1), 0, 30
+    for _ in range(streams):
+        positive = int(
+            rng.binomial(100, 0.5)
+        )  # the stream's rate is that of the population they are drawn from
+        group = GroupRate(positive, 100, 0.02, 0.1, 1000)
+        if not interval:
+            group.low = group.high = group.expected
+        alarms += any(group.observe(float(value)) for value in rng.random(2500) < 0.5)
+    assert (alarms / streams <= 0.1) == interval
+
+
+def test_nothing_is_spent_on_labels_that_never_come():
+    rng = np.random.default_rng(0)
+    with_them, without = StreamMonitor(expected(rng)), StreamMonitor(expected(rng), labels=False)
+    assert with_them.drift.wealth.alpha == pytest.approx(0.01 / 3)
+    assert without.drift.wealth.alpha == pytest.approx(0.01 / 2)
+    assert "calibration" not in without.state()["p_values"]
+    with pytest.raises(ConfigError, match="labels=True"):
+        without.outcome(0.9, True)
 
 
 def test_confidence_sequences_cover_at_all_times_and_shrink():

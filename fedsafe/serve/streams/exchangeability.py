@@ -2,8 +2,10 @@
 
 Each score is compared with all before it, those of the calibration first. While all are exchangeable, the p-values are
 independent and uniform, exactly: with a calibration that stays as it is they would not be, and a long stream would
-tell its sampling error from the truth. Scores are counted in bins, which only makes the score a coarser one, and ties
-are broken at random: memory and time per score do not grow.
+tell its sampling error from the truth. Scores are counted in bins whose edges are a quarter of the known ones, drawn at
+random, which are not compared with: whatever the edges are, the others and what comes are exchangeable given them, so
+that a bin is only a coarser score. Ties are broken at random. Memory and time per score do not grow. (Edges from what is
+compared with lie in bins of their own making, and p-values are not uniform then; a test shows it.)
 """
 
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from fedsafe.serve.streams.wealth import Wealth
 
 _BINS: Final = 256
 _FEWEST: Final = 50
+_EDGES: Final = 4  # one in so many is an edge
 # Powers of the bets k p^(k - 1), each of mean 1 under uniform p-values (Vovk, Nouretdinov and Gammerman, 2003).
 _POWERS: Final = (0.2, 0.6)
 
@@ -34,16 +37,18 @@ class ExchangeabilityTest:
     """
 
     def __init__(self, reference: ArrayLike, alpha: float, seed: int = 0) -> None:
-        known = np.sort(np.asarray(reference, np.float64))
+        known = np.asarray(reference, np.float64)
         if len(known) < _FEWEST or not np.isfinite(known).all():
             raise CalibrationError(
                 f"a test for drift needs {_FEWEST} finite scores or more, not {len(known)}"
             )
-        self.edges = np.unique(
-            known[np.linspace(0, len(known) - 1, _BINS + 1).round().astype(np.int64)[1:-1]]
-        )
         self.wealth = Wealth(bets=2 * len(_POWERS), alpha=alpha)
         self._rng = np.random.default_rng(seed)
+        order = self._rng.permutation(len(known))
+        cut = len(known) // _EDGES
+        edges = np.sort(known[order[:cut]])
+        self.edges = np.unique(edges[np.linspace(0, cut - 1, min(_BINS - 1, cut)).round().astype(np.int64)])
+        known = known[order[cut:]]
         self._counts, self._total = [0] * (len(self.edges) + 2), 0
         for place, count in enumerate(np.bincount(self._bins(known), minlength=len(self.edges) + 1).tolist()):
             self._add(place, count)

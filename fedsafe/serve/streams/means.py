@@ -29,17 +29,19 @@ class MeanTest:
         self.tolerance, self.wealth = tolerance, Wealth(bets=2 * len(_SHARES), alpha=alpha)
         self.n, self.total, self.expected = 0, 0.0, 0.0
 
-    def observe(self, value: float, expected: float) -> bool:
+    def observe(self, value: float, expected: float, high: float | None = None) -> bool:
         """Take a value; whether this raises an alarm.
 
         Args:
             value: In [0, 1].
-            expected: Its mean as it should be, in [0, 1].
+            expected: Its mean as it should be, in [0, 1], or the least that this may be.
+            high: The most that it may be; `expected` where None.
         """
+        top = expected if high is None else high
         self.n += 1
         self.total += value
         self.expected += expected
-        above, below = expected + self.tolerance, 1.0 - expected + self.tolerance
+        above, below = top + self.tolerance, 1.0 - expected + self.tolerance
         up = (value - above) / above if above > 0.0 else 0.0
         down = (1.0 - value - below) / below if below > 0.0 else 0.0
         return self.wealth.step([1.0 + share * side for share in _SHARES for side in (up, down)])

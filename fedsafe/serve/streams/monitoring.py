@@ -2,7 +2,8 @@
 
 Issues: ``drift`` of the inputs (the monitor's combined score), drift of the ``predictions``, ``calibration`` of the
 confidence where labels come in later, and the ``rates`` of groups. Every test may be looked at after each decision
-(`fedsafe.serve.streams.wealth`); `alpha` is split evenly over the issues, and that of the rates over the groups.
+(`fedsafe.serve.streams.wealth`); `alpha` is split evenly over the issues that can occur, and that of the rates over the
+groups.
 """
 
 import json
@@ -39,13 +40,13 @@ class Expected:
     Attributes:
         scores: ``(n,)`` combined scores of the monitor's calibration.
         predictions: ``(m,)`` outputs that are followed.
-        rates: Column to group to the share of positive decisions among known records of the group.
+        rates: Column to group to positive decisions among known records of the group, and how many these are.
         codes: Column to the names of its groups, in the order of their codes.
     """
 
     scores: Array
     predictions: Array
-    rates: Mapping[str, Mapping[str, float]]
+    rates: Mapping[str, Mapping[str, tuple[int, int]]]
     codes: Mapping[str, tuple[str, ...]]
 
 
@@ -58,6 +59,7 @@ class StreamMonitor:
         confidence_tolerance: How far confidence may be from being right on average.
         rate_tolerance: How far the rate of a group may be from its known one.
         window: Decisions of a group in a window.
+        labels: Whether labels may come in: where they do not, nothing is spent on calibration.
         seed: Of the ties.
 
     Raises:
@@ -73,6 +75,7 @@ class StreamMonitor:
         confidence_tolerance: float = 0.05,
         rate_tolerance: float = 0.1,
         window: int = 1000,
+        labels: bool = True,
         seed: int = 0,
     ) -> None:
         if not 0.0 < alpha < 1.0 or window < 10:
@@ -80,15 +83,15 @@ class StreamMonitor:
                 f"a stream needs alpha between 0 and 1 and a window from 10: got {alpha} and {window}"
             )
         groups = [(column, group) for column, rates in expected.rates.items() for group in rates]
-        share = alpha / (4 if groups else 3)
+        share = alpha / (2 + bool(groups) + labels)
         self.alpha, self.seen, self.unmatched = alpha, 0, 0
         self.codes = {column: tuple(names) for column, names in expected.codes.items()}
         self.drift = ExchangeabilityTest(expected.scores, share, seed)
         self.predictions = ExchangeabilityTest(expected.predictions, share, seed + 1)
-        self.calibration = MeanTest(confidence_tolerance, share)
+        self.calibration = MeanTest(confidence_tolerance, share) if labels else None
         self.rates = {
             (column, group): GroupRate(
-                expected.rates[column][group], rate_tolerance, share / len(groups), window
+                *expected.rates[column][group], rate_tolerance, share / len(groups), window
             )
             for column, group in groups
         }
@@ -146,7 +149,7 @@ class StreamMonitor:
         for decision in decisions:
             self.counts["answered" if decision.answered else "abstained"] += 1
             self.counts.update({f"reason {reason.split(':')[0]}" for reason in decision.reasons})
-            if decision.answered and decision.confidence is not None:
+            if self.calibration is not None and decision.answered and decision.confidence is not None:
                 self._pending[decision.id] = decision.confidence
         while len(self._pending) > _PENDING:
             self._pending.popitem(last=False)
@@ -181,7 +184,13 @@ class StreamMonitor:
         return self.outcome(confidence, correct)
 
     def outcome(self, confidence: float, correct: bool) -> list[tuple[str, str]]:
-        """Take a confidence and whether the answer was right; gives the alarm, if it raises one."""
+        """Take a confidence and whether the answer was right; gives the alarm, if it raises one.
+
+        Raises:
+            ConfigError: The stream was made without labels.
+        """
+        if self.calibration is None:
+            raise ConfigError("this stream was begun without labels: begin one with labels=True")
         if not self.calibration.observe(float(correct), confidence):
             return []
         text = f"confidence and being right differ by more than {self.calibration.tolerance:g} on average"
@@ -198,11 +207,14 @@ class StreamMonitor:
             "decisions": self.seen,
             "alpha": self.alpha,
             "counts": dict(self.counts),
-            "labels": {"matched": self.calibration.n, "unmatched": self.unmatched},
+            "labels": {
+                "matched": 0 if self.calibration is None else self.calibration.n,
+                "unmatched": self.unmatched,
+            },
             "p_values": {
                 DRIFT: self.drift.wealth.p_value,
                 PREDICTIONS: self.predictions.wealth.p_value,
-                CALIBRATION: self.calibration.wealth.p_value,
+                **({} if self.calibration is None else {CALIBRATION: self.calibration.wealth.p_value}),
                 **{f"{RATES} {c}={g}": rate.test.wealth.p_value for (c, g), rate in self.rates.items()},
             },
             "rates": [
@@ -227,7 +239,7 @@ class StreamMonitor:
             "codes": {column: list(names) for column, names in self.codes.items()},
             "drift": self.drift.to_json(),
             "predictions": self.predictions.to_json(),
-            "calibration": self.calibration.to_json(),
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
             "rates": [[c, g, rate.to_json()] for (c, g), rate in self.rates.items()],
             "counts": dict(self.counts),
             "events": self.events,
@@ -259,7 +271,8 @@ class StreamMonitor:
             stream.codes = {column: tuple(names) for column, names in values["codes"].items()}
             stream.drift = ExchangeabilityTest.from_json(values["drift"])
             stream.predictions = ExchangeabilityTest.from_json(values["predictions"])
-            stream.calibration = MeanTest.from_json(values["calibration"])
+            kept = values["calibration"]
+            stream.calibration = None if kept is None else MeanTest.from_json(kept)
             stream.rates = {(c, g): GroupRate.from_json(rate) for c, g, rate in values["rates"]}
             stream.counts, stream.events = Counter(values["counts"]), list(values["events"])
             stream._pending = OrderedDict((name, float(value)) for name, value in values["pending"])

@@ -61,6 +61,7 @@ def open_stream(
     rate_tolerance: float = 0.1,
     confidence_tolerance: float = 0.05,
     window: int = 1000,
+    labels: bool = True,
     seed: int = 0,
 ) -> StreamMonitor:
     """A stream for a guard: the one in the file, if there is one, or a new one.
@@ -74,6 +75,7 @@ def open_stream(
         rate_tolerance: Of the rates of groups.
         confidence_tolerance: Of the confidence.
         window: Of the groups.
+        labels: Whether labels may come in; not of a number that is predicted, which has no confidence.
         seed: Of the ties.
 
     Raises:
@@ -93,7 +95,7 @@ def open_stream(
     _, followed, positive, codes = reader.read(x, monitor.check(x))
     rates = {
         name: {
-            group: float(positive[codes[name] == code].mean())
+            group: (int(positive[codes[name] == code].sum()), int((codes[name] == code).sum()))
             for code, group in enumerate(reader.columns[name][0])
             if int((codes[name] == code).sum()) >= _FEWEST
         }
@@ -110,6 +112,7 @@ def open_stream(
         rate_tolerance=rate_tolerance,
         confidence_tolerance=confidence_tolerance,
         window=window,
+        labels=labels and bool(monitor.classes),
         seed=seed,
     )
     stream.reader, stream.model = reader, model
