@@ -155,13 +155,11 @@ class Looked:
         direction = self.bench.direction()
         reply = self.bench.reply(self.bench.update(direction, HUGE))
         mechanism, party = self.masked.mechanism, self.masked.party([], self.bench.rng)
-        lost = party[:2]
+        lost = party[: int(self.masked.parameters.dropouts * PARTY)]  # as many as are planned for
         worst = 0.0
         for gone in ((), lost):
             played = self.play(party, party=party, reply=reply, lost={"mask": gone, "reveal": lost})
             if played.total is None:
-                if gone and self.masked.parameters.minimum > PARTY - 2:
-                    continue  # that is as it should be
                 seen = f"no sum: {played.error}"
                 return judged(name, holds=False, claimed=claimed, seen=seen, source=sources.LOST)
             present = PARTY - len(gone)
