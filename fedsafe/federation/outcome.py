@@ -15,11 +15,13 @@ class RoundCost:
         cpu_seconds: Processor time of all clients' training.
         failures: Clients that failed, refused or did not reply.
         aborted: Why a secure sum was not unmasked; None where it was, or where there is none.
+        refused: What a secure sum has not taken, and of whom.
     """
 
     cpu_seconds: float
     failures: int
     aborted: str | None
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class RoundOutcome:
         stopped: Why the rounds that are planned after this one are left out; None where they are not.
         aborted: Why the round's secure sum was not unmasked, and the model stayed as it was. What it says of clients
             is private, that it happened is not.
+        refused: What the round's secure sum has not taken, and of which clients: private.
     """
 
     round: int
@@ -53,3 +56,4 @@ class RoundOutcome:
     evaluation: float | None = None
     stopped: str | None = None
     aborted: str | None = None
+    refused: tuple[str, ...] = ()

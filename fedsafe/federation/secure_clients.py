@@ -21,6 +21,7 @@ from fedsafe.aggregation.secure import (
     SecureClient,
     SecureParameters,
     VerifyingKey,
+    require_stage,
     simulated_identities,
     simulated_seed,
 )
@@ -183,7 +184,7 @@ class SecureClients:
                 )
             requests[int(context.node_config["partition-id"])] = request
         values: Callable[[int], Grid] = _none
-        if next(iter(requests.values())).stage == TRAINS:
+        if any(request.stage == TRAINS for request in requests.values()):
             values = _Trained(self.runtime, dict(zip(requests, messages, strict=True)), contexts).__getitem__
         reply = self._answered(requests, values)
         return stage_reply(
@@ -219,7 +220,10 @@ class SecureClients:
             raise PlanViolation(
                 f"the server follows plan {request.plan[:12]}, this client agreed to {self.runtime.plan[:12]}"
             )
-        own = self._own(client, request, lambda: values(client))
+        require_stage(request.stage, request.said)
+        # Nothing is trained, whatever the protocol would take, at a stage that is not called the one for it.
+        given = values if request.stage == TRAINS else _none
+        own = self._own(client, request, lambda: given(client))
         if request.stage == "advertise":
             return own.advertise(), own.state(roster=False)
         try:

@@ -12,14 +12,26 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from fedsafe.aggregation.secure import ENDS
 from fedsafe.errors import EngineError
 from fedsafe.federation.arrays import values_of
+
+__all__ = [
+    "ENDS",
+    "SECURE",
+    "TRAINS",
+    "StageReply",
+    "StageRequest",
+    "read_stage",
+    "read_stage_reply",
+    "stage_content",
+    "stage_reply",
+    "with_stage",
+]
 
 SECURE = "secure"
 # The stage at which a client trains, and whose messages carry the model.
 TRAINS = "mask"
-# What tells clients that a round has ended without a sum.
-ENDS = "end"
 
 _NOT_SENT = (KeyError, TypeError, ValueError, AttributeError)
 
@@ -84,7 +96,8 @@ def with_stage(content: RecordDict, request: StageRequest) -> RecordDict:
                     "inputs": request.inputs,
                     "said": request.said,
                     "state": request.state,
-                    "roster": request.roster,
+                    # Real clients, which keep their own, know no such part of a message.
+                    **({"roster": request.roster} if request.roster else {}),
                 }
             ),
         }

@@ -1,7 +1,7 @@
 """The server's side of secure aggregation over a grid: five exchanges, and the sum that they show."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 
@@ -35,12 +35,15 @@ class SecureRounds:
         own_states: Whether clients keep their state themselves. Simulated ones, whose next message may reach another
             worker, have it sent back to them.
         run: Name of the run that clients draw their noise for; the plan's hash where one plan is one run.
+        left_out: Clients that were at fault in an earlier round, for certain. They are not asked any more, and count as
+            lost; it is known as long as this process lives.
     """
 
     parameters: SecureParameters
     pinned: Mapping[int, VerifyingKey]
     own_states: bool
     run: str = ""
+    left_out: set[int] = field(default_factory=set)
 
     def round_id(self, round: int, plan: str, inputs: bytes) -> RoundId:
         """Which round of which run; the clients come to the same."""
@@ -58,6 +61,13 @@ class SecureExchange:
         inputs: Digest of what the releases depend on besides records.
         nodes: Of each client of the cohort, where its messages go.
         content: What a client is sent when it trains.
+
+    After the round it says besides its sum
+
+    * ``cpu_seconds``: processor time of the clients;
+    * ``error``: what the first client that failed has said, or nothing;
+    * ``refused``: what was not taken, and who is left out from now on, in words: private;
+    * ``all_failed``: whether there was a stage that clients were asked for, and nothing but failures came.
     """
 
     rounds: SecureRounds
@@ -69,6 +79,9 @@ class SecureExchange:
     cpu_seconds: float = 0.0
     error: str = ""
     roster: bytes = b""
+    refused: tuple[str, ...] = ()
+    all_failed: bool = False
+    _failures: int = 0
 
     def run(self, send: Callable[[Sequence[Message]], Iterable[Message]]) -> SecureSum:
         """Play the round.
@@ -81,28 +94,47 @@ class SecureExchange:
         """
         # Who has no key takes no part: its client counts as lost.
         known = self.rounds.pinned
-        pinned = {client: known[client] for client in self.nodes if client in known}
+        out = self.rounds.left_out
+        pinned = {client: known[client] for client in self.nodes if client in known and client not in out}
         server = SecureServer(
             pinned=pinned,
             parameters=self.rounds.parameters,
             round=self.rounds.round_id(self.number, self.plan, self.inputs),
         )
-        asked: Mapping[int, bytes] = dict.fromkeys(pinned, b"")
+        try:
+            self._play(server, dict.fromkeys(pinned, b""), send)
+        finally:
+            self._remember(server)
+        return server.result()
+
+    def _play(
+        self,
+        server: SecureServer,
+        asked: Mapping[int, bytes],
+        send: Callable[[Sequence[Message]], Iterable[Message]],
+    ) -> None:
         states: dict[int, bytes] = {}
         for stage in STAGES:
             if stage == "share" and not self.rounds.own_states:
                 self.roster = next(iter(asked.values()), b"")  # one for all
+            taken, failed = 0, self._failures
             for reply in self._asked(stage, asked, states, send):
-                for client, said in reply.said.items():
-                    self._take(server, client, said)
+                taken += sum(self._take(server, client, said) for client, said in reply.said.items())
                 if not self.rounds.own_states:
                     states |= reply.states
+            self.all_failed |= taken == 0 and self._failures > failed
             asked = server.advance()
             if server.stage == "aborted":
                 for _ in self._asked(ENDS, asked, states, send):
                     pass
                 break
-        return server.result()
+
+    def _remember(self, server: SecureServer) -> None:
+        """What the round has shown of clients that do not follow the protocol."""
+        said = tuple(f"client {client}: {why}" if client >= 0 else why for client, why in server.refused)
+        left = tuple(f"client {client} is left out of later rounds" for client in server.named)
+        self.refused = (*said, *left)
+        self.rounds.left_out.update(server.named)
 
     def _asked(
         self,
@@ -146,12 +178,15 @@ class SecureExchange:
                 self.cpu_seconds += reply.cpu_seconds
                 yield reply
 
-    def _take(self, server: SecureServer, client: int, said: bytes) -> None:
-        """One client's message: who it is from is what its signature says."""
+    def _take(self, server: SecureServer, client: int, said: bytes) -> bool:
+        """One client's message, if it is taken: who it is from is what its signature says."""
         try:
             server.receive(said, client)
         except SecureAggregationError as error:
             self._note(str(error))
+            return False
+        return True
 
     def _note(self, error: str) -> None:
+        self._failures += bool(error)
         self.error = self.error or error

@@ -57,12 +57,14 @@ class Commit:
             elapsed: Wall time of the run so far, in seconds.
             there: Says who was missing, and how long the round took under its virtual clock.
         """
-        virtual: dict[str, float | str] = {}
+        also: dict[str, float | str | list[str]] = {}
         if outcome.aborted is not None:
-            virtual["aborted"] = outcome.aborted
+            also["aborted"] = outcome.aborted
+        if outcome.refused:
+            also["refused"] = list(outcome.refused)
         if there is not None:
             realised = there.take_realised()
-            virtual = {
+            also |= {
                 "missing": realised.missing,
                 "virtual_seconds": realised.seconds,
                 "virtual_elapsed": there.now,
@@ -73,7 +75,7 @@ class Commit:
             cpu_seconds=outcome.cpu_seconds,
             failures=outcome.failures,
             elapsed=elapsed,
-            **virtual,
+            **also,
         )
         if outcome.aggregator_state is not None:
             self.folder.write_aggregator_state(

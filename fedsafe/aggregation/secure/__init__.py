@@ -12,6 +12,7 @@ module                      holds
 ``keys``, ``identity``      X25519, HKDF, ChaCha20-Poly1305; Ed25519 or ECDSA
 ``masks``, ``shamir``       streams modulo a power of two; shares of secrets over the field of 2^31 - 1 elements
 ``dealing``, ``unmasking``  giving shares to neighbours, and using them
+``stages``                  what the server says at which stage
 ``answers``                 what the server holds answers to, and whom it blames
 ==========================  ==================================================================================
 
@@ -26,14 +27,15 @@ from fedsafe.aggregation.secure.kept_round import KeptRound
 from fedsafe.aggregation.secure.parameters import RoundId, SecureParameters
 from fedsafe.aggregation.secure.server import SecureServer, SecureSum
 from fedsafe.aggregation.secure.simulated import (
-    STAGES,
     Identities,
     secure_sum,
     simulated_identities,
     simulated_seed,
 )
+from fedsafe.aggregation.secure.stages import ENDS, STAGES, require_stage
 
 __all__ = [
+    "ENDS",
     "STAGES",
     "Graph",
     "Identities",
@@ -45,6 +47,7 @@ __all__ = [
     "SecureSum",
     "SigningKey",
     "VerifyingKey",
+    "require_stage",
     "secure_sum",
     "simulated_identities",
     "simulated_seed",

@@ -13,11 +13,10 @@ from fedsafe.aggregation.secure.client import SecureClient
 from fedsafe.aggregation.secure.identity import SigningKey, VerifyingKey
 from fedsafe.aggregation.secure.parameters import RoundId, SecureParameters
 from fedsafe.aggregation.secure.server import SecureServer, SecureSum
+from fedsafe.aggregation.secure.stages import STAGES
 from fedsafe.errors import SecureAggregationError
 from fedsafe.privacy.mechanisms import Grid
 from fedsafe.rng import Stream, StreamId
-
-STAGES = ("advertise", "share", "mask", "confirm", "reveal")
 
 
 @dataclass(frozen=True, kw_only=True)
