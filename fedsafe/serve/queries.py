@@ -27,6 +27,7 @@ _SAMPLE = 1000
 @dataclass
 class _Window:
     sketches: Floats
+    norms: Floats
     filled: int = 0
     at: int = 0
 
@@ -95,7 +96,9 @@ class QueryPatterns:
         sketches = np.asarray(x, np.float32).reshape(len(x), -1) @ self._directions
         own = self._callers.get(caller)
         if own is None:
-            own = self._callers[caller] = _Window(np.zeros((self._window, _WIDTH), np.float32))
+            own = self._callers[caller] = _Window(
+                np.zeros((self._window, _WIDTH), np.float32), np.zeros(self._window, np.float32)
+            )
             if len(self._callers) > self._most:
                 self._callers.popitem(last=False)
         self._callers.move_to_end(caller)
@@ -108,13 +111,13 @@ class QueryPatterns:
     def _count(self, own: _Window, part: Floats) -> NDArray[np.int64]:
         count = np.zeros(len(part), np.int64)
         if own.filled:
-            kept = own.sketches[: own.filled]
-            count += (squared_distances(part, kept) <= self.close).sum(axis=1)
+            kept, norms = own.sketches[: own.filled], own.norms[: own.filled]
+            count += (squared_distances(part, kept, norms) <= self.close).sum(axis=1)
         if len(part) > 1:
             near = squared_distances(part, part) <= self.close
             count += np.tril(near, -1).sum(axis=1)
         place = (own.at + np.arange(len(part))) % self._window
-        own.sketches[place] = part
+        own.sketches[place], own.norms[place] = part, np.square(part).sum(axis=1)
         own.at = int((own.at + len(part)) % self._window)
         own.filled = min(self._window, own.filled + len(part))
         return count
