@@ -1,6 +1,8 @@
 """The log of decisions: JSON lines, each chained by a keyed hash to the one before it; inputs are never in it.
 
 An input is there as an HMAC with a secret key: a plain hash of a small table row could be found by trying all rows.
+What the model made of it is there in coarse steps for the same reason: who has the model could find the row by a
+confidence of six digits. `docs/serving.md` says what a line still tells.
 The same key chains the lines, so that nobody without it can rewrite the log and make it fit. What a chain cannot show
 is that lines are missing at the end: keep the head elsewhere, and give it to `verify_log`.
 
@@ -35,6 +37,9 @@ from fedsafe.store.files import write_all
 FORMAT: Final = "fedsafe.decisions/1"
 Sync = Literal["batch", "second", "never"]
 
+_LINE = "line"
+_STEPS: Final = (0.01, 0.05)
+_DIGITS: Final = 2
 _SUFFIX = ',"hash":"'
 _ENDING = len(_SUFFIX) + 64 + 2
 
@@ -102,7 +107,7 @@ class DecisionLog:
         if sync not in ("batch", "second", "never") or len(key) < 16:
             raise ConfigError(f"a decision log needs sync = batch, second or never, and a key: got {sync!r}")
         self.path, self._key, self._sync, self._model = Path(path), key, sync, model[:16]
-        self._lock, self._closed = threading.Lock(), False
+        self._lock, self._closed, self._torn = threading.Lock(), False, False
         self._disk: Disk | None = None
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -127,9 +132,9 @@ class DecisionLog:
         """The newest line."""
         return self._head
 
-    def keyed(self, content: bytes) -> str:
-        """HMAC-SHA256 of something that the log must not hold, in hexadecimal."""
-        return hmac.digest(self._key, content, "sha256").hex()
+    def keyed(self, content: bytes, what: str = "input") -> str:
+        """HMAC-SHA256 of something that the log must not hold, in hexadecimal; `what` keeps kinds apart."""
+        return _keyed(self._key, what, content)
 
     def append(
         self,
@@ -151,7 +156,7 @@ class DecisionLog:
         Raises:
             RecordError: The log is closed, or cannot be written; then nothing of the batch is in it.
         """
-        who = self.keyed(b"caller:" + caller.encode("utf-8", "surrogatepass"))[:16] if caller else ""
+        who = self.keyed(caller.encode("utf-8", "surrogatepass"), "caller")[:16] if caller else ""
         now = _text(time.time() if seconds is None else seconds)
         if isinstance(contents, np.ndarray):
             contents = [row.tobytes() for row in np.ascontiguousarray(contents)]
@@ -186,21 +191,28 @@ class DecisionLog:
         """Lines by the fields of their JSON, without braces, number and hash."""
         if self._closed:
             raise RecordError(f"the decision log {self.path} is closed: no decision can be made without it")
+        if self._torn:
+            raise RecordError(f"the decision log {self.path} ends in half a line: open it again")
         if self._disk is not None and self._disk.failed:
             raise RecordError(f"the decision log {self.path} cannot be kept on the disk: {self._disk.failed}")
         number, digest, parts = self._head.sequence, self._head.hash, []
         for line in lines:
             number += 1
             body = f'{{"sequence":{number},{line}'
-            digest = self.keyed(f"{digest}{body}}}".encode())
+            digest = self.keyed(f"{digest}{body}}}".encode(), _LINE)
             parts.append(f'{body}{_SUFFIX}{digest}"}}\n')
-        before = os.fstat(self._file).st_size
+        before = None
         try:
+            before = os.fstat(self._file).st_size
             write_all(self._file, "".join(parts).encode())
             if self._sync == "batch":
                 os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, before)
+            if before is not None:
+                try:
+                    os.ftruncate(self._file, before)
+                except OSError:
+                    self._torn = True  # half a line may be there: whoever opens it next cuts it off
             raise RecordError(f"the decision log {self.path} cannot be written: {error.strerror}") from error
         self._head = LogHead(sequence=number, hash=digest)
         if self._disk is not None:
@@ -221,7 +233,7 @@ class DecisionLog:
         lines = tail[:end].splitlines()
         last = _parsed(self.path, lines[-1].decode("utf-8", "replace"))
         before = _parsed(self.path, lines[-2].decode("utf-8", "replace"))["hash"] if len(lines) > 1 else ""
-        if hmac.digest(self._key, (before + last["body"]).encode(), "sha256").hex() != last["hash"]:
+        if self.keyed((before + last["body"]).encode(), _LINE) != last["hash"]:
             raise RecordError(
                 f"the last line of {self.path} does not fit the key: restore the key or the log"
             )
@@ -235,7 +247,7 @@ def read_log(path: Path | str) -> Iterator[dict[str, Any]]:
         RecordError: It cannot be read, or a line is none of a log.
     """
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             for raw in file:
                 if raw.endswith("\n"):
                     line: dict[str, Any] = _parsed(Path(path), raw[:-1])["line"]
@@ -260,12 +272,12 @@ def verify_log(path: Path | str, key: bytes, *, head: LogHead | None = None) -> 
     """
     previous, met = LogHead(sequence=-1, hash=""), head is None or head.sequence < 0
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             for raw in file:
                 if not raw.endswith("\n"):
                     break  # half-written
                 found = _parsed(Path(path), raw[:-1])
-                digest = hmac.digest(key, (previous.hash + found["body"]).encode(), "sha256").hex()
+                digest = _keyed(key, _LINE, (previous.hash + found["body"]).encode())
                 number = previous.sequence + 1
                 if found["line"]["sequence"] != number or not hmac.compare_digest(digest, found["hash"]):
                     raise RecordError(f"the chain of {path} breaks at line {number}: it was edited")
@@ -276,6 +288,10 @@ def verify_log(path: Path | str, key: bytes, *, head: LogHead | None = None) -> 
     if not met and head is not None:
         raise RecordError(f"{path} does not contain line {head.sequence} as it was: it was cut or replaced")
     return previous
+
+
+def _keyed(key: bytes, what: str, content: bytes) -> str:
+    return hmac.digest(key, b"%s:%s" % (what.encode(), content), "sha256").hex()
 
 
 def _parsed(path: Path, raw: str) -> dict[str, Any]:
@@ -299,11 +315,11 @@ def _fields(line: Mapping[str, Any]) -> str:
 
 
 def _decided(decision: Decision) -> str:
-    p_values = ",".join([f"{_quoted(name)}:{_number(p, 6)}" for name, p in decision.p_values.items()])
+    p_values = ",".join([f"{_quoted(name)}:{_step(p)}" for name, p in decision.p_values.items()])
     label = "null" if decision.label is None else _quoted(decision.label)
     return (
         f'"answered":{"true" if decision.answered else "false"},"label":{label},'
-        f'"value":{_number(decision.value)},"confidence":{_number(decision.confidence, 6)},'
+        f'"value":{_coarse(decision.value)},"confidence":{_number(decision.confidence, _DIGITS)},'
         f'"reasons":{_texts(decision.reasons)},"notes":{_texts(decision.notes)},"p":{{{p_values}}}'
     )
 
@@ -314,6 +330,16 @@ def _number(value: float | None, digits: int | None = None) -> str:
     if not math.isfinite(value):
         raise RecordError(f"{value!r} cannot be logged: JSON has no such number")
     return repr(float(value) if digits is None else round(float(value), digits))
+
+
+def _coarse(value: float | None) -> str:
+    """A number that is predicted, to two digits that count."""
+    return _number(value if value is None or not math.isfinite(value) else float(f"{value:.{_DIGITS}g}"))
+
+
+def _step(p: float) -> float:
+    """The step that a p-value is at or below."""
+    return next((step for step in _STEPS if p <= step), 1.0)
 
 
 @lru_cache(1024)

@@ -15,6 +15,9 @@ _STEPS = 32
 def moved_by(monitor: Monitor, schema: InputSchema, x: Floats) -> list[Mapping[str, float]]:
     """For each input the name of a column or pixel, and what it moved the explained output by.
 
+    That is the logit of the predicted class, or the number; where two classes have one logit, what speaks for class 0
+    is minus that logit.
+
     Args:
         monitor: With the model; the mean of its records is where the gradients start.
         schema: Of the inputs; a table's features are summed by column.
@@ -23,7 +26,8 @@ def moved_by(monitor: Monitor, schema: InputSchema, x: Floats) -> list[Mapping[s
     from fedsafe.assess.interpretability.features import by_unit, column_of_features, feature_groups
     from fedsafe.assess.interpretability.gradients import integrated_gradients
 
-    target = torch.tensor(monitor.forward(x)[0].argmax(axis=1))
+    outputs = monitor.forward(x)[0]
+    target = torch.tensor(outputs.argmax(axis=1))
     local = integrated_gradients(
         monitor.forward.model,
         torch.tensor(x),
@@ -34,6 +38,8 @@ def moved_by(monitor: Monitor, schema: InputSchema, x: Floats) -> list[Mapping[s
         rng=np.random.default_rng(0),
     )
     moved = local.detach().double().numpy() * (x.astype(np.float64) - monitor.centre)
+    if monitor.classes and outputs.shape[1] == 1:
+        moved[outputs[:, 0] <= 0.0] *= -1.0
     if isinstance(schema, Schema):
         moved = by_unit(column_of_features(schema), moved)
         names = [name for name, _ in feature_groups(schema)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedsafe.data import Examples, Task
-from fedsafe.errors import ConfigError, DataError
+from fedsafe.errors import ConfigError, DataError, RecordError
 from fedsafe.findings import Finding
 from fedsafe.rng import public_generator
 from fedsafe.serve.alerts import Alerts
@@ -32,6 +32,8 @@ from fedsafe.serve.monitor import ADVERSARIAL, OOD, Checks, Monitor
 from fedsafe.serve.published import monitor_findings
 from fedsafe.serve.queries import QueryPatterns
 from fedsafe.serve.text_privacy import TextPrivacy
+
+_ID = 9  # bytes
 
 
 class Watcher(Protocol):
@@ -114,7 +116,6 @@ class Guard:
         self._queries, self._texts = queries, texts or TextPrivacy()
         self._inputs = InputCheck(task.schema)
         self._flips = Flips(monitor.forward, task, protected)
-        self._prefix, self._next = secrets.token_hex(6), 0
 
     def predict(
         self, x: object, caller: str = "", *, texts: Sequence[str] | None = None, explain: bool = False
@@ -157,19 +158,11 @@ class Guard:
         self._count(decisions)
         if self.stream is not None and len(why) < len(given):
             rows = np.flatnonzero(valid)
-            for kind, message in self.stream.watch(
-                found[rows], _rows(checks, rows), [decisions[row] for row in rows]
-            ):
-                self.alerts.raise_alert(kind, "critical", message)
-                if self.log is not None:
-                    self.log.note("alert", {"alert": kind, "message": message})
+            self._watch(self.stream, found[rows], _rows(checks, rows), [decisions[row] for row in rows])
         return decisions
 
     def explain(self, x: object) -> list[Mapping[str, float]]:
-        """What moved the explained output (the predicted class's logit, or the number), by column or pixel.
-
-        Integrated gradients from the mean of the monitor's records (Sundararajan, Taly and Yan, 2017); a table's
-        features are summed by column.
+        """What moved the explained output, by column or pixel, see `fedsafe.serve.explaining.moved_by`.
 
         Args:
             x: ``(n, *inputs)`` encoded inputs.
@@ -193,11 +186,11 @@ class Guard:
         Raises:
             RecordError: The log cannot be written.
         """
+        ids = _ids(len(reasons))
         decisions = [
-            Decision(id=f"{self._prefix}-{self._next + at}", answered=False, reasons=(reason,))
-            for at, reason in enumerate(reasons)
+            Decision(id=each, answered=False, reasons=(reason,))
+            for each, reason in zip(ids, reasons, strict=True)
         ]
-        self._next += len(decisions)
         self._log(decisions, [text.encode("utf-8", "surrogatepass") for text in texts], caller)
         self._count(decisions)
         return decisions
@@ -222,10 +215,12 @@ class Guard:
     def close(self) -> None:
         """Close the log and the alerts' sinks; nothing can be decided after that."""
         self.alerts.close()
-        if self.stream is not None:
-            self.stream.close()
-        if self.log is not None:
-            self.log.close()
+        try:
+            if self.stream is not None:
+                self.stream.close()
+        finally:
+            if self.log is not None:
+                self.log.close()
 
     def _before(
         self,
@@ -318,12 +313,12 @@ class Guard:
             explained = dict(zip(rows, self.explain(x[rows]), strict=True)) if rows else {}
         names = tuple(checks.p_values)
         p_values = list(zip(*(found.tolist() for found in checks.p_values.values()), strict=True))
-        decisions = []
+        decisions, ids = [], _ids(len(x))
         for row, there in enumerate(valid.tolist()):
             answered = not reasons[row]
             decisions.append(
                 Decision(
-                    id=f"{self._prefix}-{self._next + row}",
+                    id=ids[row],
                     answered=answered,
                     label=labels[row] if answered else None,
                     value=values[row] if answered else None,
@@ -334,7 +329,6 @@ class Guard:
                     explanation=explained.get(row),
                 )
             )
-        self._next += len(x)
         return decisions
 
     def _finite(self, outputs: Array, valid: NDArray[np.bool_], reasons: list[list[str]]) -> Array:
@@ -345,6 +339,16 @@ class Guard:
         message = "the model's output is not a number for some inputs"
         self.alerts.raise_alert("model", "critical", message, inputs=int((~finite).sum()))
         return np.where(finite[:, None], outputs, 0.0)
+
+    def _watch(self, stream: Watcher, x: Floats, checks: Checks, decisions: Sequence[Decision]) -> None:
+        """Tell the stream; what fails from here on is an alert, since the decisions are made and logged."""
+        for kind, message in stream.watch(x, checks, decisions):
+            self.alerts.raise_alert(kind, "critical", message)
+            if self.log is not None:
+                try:
+                    self.log.note("alert", {"alert": kind, "message": message})
+                except RecordError:
+                    self.alerts.raise_alert("log", "critical", "an alert could not be logged")
 
     def _log(self, decisions: Sequence[Decision], contents: Floats | Sequence[bytes], caller: str) -> None:
         if self.log is not None and decisions:
@@ -361,6 +365,12 @@ class Guard:
                     code = reason.split(":")[0]
                     reasons[code] = reasons.get(code, 0) + 1
         self.figures.decided(len(decisions) - abstained, abstained, reasons)
+
+
+def _ids(count: int) -> list[str]:
+    """At random: numbers would tell a caller how much others ask."""
+    found = secrets.token_hex(_ID * count)
+    return [found[2 * _ID * at : 2 * _ID * (at + 1)] for at in range(count)]
 
 
 def _rows(checks: Checks, rows: NDArray[np.int64]) -> Checks:

@@ -189,13 +189,69 @@ def test_lines_are_what_json_makes_of_them(tmp_path):
             "answered": decision.answered,
             "label": decision.label,
             "value": decision.value,
-            "confidence": None if decision.confidence is None else round(decision.confidence, 6),
+            "confidence": None if decision.confidence is None else round(decision.confidence, 2),
             "reasons": decision.reasons,
             "notes": decision.notes,
-            "p": {name: round(float(p), 6) for name, p in decision.p_values.items()},
+            "p": {
+                name: 0.01 if p <= 0.01 else 0.05 if p <= 0.05 else 1.0
+                for name, p in decision.p_values.items()
+            },
             "hash": known["hash"],
         }
         assert line == json.dumps(slow, separators=(",", ":"))
+
+
+def test_a_line_holds_no_digits_that_name_its_record(tmp_path):
+    def logged(name, decision):
+        log = DecisionLog(tmp_path / name, KEY, model="a")
+        log.append([decision], [b"x"], seconds=0.0)
+        log.close()
+        line = json.loads((tmp_path / name).read_text().splitlines()[1])
+        return {key: value for key, value in line.items() if key != "hash"}
+
+    one = Decision(
+        id="1", answered=True, value=1234.56, confidence=0.87654, p_values={"ood": 0.0444, "combined": 0.7}
+    )
+    other = Decision(
+        id="1", answered=True, value=1201.1, confidence=0.88111, p_values={"ood": 0.0123, "combined": 0.2}
+    )
+    assert logged("one", one) == logged("other", other)
+
+
+def test_hashes_of_inputs_callers_and_lines_are_apart(tmp_path):
+    log = DecisionLog(tmp_path / "log.jsonl", KEY, model="a")
+    kinds = [log.keyed(b"x", what) for what in ("input", "caller", "line")]
+    assert len(set(kinds)) == 3
+    log.append(DECISIONS[:1], [b"caller:ward"], caller="ward")
+    log.close()
+    [line] = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "decision"]
+    assert line["caller"] == log.keyed(b"ward", "caller")[:16] != line["input"][:16]
+
+
+def test_another_end_of_a_line_is_a_change(tmp_path):
+    path = tmp_path / "log.jsonl"
+    written(path)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(RecordError, match="edited"):
+        verify_log(path, KEY)
+
+
+@pytest.mark.parametrize("name", ["fstat", "ftruncate"])
+def test_a_file_that_cannot_be_looked_at_or_cut_is_one_clear_line(tmp_path, monkeypatch, name):
+    log = DecisionLog(tmp_path / "log.jsonl", KEY, model="a", sync="never")
+
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"fedsafe.serve.decision_log.os.{name}", fails)
+        patch.setattr("fedsafe.serve.decision_log.write_all", fails)
+        with pytest.raises(RecordError, match="cannot be written"):
+            log.append(DECISIONS, X)
+    if name == "ftruncate":
+        with pytest.raises(RecordError, match="half a line"):
+            log.append(DECISIONS, X)
+    log.close()
 
 
 def test_lines_come_to_the_disk_beside_the_decisions_and_a_failing_disk_ends_them(tmp_path, monkeypatch):

@@ -117,7 +117,10 @@ def test_explanations_add_up_to_what_the_output_moved():
     with torch.no_grad():
         change = model()(torch.tensor(x)) - model()(torch.tensor(monitor().centre[None]))
     assert list(explained[0]) == ["sex", "role", "age", "income", "debt"]
-    assert np.allclose([sum(row.values()) for row in explained], change[:, 0], atol=0.05)
+    with torch.no_grad():
+        for_class = np.where(model()(torch.tensor(x))[:, 0] > 0, 1.0, -1.0)  # of class 0 what speaks for it
+    assert set(for_class) == {-1.0, 1.0}
+    assert np.allclose([sum(row.values()) for row in explained], for_class * change[:, 0].numpy(), atol=0.05)
     answered = [d for d in guard(policy=QUIET).predict(x, explain=True) if d.answered]
     assert all(decision.explanation is not None for decision in answered)
 
@@ -220,6 +223,38 @@ def test_nothing_is_decided_that_cannot_be_logged(tmp_path):
     with pytest.raises(RecordError, match="closed"):
         found.predict(unseen().x[:3])
     assert sum(line["kind"] == "decision" for line in read_log(tmp_path / "log.jsonl")) == 3
+
+
+def test_a_stream_that_cannot_be_saved_or_an_alert_that_cannot_be_logged_calls_off_no_decision(
+    tmp_path, monkeypatch
+):
+    from fedsafe.serve.streams import open_stream
+
+    stream = open_stream(None, monitor(), table(), unseen())
+    stream.path = tmp_path / "no folder" / "stream.json"
+    monkeypatch.setattr("fedsafe.serve.streams.monitoring._UNSAVED", 1)
+    log = DecisionLog(tmp_path / "log.jsonl", bytes(32), model="m")
+
+    def full(*_):
+        raise RecordError("no space")
+
+    monkeypatch.setattr(log, "note", full)
+    found = guard(stream=stream, log=log)
+    assert len(found.predict(unseen().x[:3])) == 3
+    value = found.figures.registry.get_sample_value
+    for kind in ("stream", "log"):
+        assert value("fedsafe_guard_alerts_total", {"kind": kind, "severity": "critical"}) == 1
+    with pytest.raises(RecordError, match="cannot be written"):
+        found.close()
+    assert log._closed
+
+
+def test_ids_tell_nothing_of_how_many_others_there_are():
+    found = guard()
+    ids = [decision.id for decision in (*found.predict(unseen().x[:2]), *found.predict(unseen().x[:2]))]
+    assert len(set(ids)) == 4
+    assert all(len(each) == 18 and not each.endswith(("-0", "-1")) for each in ids)
+    assert len({each[:8] for each in ids}) == 4
 
 
 def test_counters_say_what_was_decided():

@@ -4,8 +4,8 @@ Each score is compared with all before it, those of the calibration first. While
 independent and uniform, exactly: with a calibration that stays as it is they would not be, and a long stream would
 tell its sampling error from the truth. Scores are counted in bins whose edges are a quarter of the known ones, drawn at
 random, which are not compared with: whatever the edges are, the others and what comes are exchangeable given them, so
-that a bin is only a coarser score. Ties are broken at random. Memory and time per score do not grow. (Edges from what is
-compared with lie in bins of their own making, and p-values are not uniform then; a test shows it.)
+that a bin is only a coarser score. Ties are broken at random. Memory and time per score do not grow. (Edges from what
+is compared with lie in bins of their own making, and p-values are not uniform then; a test shows it.)
 """
 
 from collections.abc import Mapping

@@ -150,13 +150,17 @@ class StreamMonitor:
             self.counts["answered" if decision.answered else "abstained"] += 1
             self.counts.update({f"reason {reason.split(':')[0]}" for reason in decision.reasons})
             if self.calibration is not None and decision.answered and decision.confidence is not None:
-                self._pending[decision.id] = decision.confidence
+                self._pending[decision.id] = round(decision.confidence, 2)  # as in the log
         while len(self._pending) > _PENDING:
             self._pending.popitem(last=False)
         alarms = self.observe(*self.reader.read(x, checks))
         self._unsaved += len(decisions)
         if self.path is not None and (alarms or self._unsaved >= _UNSAVED):
-            self.save(self.path)
+            try:
+                self.save(self.path)
+            except RecordError:
+                # Its text names a file of the machine. The decisions are made and logged: they are not called off.
+                alarms = [*alarms, ("stream", "the state of the tests over time cannot be written")]
         return alarms
 
     def close(self) -> None:
