@@ -1,6 +1,6 @@
 """Whose preferences count: what weights of groups give to the worst served group, and what the others pay.
 
-    python benchmarks/accept_alignment_groups.py [--seeds 5]
+    python benchmarks/accept_alignment_groups.py [--seeds 5] [--keep]
 
 All on the people and comments of the task ``offensiveness``, each seed with other held-out comments, other initial
 weights and another cohort, trained by ``alignment_groups.toml``. Accuracy is that of a person's held-out pairs,
@@ -14,17 +14,22 @@ Two ways to cut the people into groups:
   said (``detail``), the others are as they are (``mild``). That is made, from real comments and their lengths, so that
   there is something to disagree about.
 
-Writes ``results/alignment_groups.json``.
+With ``--keep`` what ``results/alignment_groups.json`` has of a rule for as many seeds is not measured again; ``measured_at``
+has the commit of each. Writes that file.
 """
 
 import argparse
+import functools
 import io
+import json
 import math
 import os
+import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +53,18 @@ from fedsafe.runs import make_config
 CONFIG = "benchmarks/alignment_groups.toml"
 COMMAND = "python benchmarks/accept_alignment_groups.py"
 STEP, SMALLEST, SHARE, EPSILON = 5.0, 10, 0.2, 2.5
+SMALLER = (1.0, 2.0)
+# Of fewer than ten people there is one kind alone, which is a group of its own then.
+SMALLEST_OF = {"gender": 5}
 ADAPTIVE = {"weights": "adaptive", "step": STEP}
 RULES: dict[str, dict[str, Any]] = {
     "uniform": {"weights": "uniform"},
     "adaptive": ADAPTIVE,
+    **{f"adaptive, step {step:g}": {"weights": "adaptive", "step": step} for step in SMALLER},
     "minimum": {"weights": "minimum"},
 }
+
+Figures = dict[str, list[dict[str, float]]]
 
 
 def wishes(seed: int) -> Task:
@@ -90,7 +101,8 @@ def accuracies(
     values = tomllib.loads((ROOT / CONFIG).read_text())
     values["seed"], values["privacy"]["client"]["epsilon"] = seed, epsilon
     if choice is not None:
-        grouped = {"name": "grouped_mean", "column": column, "smallest": SMALLEST, **choice}
+        smallest = SMALLEST_OF.get(column, SMALLEST)
+        grouped = {"name": "grouped_mean", "column": column, "smallest": smallest, **choice}
         values["server"]["aggregator"] = grouped
     with tempfile.TemporaryDirectory() as folder:
         model = run(make_config(values), data=task, out=Path(folder) / "run").model(data=task)
@@ -113,19 +125,53 @@ def by_group(task: Task, accuracy: NDArray[np.float64], column: str) -> dict[str
     return {**found, "everyone": float(accuracy.mean()), "_worst": min(found.values())}
 
 
-def measured(
-    tasks: dict[int, Task], columns: tuple[str, ...], rules: list[str], epsilon: float = math.inf
-) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """For each column and rule, and each seed, the accuracy of the groups; the mean is trained once for all columns."""
-    found: dict[str, dict[str, list[dict[str, float]]]] = {column: {"mean": []} for column in columns}
-    for seed, task in tasks.items():
-        plain = accuracies(task, "", None, seed, epsilon)
-        for column in columns:
-            found[column]["mean"].append(by_group(task, plain, column))
-            for rule in rules:
-                weighed = accuracies(task, column, RULES[rule], seed, epsilon)
-                found[column].setdefault(rule, []).append(by_group(task, weighed, column))
-    return found
+class Measured:
+    """The accuracy of groups, by a name of the setting, a rule and a seed; the mean is trained once for all columns."""
+
+    def __init__(self, seeds: int, *, keep: bool) -> None:
+        self.seeds = seeds
+        self.found: dict[str, Figures] = {}
+        self.at: dict[str, str] = {}
+        path = ROOT / "benchmarks" / "results" / "alignment_groups.json"
+        before = json.loads(path.read_text()) if keep else {}
+        known = before.get("measured_at", {})
+        for setting, rules in before.get("found", {}).items():
+            for rule, rows in rules.items():
+                if len(rows) == seeds:
+                    self.found.setdefault(setting, {})[rule] = rows
+                    name = f"{setting}: {rule}"
+                    self.at[name] = known.get(name, before["commit"])
+
+    def measure(
+        self,
+        tasks: Callable[[int], Task],
+        columns: Mapping[str, str],
+        rules: Sequence[str],
+        epsilon: float = math.inf,
+    ) -> None:
+        """Measure what is not known: `columns` has the column of each setting."""
+        for rule in ("mean", *rules):
+            lacking = [name for name in columns if rule not in self.found.setdefault(name, {})]
+            plain: dict[int, NDArray[np.float64]] = {}
+            for setting in lacking:
+                column, rows = columns[setting], []
+                for seed in range(self.seeds):
+                    task = tasks(seed)
+                    if rule == "mean":
+                        if seed not in plain:
+                            plain[seed] = accuracies(task, "", None, seed, epsilon)
+                        accuracy = plain[seed]
+                    else:
+                        accuracy = accuracies(task, column, RULES[rule], seed, epsilon)
+                    rows.append(by_group(task, accuracy, column))
+                self.found[setting][rule] = rows
+                self.at[f"{setting}: {rule}"] = commit()
+
+
+def commit() -> str:
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def interval(differences: list[float]) -> tuple[float, float, float]:
@@ -135,7 +181,7 @@ def interval(differences: list[float]) -> tuple[float, float, float]:
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
-def change(found: dict[str, list[dict[str, float]]], rule: str, of: str) -> tuple[float, float, float]:
+def change(found: Figures, rule: str, of: str) -> tuple[float, float, float]:
     """Of a group's accuracy, from the mean to a rule, over seeds."""
     return interval([b[of] - a[of] for a, b in zip(found["mean"], found[rule], strict=True)])
 
@@ -144,62 +190,89 @@ def said(mean: float, low: float, high: float) -> str:
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def told(found: dict[str, list[dict[str, float]]], rule: str) -> str:
-    """The trade: each group under the mean, and what the rule changes."""
+def told(found: Figures, rule: str) -> str:
+    """The trade: each group under the mean and under the rule, and what that changes."""
+
+    def level(of: str, name: str) -> float:
+        return float(np.mean([seed[name] for seed in found[of]]))
+
     groups = [name for name in found["mean"][0] if not name.startswith("_")]
     return "; ".join(
-        f"{name} {np.mean([seed[name] for seed in found['mean']]):.3f} {said(*change(found, rule, name))}"
+        f"{name} {level('mean', name):.3f} to {level(rule, name):.3f}, {said(*change(found, rule, name))}"
         for name in groups
     )
+
+
+def worst(found: Figures, rule: str) -> str:
+    before, after = (np.mean([seed["_worst"] for seed in found[of]]) for of in ("mean", rule))
+    return f"worst group {before:.3f} to {after:.3f}, {said(*change(found, rule, '_worst'))}; {told(found, rule)}"
 
 
 def main() -> int:
     """Run all of it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    seeds, began = range(parser.parse_args().seeds), time.perf_counter()
-    everything: dict[str, Any] = {}
+    parser.add_argument("--keep", action="store_true")
+    given, began = parser.parse_args(), time.perf_counter()
+    all_of = Measured(given.seeds, keep=given.keep)
+    made = functools.cache(wishes)
+    real = functools.cache(lambda seed: load_task({"name": "offensiveness", "seed": seed}))
+    private_of = f"wish, epsilon {EPSILON:g}"
     with tempfile.TemporaryDirectory() as folder:
         lines = Lines(Path(folder))
-        with lines.section("groups that want different things", COMMAND):
-            tasks = {seed: wishes(seed) for seed in seeds}
-            found = everything["wish"] = measured(tasks, ("wish",), list(RULES))["wish"]
-            mean, low, high = change(found, "adaptive", "_worst")
+        with lines.section("planted groups", COMMAND):
+            all_of.measure(made, {"wish": "wish"}, list(RULES))
+            found = all_of.found["wish"]
+            low = change(found, "adaptive", "_worst")[1]
             lines.add(
-                f"adaptive group weights raise the worst group over the mean, paired over {len(seeds)} seeds",
+                "planted groups, a fifth made to prefer the longer comment: adaptive weights raise the worst group over the "
+                f"mean, paired over {given.seeds} seeds",
                 COMMAND,
-                f"worst group {said(mean, low, high)}; {told(found, 'adaptive')}",
+                worst(found, "adaptive"),
                 met=low > 0.0,
             )
-            for rule in ("uniform", "minimum"):
-                lines.add(
-                    f"what {rule} weights change is said",
-                    COMMAND,
-                    f"worst group {said(*change(found, rule, '_worst'))}; {told(found, rule)}",
-                    met=True,
-                )
-            private = measured(tasks, ("wish",), ["uniform", "adaptive"], EPSILON)["wish"]
-            everything[f"wish, epsilon {EPSILON:g}"] = private
+            for rule in RULES:
+                if rule != "adaptive":
+                    lines.add(
+                        f"planted groups: what {rule} weights change is said",
+                        COMMAND,
+                        worst(found, rule),
+                        met=True,
+                    )
+            all_of.measure(made, {private_of: "wish"}, ["uniform", "adaptive"], EPSILON)
+            private = all_of.found[private_of]
             for rule in ("uniform", "adaptive"):
                 lines.add(
-                    f"what {rule} weights change at client-level epsilon {EPSILON:g} (delta 1e-3) is said",
+                    f"planted groups: what {rule} weights change at client-level epsilon {EPSILON:g} (delta 1e-3) is said",
                     COMMAND,
-                    f"worst group {said(*change(private, rule, '_worst'))}; {told(private, rule)}",
+                    worst(private, rule),
                     met=True,
                 )
         with lines.section("groups by what people say they are", COMMAND):
-            tasks = {seed: load_task({"name": "offensiveness", "seed": seed}) for seed in seeds}
-            of_columns = measured(tasks, GROUPS, ["adaptive"])
-            everything.update(of_columns)
-            for column, found in of_columns.items():
+            all_of.measure(real, {column: column for column in GROUPS}, ["adaptive"])
+            most = {column: change(all_of.found[column], "adaptive", "_worst") for column in GROUPS}
+            gains = any(low > 0.0 for _, low, _ in most.values())
+            lines.add(
+                "the ratings as they are: whether adaptive weights raise the worst group of any column is said",
+                COMMAND,
+                f"{'a gain' if gains else 'no gain'}: "
+                + "; ".join(f"{column} {said(*ends)}" for column, ends in most.items()),
+                met=True,
+            )
+            for column in GROUPS:
                 lines.add(
-                    f"what adaptive weights change by {column} is said, whether the worst group gains or not",
+                    f"the ratings as they are: what adaptive weights change by {column} is said",
                     COMMAND,
-                    f"worst group {said(*change(found, 'adaptive', '_worst'))}; {told(found, 'adaptive')}",
+                    worst(all_of.found[column], "adaptive"),
                     met=True,
                 )
-        seconds = time.perf_counter() - began
-        return lines.write("alignment_groups", seconds=round(seconds), found=everything)
+        seconds = round(time.perf_counter() - began)
+        return lines.write(
+            "alignment_groups",
+            seconds_of_what_was_not_kept=seconds,
+            measured_at=all_of.at,
+            found=all_of.found,
+        )
 
 
 if __name__ == "__main__":

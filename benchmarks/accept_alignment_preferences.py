@@ -5,7 +5,8 @@
 The experiment ``experiments/offensiveness.toml``, each seed with other held-out comments, and the response pairs of
 PandaLM trained alike. The figures of lines are those of seed 0, as the experiment has it; those of all seeds are beside
 them. Needs ``FEDSAFE_DATA_DIR`` and the extra ``text``; embedding is timed by itself. Wall times mean something on a
-quiet machine alone: half of the processor seconds beside them is what two quiet cores would take.
+quiet machine alone: where others load it, the processor seconds of the whole command beside them, children included, are
+more than two quiet cores, or one, would take.
 
 Writes ``results/alignment_preferences.json``.
 """
@@ -66,10 +67,12 @@ def lines_of(
         runs.one(
             f"{setting} {seed}".replace(" ", "-"),
             *arguments,
-            "--set",
-            f'task={{name="offensiveness",seed={seed}}}',
-            "--seed",
-            str(seed),
+            # The experiment as it is for seed 0: another text of the task is another plan, and so other noise.
+            *(
+                ()
+                if seed == 0
+                else ("--set", f'task={{name="offensiveness",seed={seed}}}', "--seed", str(seed))
+            ),
         )
         for seed in range(seeds)
     ]
@@ -115,9 +118,10 @@ def timed(lines: Lines, runs: Runs, embedding: float) -> None:
     lines.add(
         f"each run in under {SECONDS:.0f} s on two cores after embedding",
         "the whole command, all runs above",
-        f"{max(walls):.0f} s by the clock at most, {max(spent):.0f} s of processor time; "
+        f"{max(walls):.0f} s by the clock at most, {max(spent):.0f} s of processor time, children included, at a load of "
+        f"{os.getloadavg()[2]:.1f} on {os.cpu_count()} cores; "
         f"embedding, or reading what was embedded, {embedding:.1f} s",
-        met=all(min(wall, used / 2) < SECONDS for wall, used in runs.seconds),
+        met=all(wall < SECONDS or used < SECONDS for wall, used in runs.seconds),
     )
 
 

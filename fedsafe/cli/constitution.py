@@ -191,7 +191,8 @@ def guard_command(
     verdicts = [judge(rule, findings) for rule in rules]
     if out is not None:
         lines = [json.dumps(response.to_json(), ensure_ascii=False) for response in responses]
-        out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # Half of a pair of surrogates, which a generator may write, stays as JSON's own escape.
+        out.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
     if as_json:
         body = {
             "constitution": constitution.digest,

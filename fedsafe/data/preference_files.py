@@ -113,6 +113,13 @@ def _pairs(frame: "pd.DataFrame", schema: PreferenceSchema, path: Path) -> tuple
     who = _texts(frame, schema.annotator, path)
     first, second = (_items(frame, schema, column, path) for column in (schema.first, schema.second))
     written = _texts(frame, schema.preference, path, empty=True)
+    seen: dict[tuple[str, _Item, _Item], int] = {}
+    for row, key in enumerate(zip(who, first, second, strict=True)):
+        if seen.setdefault(key, row) != row:
+            raise DataError(
+                f"{path}, rows {seen[key]} and {row} (counted from 0): the annotator {key[0]!r} judged one pair twice, "
+                f"in the same order. Keep one of them."
+            )
     for row, (one, other, said) in enumerate(zip(first, second, written, strict=True)):
         if said not in schema.values:
             raise DataError(

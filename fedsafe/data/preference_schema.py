@@ -140,7 +140,7 @@ def read_preference_schema(path: Path) -> PreferenceSchema:
         DataError: If the file is missing, is not TOML, or breaks the format; it names file and key.
     """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"The schema {path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -17,6 +18,7 @@ from fedsafe.data.text_weights import SHA256, load_encoder
 from fedsafe.errors import ConfigError, DataError
 
 DIMENSIONS = 384
+_LONE = re.compile("[\ud800-\udfff]")
 _AT_ONCE = 512  # texts embedded between two writes, so that an interruption loses little
 _VERSION = 1  # of what is kept
 _WAIT = 120.0  # seconds for another process that writes
@@ -56,6 +58,11 @@ def embed(
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"Text {row} (counted from 0) is {text!r}, which is no text.")
+        if _LONE.search(text):
+            raise DataError(
+                f"Text {row} (counted from 0) holds half of a surrogate pair, which is no character: {text[:40]!r}. "
+                "Read its file with the encoding that it has, or remove it."
+            )
     unique = list(dict.fromkeys(texts))
     encoder = cache(lambda: load_encoder(environment))
     if not keep:

@@ -147,7 +147,10 @@ def closing_table(run: str | os.PathLike[str]) -> list[ClosingRow]:
         if claim is not None:
             rows.append(_closing_claim(unit, claim))
     latest = latest_findings(reading)
+    told = {finding["metric"] for finding in latest if finding.get("value") is not None}
     for metric in _HEADLINE_FINDINGS:
+        if metric == "performance.worst_decile_accuracy" and f"alignment.{metric.partition('.')[2]}" in told:
+            continue  # the same people, without what luck would leave them
         rows += _closing_finding([finding for finding in latest if finding["metric"] == metric])
     for row in requirement_rows(reading):
         name = f"{row.text} ({row.where})" if row.where else row.text
@@ -180,8 +183,11 @@ def _closing_finding(findings: Sequence[Json]) -> list[ClosingRow]:
     measured = [finding for finding in findings if finding.get("value") is not None]
     known = formats.metric(str(findings[0]["metric"]))
     pick = min if known is not None and known.direction == "higher" else max
-    worst = finding_cell(pick(measured, key=lambda finding: finding["value"]) if measured else findings[0])
+    picked = pick(measured, key=lambda finding: finding["value"]) if measured else findings[0]
+    worst = finding_cell(picked)
     parts = [worst.interval, f"n = {worst.n} {worst.unit}" if worst.n else ""] if measured else [worst.reason]
+    if (picked.get("diagnostics") or {}).get("explained_by_luck"):
+        parts.append("as luck alone would give")
     if len(measured) > 1:
         parts.append(f"worst of {len(measured)}")
     if measured and len(findings) > len(measured):

@@ -131,6 +131,9 @@ def test_a_person_below_chance_is_found_and_named_only_where_records_are_public(
     private, findings = found(MERIT, turned=3, noise=0.2, public=False, people=24)
     assert all(finding.released for finding in findings)
     assert "person" not in str([finding.to_json() for finding in findings])
+    # The least and the most are of one person each.
+    assert len(private["alignment.worst_decile_accuracy"].detail["quantiles"]) == 5
+    assert len(worst.detail["quantiles"]) == 7
     assert private["alignment.worst_decile_accuracy"].value < 0.5
 
 

@@ -178,6 +178,7 @@ def changed(rows, row, column, value):
             PAIRS,
             "row 5 .* has choice = 'left'; use one of 1, 2, 0, or say in the schema",
         ),
+        ([*pair_rows(), pair_rows()[4]], PAIRS, "rows 3 and 24 .*: the annotator 'x' judged one pair twice"),
         (changed(pair_rows(), 5, 3, "t5"), PAIRS, "row 5 .* compares an item with itself"),
         (changed(pair_rows(), 5, 4, ""), PAIRS, "row 5 .* has choice = ''"),
         (rating_rows()[:1], RATINGS, "has no rows"),

@@ -280,3 +280,17 @@ def test_the_shipped_encoder_puts_paraphrases_together():
     cosines = vectors @ vectors.T
     assert min(cosines[0, 1], cosines[2, 3]) > 0.5
     assert cosines[:2, 2:].max() < 0.2
+
+
+@pytest.mark.skipif(not installed(), reason="the weights of all-MiniLM-L6-v2 are not installed")
+def test_cosines_are_those_that_sentence_transformers_documents_for_this_model():
+    texts = ("The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium.")
+    vectors = embed(texts, layers="last", keep=False)
+    cosines = vectors @ vectors.T
+    # https://www.sbert.net, the quickstart's printed similarities
+    assert [cosines[0, 1], cosines[0, 2], cosines[1, 2]] == pytest.approx([0.6660, 0.1046, 0.1411], abs=1e-4)
+
+
+def test_half_a_pair_of_surrogates_is_one_clear_line():
+    with pytest.raises(DataError, match=r"Text 1 \(counted from 0\) holds half of a surrogate pair"):
+        embed(["fine", "a\ud800b"], keep=False)

@@ -30,7 +30,7 @@ def worst_people(
         judged: The pairs.
         rng: Source of the resampling.
         resamples: For the interval.
-        named: Whether people may be told apart.
+        named: Whether people may be told apart; quantiles are those from a tenth to nine tenths where they may not.
         context: Fields of every finding.
     """
     right = judged.right
@@ -59,7 +59,9 @@ def worst_people(
     value = float(worst_tenth(means[None])[0])
     drawn = means[rng.integers(0, len(means), size=(resamples, len(means)))]
     detail["correlation_of_pairs_with_a_common_item"] = correlation
-    detail["quantiles"] = np.quantile(means, [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1])
+    # The least and the most are figures of single people.
+    inner = [0.1, 0.25, 0.5, 0.75, 0.9]
+    detail["quantiles"] = np.quantile(means, [0, *inner, 1] if named else inner)
     listed: dict[str, Any] = {}
     if named:
         order = kept[np.argsort(means, kind="stable")][:_MOST_LISTED]
