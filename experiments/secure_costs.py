@@ -5,7 +5,7 @@
 
 Costs are those of the protocol's two sides as a deployment has them; of large rounds, of a sample of the clients, since
 the others only have to be there. Accuracy is that of ``experiments/adult.toml``, whose claim is the same for any
-modulus; its sums are taken without masks, which changes no bit of the model (a test holds one to the other). Writes
+modulus; its sums are taken without masks, which changes no bit of the model where streams are the same (a test). Writes
 ``OUT/PART.json``.
 """
 
@@ -34,7 +34,7 @@ def main(
     part: Annotated[
         list[str] | None, typer.Option(help="clients, parameters or accuracy; all by default.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each modulus.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Runs of each modulus.")] = 2,
 ) -> None:
     """Measure, and write what was found."""
     out.mkdir(parents=True, exist_ok=True)
