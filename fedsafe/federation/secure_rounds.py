@@ -67,7 +67,7 @@ class SecureExchange:
     * ``cpu_seconds``: processor time of the clients;
     * ``error``: what the first client that failed has said, or nothing;
     * ``refused``: what was not taken, and who is left out from now on, in words: private;
-    * ``all_failed``: whether there was a stage that clients were asked for, and nothing but failures came.
+    * ``all_failed``: whether clients were asked to begin, or to train, and nothing but failures came.
     """
 
     rounds: SecureRounds
@@ -122,7 +122,8 @@ class SecureExchange:
                 taken += sum(self._take(server, client, said) for client, said in reply.said.items())
                 if not self.rounds.own_states:
                     states |= reply.states
-            self.all_failed |= taken == 0 and self._failures > failed
+            # In the others clients refuse what does not fit, such as another cohort after a server was cut off.
+            self.all_failed |= stage in (STAGES[0], TRAINS) and taken == 0 and self._failures > failed
             asked = server.advance()
             if server.stage == "aborted":
                 for _ in self._asked(ENDS, asked, states, send):

@@ -13,8 +13,10 @@ _OWN_KEYS = f"{GENERATOR} streams, each client's keyed by 256 bits from its own 
 # What noise that clients add together rests on, without masks and with them.
 SUMS_ASSUMED = "secure aggregation shows the server nothing but the sum of a round; this run simulates it"
 _MASKED = (
-    "masks show the server nothing but the sum of a round: they hold while no more of its clients work with the server "
-    "than the noise reckons with, and while X25519, ChaCha20-Poly1305, HKDF-SHA256 and the signatures do"
+    "masks show the server nothing but the sum of a round: they hold while X25519, ChaCha20-Poly1305, HKDF-SHA256 and "
+    "the signatures do, and while no more than {tolerates} of a cohort of the expected size work with the server; "
+    "these know their own shares of the noise, which reckons with {corrupt}; the server draws cohorts, so that the "
+    "worst one counts"
 )
 _PLAYED = "one program plays all parties of this simulation: here the masks hide nothing from whoever runs it"
 _PINNED = "each client has had the keys of the others' nodes from somebody else than the server"
@@ -37,6 +39,7 @@ class Circumstances:
         own_nodes: Whether each client is a node of its own, with its own key, that another runtime sends messages to.
         assumed: What else the claims rest on, such as a model of who is there.
         secure: Whether updates are summed behind masks.
+        tolerates: How many clients of a round the masks stand against; as many as the noise reckons with if None.
     """
 
     key_from_seed: bool
@@ -44,13 +47,14 @@ class Circumstances:
     own_nodes: bool = False
     assumed: tuple[str, ...] = ()
     secure: bool = False
+    tolerates: int | None = None
 
 
 def adapted(plan: PrivacyPlan, about: Circumstances, claim: Claim) -> Claim:
     """A claim with what its circumstances change."""
     claim = replace(claim, assumptions=(*claim.assumptions, *about.assumed))
     if about.secure:
-        claim = _behind_masks(claim, own_nodes=about.own_nodes)
+        claim = _behind_masks(plan, about, claim)
     if about.own_nodes:
         claim = _on_nodes(claim)
     uncovered = about.uncovered
@@ -65,12 +69,17 @@ def adapted(plan: PrivacyPlan, about: Circumstances, claim: Claim) -> Claim:
     )
 
 
-def _behind_masks(claim: Claim, *, own_nodes: bool) -> Claim:
+def _behind_masks(plan: PrivacyPlan, about: Circumstances, claim: Claim) -> Claim:
     """A claim that rests on masks, where it rests on secure aggregation at all."""
     if SUMS_ASSUMED not in claim.assumptions:
         return claim
     others = tuple(text for text in claim.assumptions if text != SUMS_ASSUMED)
-    return replace(claim, assumptions=(_MASKED, _PINNED if own_nodes else _PLAYED, *others))
+    corrupt = plan.client.shares.corrupt if plan.client.shares else 0
+    masked = _MASKED.format(
+        tolerates=corrupt if about.tolerates is None else about.tolerates,
+        corrupt="none" if corrupt == 0 else corrupt,
+    )
+    return replace(claim, assumptions=(masked, _PINNED if about.own_nodes else _PLAYED, *others))
 
 
 def _on_nodes(claim: Claim) -> Claim:

@@ -54,7 +54,7 @@ from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.config import Config
 from fedsafe.runs.grouping import membership_of
 from fedsafe.runs.local_parameters import SharedOnly, local_parameters
-from fedsafe.runs.secure import simulated_clients
+from fedsafe.runs.secure import secure_graph, simulated_clients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,8 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
             "privacy.paired = true is for simulations that are compared, and engine.name = 'flower' trains on nodes: "
             "leave one of the two out"
         )
+    if config.federation.clients is not None:
+        secure_graph(config, config.federation.clients)  # refused before anything is loaded
     task = load_task(config.task) if data is None else data
     objective = objective_of(config.client, task)
     federation = config.federation
@@ -168,6 +170,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         refuse_precision(module, objective, task.signature, torch.bfloat16)
     layout = layout_of(module)
     local_parameters(config, layout)  # refused now rather than in a round
+    secure_graph(config, len(federated.records))
     return Parts(
         config=config,
         federated=federated,

@@ -15,6 +15,7 @@ from fedsafe.runs.availability import assumptions
 from fedsafe.runs.compose import Parts, calibrate
 from fedsafe.runs.grouping import grouped
 from fedsafe.runs.judge import assessor_names
+from fedsafe.runs.secure import secure_graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +39,13 @@ def plan_and_claims(parts: Parts, *, key_from_seed: bool) -> Planned:
     Raises:
         CalibrationError: A target cannot be met.
     """
-    plan = calibrate(parts)
+    plan, graph = calibrate(parts), secure_graph(parts.config, len(parts.records))
     about = Circumstances(
         key_from_seed=key_from_seed,
         uncovered=uncovered(parts),
         own_nodes=parts.config.engine.name == "flower",
         secure=parts.config.aggregation.secure,
+        tolerates=None if graph is None else graph.tolerates,
         assumed=(
             *assumptions(parts.availability),
             *simulated(parts.config, len(parts.records)),

@@ -1,13 +1,15 @@
 """Secure aggregation in a run: from the configuration to both sides of its sums."""
 
 import hashlib
+import math
 
-from fedsafe.aggregation import Aggregator, DistributedMean
-from fedsafe.aggregation.secure import SecureParameters
+from fedsafe.aggregation import Aggregator, DistributedMean, mechanics_of
+from fedsafe.aggregation.secure import Graph, SecureParameters
 from fedsafe.engine import ClientApps, Grid
 from fedsafe.errors import ConfigError
 from fedsafe.federation import ClientRuntime, SecureClients, SecureRounds, SimulatedKeys
 from fedsafe.privacy.plan import PrivacyPlan
+from fedsafe.runs.config import Config
 from fedsafe.runs.secure_config import AggregationConfig
 
 
@@ -28,6 +30,32 @@ def secure_parameters(config: AggregationConfig, aggregator: Aggregator, paramet
             "distributed_mean"
         )
     return SecureParameters.of(aggregator.client, parameters, dropouts=config.dropouts)
+
+
+def secure_graph(config: Config, clients: int) -> Graph | None:
+    """Who masks with whom in a round of the expected size, which needs no data; None without masks.
+
+    Args:
+        config: Of the run.
+        clients: How many there are.
+
+    Raises:
+        ConfigError: Planned dropouts leave fewer clients than must stay, or a sum could be of one honest client.
+    """
+    if not config.aggregation.secure:
+        return None
+    cohort = config.federation.cohort.rate_of(clients) * clients
+    shares = mechanics_of(config.server.aggregator, cohort=cohort, parameters=1).shares
+    if shares is None:
+        return None
+    parameters = SecureParameters(
+        values=1,
+        modulus=shares.modulus,
+        minimum=shares.minimum,
+        corrupt=shares.corrupt,
+        dropouts=config.aggregation.dropouts,
+    )
+    return parameters.require_room(math.floor(cohort + 1e-9))
 
 
 def simulated_clients(

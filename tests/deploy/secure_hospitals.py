@@ -23,6 +23,7 @@ NAMES = ("bree", "dale", "esgaroth", "north", "south", "wold")
 ROWS = 25
 SECURE = {
     "aggregation__secure": True,
+    "aggregation__dropouts": 0.34,  # two of six
     "server__aggregator": {"name": "distributed_mean", "minimum": 3},
     "task__clients": dict.fromkeys(NAMES, 20),
     "privacy__client__epsilon": 8.0,
