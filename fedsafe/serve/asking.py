@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,11 +12,16 @@ from starlette.types import Receive, Scope
 from fedsafe.errors import DataError, RecordError
 from fedsafe.serve.batching import Asked, Batcher, Overloaded, joined
 from fedsafe.serve.decision import Decision
+from fedsafe.serve.explaining import STEPS
 from fedsafe.serve.instances import Instances, WrongInstance
 from fedsafe.serve.limits import Limits, Rates
 from fedsafe.serve.pipeline import Guard
 
 _LONG = 1 << 16
+_BYTES = 1 << 10
+"""Of a body that count as one instance."""
+_BRACES = 16
+"""Objects in the place of one instance: more are not even read."""
 JSON: Final = (b"content-type", b"application/json")
 
 
@@ -63,7 +69,8 @@ class Asking:
     def __init__(self, guard: Guard, limits: Limits, *, linger: float = 0.002) -> None:
         self._guard, self._limits = guard, limits
         self.instances = Instances(guard.task.schema)
-        self._rates, self._held = Rates(limits.rate), 0
+        self._rates = Rates(limits.rate)
+        self._held: Counter[str] = Counter()
         self.batcher = Batcher(self._decide, batch=limits.batch, queue=limits.queue, linger=linger)
 
     async def answer(self, scope: Scope, receive: Receive, caller: str, *, explain: bool) -> bytes:
@@ -78,35 +85,50 @@ class Asking:
         Raises:
             Refused: The request is not answered, and why.
         """
-        if self.batcher.full:
+        if self.batcher.full(caller):
             raise _overloaded()  # before anything is read: to refuse must cost little
         self._take(caller, 1)
         _said_to_be_json(scope)
-        body = await self._body(scope, receive)
-        # What takes long must not keep the others from being heard.
-        read = asyncio.to_thread if len(body) > _LONG else _at_once
-        x = await read(self._encoded, body, explain)
-        if len(x) > 1:
-            self._take(caller, len(x) - 1)
+        body = await self._body(scope, receive, caller)
         try:
-            answered: bytes = await self.batcher.answer(Asked(x, caller, explain))
+            # To read junk is work, too: what a body costs is known before it is read.
+            self._take(caller, len(body) // _BYTES)
+            # What takes long must not keep the others from being heard.
+            read = asyncio.to_thread if len(body) > _LONG else _at_once
+            x = await read(self._encoded, body, explain)
+            asked = Asked(x, caller, STEPS if explain else 1)
+            if asked.work > self._limits.rate:
+                raise _never(asked.work, self._limits.rate)
+            self._take(caller, max(0, asked.work - 1 - len(body) // _BYTES))
+        except Refused as refused:
+            refused.read = True
+            raise
+        finally:
+            self._release(caller, len(body))
+        return await self._answered(asked)
+
+    async def _answered(self, asked: Asked) -> bytes:
+        try:
+            answered: bytes = await self.batcher.answer(asked)
         except Overloaded:
-            raise _overloaded() from None
+            refused = _overloaded()
         except DataError as error:
-            raise Refused(422, "wrong_instance", str(error)) from None
+            refused = Refused(422, "wrong_instance", str(error))
         except RecordError:
             # Its text names a file of the machine.
-            raise Refused(
-                503, "no_log", "the log of decisions cannot be written, and nothing is decided without it"
-            ) from None
-        return answered
+            text = "the log of decisions cannot be written, and nothing is decided without it"
+            refused = Refused(503, "no_log", text)
+        else:
+            return answered
+        refused.read = True
+        raise refused
 
     def _decide(self, asked: Sequence[Asked]) -> list[Any]:
         """In the batcher's thread: the JSON for each request, or its error."""
         answers: list[Any] = [None] * len(asked)
         groups: dict[tuple[str, bool], list[int]] = {}
         for at, each in enumerate(asked):
-            groups.setdefault((each.caller, each.explain), []).append(at)
+            groups.setdefault((each.caller, each.passes > 1), []).append(at)
         for (caller, explain), members in groups.items():
             try:
                 rows = joined([asked[at] for at in members])
@@ -123,7 +145,7 @@ class Asking:
         return answers
 
     def _take(self, caller: str, cost: int) -> None:
-        seconds = self._rates.wait(caller, cost)
+        seconds = self._rates.wait(caller, min(cost, int(self._limits.rate))) if cost else 0.0
         if seconds:
             message = f"more than {self._limits.rate:g} instances in a second are asked for; ask again later"
             raise _later(seconds, "rate", message)
@@ -136,8 +158,11 @@ class Asking:
             raise Refused(422, "wrong_instance", str(error), problems=problems) from None
 
     def _parsed(self, body: bytes, explain: bool) -> list[Any]:
+        most = self._limits.explained if explain else self._limits.batch
+        if body.count(b"{") > _BRACES * (most + 1):
+            raise Refused(422, "batch", f"the body has far more objects than {most} instances: ask in parts")
         try:
-            content = json.loads(body, parse_constant=_no_constant)
+            content = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
             raise Refused(400, "wrong_json", f"the body is no JSON: {reason}") from None
@@ -150,7 +175,7 @@ class Asking:
             raise Refused(
                 422, "wrong_body", f'the body has {strange[:60]!r} beside "instances"; leave it out'
             )
-        instances, most = content["instances"], self._limits.explained if explain else self._limits.batch
+        instances = content["instances"]
         if not isinstance(instances, list) or not instances:
             raise Refused(422, "wrong_body", '"instances" is no list of one or more instances')
         if len(instances) > most:
@@ -159,7 +184,8 @@ class Asking:
             )
         return instances
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, caller: str) -> bytes:
+        """The body, whose bytes are held until whoever asked for it gives them back."""
         most, said = self._limits.body, None
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -167,28 +193,36 @@ class Asking:
         if said is not None and said.isdigit() and int(said[:20]) > most:
             raise _too_long(most)
         parts: list[bytes] = []
-        size = 0
+        size, whole = 0, False
         try:
             async with asyncio.timeout(self._limits.seconds):
-                while True:
+                while not whole:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(400, "gone", "the body ended early")
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
-                    self._held += len(parts[-1])
+                    self._held[caller] += len(parts[-1])
                     if size > most:
                         raise _too_long(most)
-                    if self._held > self._limits.held:
+                    held, own = self._limits.held, self._held[caller]
+                    # One caller's slow bodies leave room for those of others.
+                    if own > max(most, held // 2) or self._held.total() > held:
                         raise _overloaded()
-                    if not message.get("more_body", False):
-                        return b"".join(parts)
+                    whole = not message.get("more_body", False)
         except TimeoutError:
             close = ((b"connection", b"close"),)
             text = f"the body took more than {self._limits.seconds:g} seconds"
             raise Refused(408, "slow", text, headers=close) from None
         finally:
-            self._held -= size
+            if not whole:
+                self._release(caller, size)
+        return b"".join(parts)
+
+    def _release(self, caller: str, size: int) -> None:
+        self._held[caller] -= size
+        if not self._held[caller]:
+            del self._held[caller]
 
 
 async def _at_once(
@@ -213,6 +247,16 @@ def _said_to_be_json(scope: Scope) -> None:
     raise Refused(415, "content_type", "say that the content is JSON: Content-Type: application/json")
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object that says nothing twice: of two values of a column neither is what was meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has {twice[:60]!r} twice")
+    return found
+
+
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
@@ -221,6 +265,11 @@ def _too_long(most: int) -> Refused:
     # What is left of the body is not read.
     close = ((b"connection", b"close"),)
     return Refused(413, "too_long", f"the body is longer than {most:,} bytes: ask in parts", headers=close)
+
+
+def _never(work: int, rate: float) -> Refused:
+    text = f"this costs {work:,} instances, and only {rate:g} may be asked for in a second: ask for fewer explanations"
+    return Refused(422, "rate", text)
 
 
 def _overloaded() -> Refused:

@@ -1,6 +1,7 @@
 """What moved a decision: integrated gradients by column or pixel (Sundararajan, Taly and Yan, 2017)."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from fedsafe.data import InputSchema, Schema
 from fedsafe.serve.detectors.base import Floats
 from fedsafe.serve.monitor import Monitor
 
-_STEPS = 32
+STEPS: Final = 32
+"""Passes through the model for one explanation, forwards and backwards."""
 
 
 def moved_by(monitor: Monitor, schema: InputSchema, x: Floats) -> list[Mapping[str, float]]:
@@ -33,7 +35,7 @@ def moved_by(monitor: Monitor, schema: InputSchema, x: Floats) -> list[Mapping[s
         torch.tensor(x),
         torch.tensor(monitor.centre[None]),
         target,
-        steps=_STEPS,
+        steps=STEPS,
         batch=len(x),
         rng=np.random.default_rng(0),
     )

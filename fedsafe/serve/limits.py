@@ -16,10 +16,11 @@ class Limits:
         body: Bytes of a request.
         batch: Instances of a request.
         explained: Instances of a request for explanations, each of which takes many forward passes.
-        rate: Instances that a caller may ask for in a second, on average; a second's worth may come at once.
+        rate: Instances that a caller may ask for in a second, on average; a second's worth may come at once. A KiB of a
+            body counts as an instance at least, and an explained instance as many as it takes passes.
         queue: Instances that wait for the model: once there are so many, what comes on top is refused at once, so that
-            those who wait are answered in time.
-        held: Bytes of the bodies that are being received or read, of all requests together.
+            those who wait are answered in time. Where several callers wait, each has an equal part of it.
+        held: Bytes of the bodies that are being received or read, of all requests together; one caller's at most half.
         seconds: That the body of a request may take to arrive.
 
     Raises:

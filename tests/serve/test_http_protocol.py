@@ -34,6 +34,12 @@ async def served(work, *, limit=100):
         server.close()
         for writer in opened:
             writer.transport.abort()
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if not state.connections:
+                break
+        for protocol in list(state.connections):
+            protocol.transport.abort()
         await asyncio.sleep(0.01)
 
 

@@ -133,6 +133,72 @@ def test_a_caller_who_asks_too_much_is_told_when_to_come_again():
     assert third.status_code == 429
 
 
+def test_junk_and_explanations_cost_a_caller_what_they_take():
+    def asks(*requests, rate):
+        made = service(limits=Limits(rate=rate, batch=10))
+        return [(a.status_code, a.json().get("error", {}).get("code")) for a in ask(made, *requests)]
+
+    junk = raw(b'{"instances": [' + b"0," * (40 << 9) + b"0]}")  # 40 KiB, and no instance
+    assert asks(junk, junk, junk, rate=100) == [(422, "batch"), (422, "batch"), (429, "rate")]
+    explained = predict(rows(2), "/v1/explain")
+    assert asks(explained, explained, rate=100)[1] == (429, "rate")
+    assert asks(explained, rate=50) == [(422, "rate")]  # it would wait for ever
+    braces = raw(b'{"instances": [' + b"{}," * 5000 + b"{}]}")
+    assert asks(braces, rate=100) == [(422, "batch")]
+
+
+def test_what_is_held_of_slow_bodies_leaves_room_for_others(tmp_path):
+    import asyncio
+
+    made = service(limits=Limits(body=1000, held=4000, seconds=0.3))
+
+    async def slow():
+        yield b" " * 900
+        await asyncio.sleep(0.1)
+        yield b" "
+
+    async def run():
+        asking = made._asking
+        held = [asyncio.create_task(_asked(asking, slow(), "greedy")) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        assert asking._held.total() < 2000
+        answer = await _asked(asking, _whole(json.dumps({"instances": rows()}).encode()), "other")
+        told = await asyncio.gather(*held)
+        await asking.batcher.close()
+        assert not asking._held
+        return answer, told
+
+    answer, told = asyncio.run(run())
+    assert answer == 200
+    assert sorted(told) == [400, 400, 429, 429]
+
+
+async def _whole(content):
+    yield content
+
+
+async def _asked(asking, parts, caller):
+    from fedsafe.serve.asking import Refused
+
+    async def receive():
+        part = await anext(parts, None)
+        return {"type": "http.request", "body": part or b"", "more_body": part is not None}
+
+    try:
+        scope = {"headers": [(b"content-type", b"application/json")]}
+        await asking.answer(scope, receive, caller, explain=False)
+    except Refused as refused:
+        return refused.status
+    return 200
+
+
+def test_a_column_that_is_given_twice_is_no_instance():
+    content = json.dumps({"instances": rows()}).replace('"sex"', '"a0": 1, "sex"').encode()
+    [answer] = ask(service(), raw(content))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "wrong_json")
+    assert "'a0' twice" in answer.json()["error"]["message"]
+
+
 def test_more_than_can_be_answered_is_shed_with_429_and_what_is_taken_is_answered(tmp_path):
     log = DecisionLog(tmp_path / "log", KEY, model="m")
     made = Service(guard(log=log), limits=Limits(queue=10, batch=10))

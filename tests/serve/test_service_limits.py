@@ -42,8 +42,8 @@ def test_a_batch_that_could_never_be_answered_is_refused():
         Limits(batch=100, rate=50)
 
 
-def asked(rows, caller="", explain=False):
-    return Asked(np.full((rows, 1), rows, np.float32), caller, explain)
+def asked(rows, caller="", passes=1):
+    return Asked(np.full((rows, 1), rows, np.float32), caller, passes)
 
 
 def batches(**options):
@@ -91,6 +91,62 @@ def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty():
         await batcher.close()
 
     asyncio.run(run())
+
+
+def test_who_asks_most_neither_fills_the_queue_nor_is_first_for_ever():
+    order, gate = [], threading.Event()
+
+    def work(group):
+        gate.wait(5)
+        order.extend(each.caller for each in group)
+        return [1] * len(group)
+
+    batcher = Batcher(work, batch=2, queue=8, linger=0.0)
+
+    async def run():
+        greedy = [asyncio.create_task(batcher.answer(asked(2, "greedy"))) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        assert batcher.full("greedy")
+        other = asyncio.create_task(batcher.answer(asked(2, "other")))  # though the queue is full
+        await asyncio.sleep(0.01)
+        assert batcher.rows == 10
+        gate.set()
+        await other
+        assert order.count("greedy") <= 3  # its turn came before the end of those who were earlier
+        gate.clear()
+        while batcher.rows > 6:
+            await asyncio.sleep(0.001)
+        gate.set()
+        await asyncio.gather(*greedy)
+        held = [asyncio.create_task(batcher.answer(asked(1, name))) for name in ("greedy", "other")]
+        gate.clear()
+        await asyncio.sleep(0)
+        more = [asyncio.create_task(batcher.answer(asked(1, "greedy"))) for _ in range(6)]
+        await asyncio.sleep(0.01)
+        assert batcher._of["greedy"] == 4  # half of eight, while somebody else waits
+        gate.set()
+        told = await asyncio.gather(*held, *more, return_exceptions=True)
+        assert sum(isinstance(answer, Overloaded) for answer in told) == 3
+        assert (batcher.rows, batcher._of) == (0, {})
+        await batcher.close()
+
+    asyncio.run(run())
+
+
+def test_an_explanation_costs_what_it_takes():
+    assert asked(3, passes=32).work == 96
+    seen, gate, batcher = batches(batch=8, queue=40)
+
+    async def run():
+        gate.set()
+        told = [
+            asyncio.create_task(batcher.answer(asked(*each))) for each in ((1, "a", 32), (1, "b"), (1, "c"))
+        ]
+        await asyncio.gather(*told)
+        await batcher.close()
+
+    asyncio.run(run())
+    assert seen == [[1], [1, 1]]
 
 
 def test_an_error_is_told_to_those_whom_it_concerns_and_the_next_are_answered():
