@@ -14,8 +14,8 @@ Two ways to cut the people into groups:
   said (``detail``), the others are as they are (``mild``). That is made, from real comments and their lengths, so that
   there is something to disagree about.
 
-With ``--keep`` what ``results/alignment_groups.json`` has of a rule for as many seeds is not measured again; ``measured_at``
-has the commit of each. Writes that file.
+With ``--keep`` what ``results/alignment_groups.json`` has of a rule for as many seeds is not measured again;
+``measured_at`` has the commit of each. Writes that file.
 """
 
 import argparse
@@ -225,8 +225,8 @@ def main() -> int:
             found = all_of.found["wish"]
             low = change(found, "adaptive", "_worst")[1]
             lines.add(
-                "planted groups, a fifth made to prefer the longer comment: adaptive weights raise the worst group over the "
-                f"mean, paired over {given.seeds} seeds",
+                "planted groups, a fifth made to prefer the longer comment: adaptive weights raise the worst group "
+                f"over the mean, paired over {given.seeds} seeds",
                 COMMAND,
                 worst(found, "adaptive"),
                 met=low > 0.0,
@@ -243,7 +243,8 @@ def main() -> int:
             private = all_of.found[private_of]
             for rule in ("uniform", "adaptive"):
                 lines.add(
-                    f"planted groups: what {rule} weights change at client-level epsilon {EPSILON:g} (delta 1e-3) is said",
+                    f"planted groups: what {rule} weights change at client-level epsilon {EPSILON:g} (delta 1e-3) "
+                    "is said",
                     COMMAND,
                     worst(private, rule),
                     met=True,

@@ -97,11 +97,11 @@ def guard_all(lines: Lines, writer: StoryWriter) -> Sequence[Response]:
         figure("inferred_violations", "any", "answers"),
     )
     lines.add(
-        "Corrected for the checkers' errors, it falls by at least 80 % at the lower end of the interval, too: answers as they "
-        "were read, one by one, against bare texts corrected after Rogan and Gladen",
+        "Corrected for the checkers' errors, it falls by at least 80 % at the lower end of the interval, too: answers "
+        "as they were read, one by one, against bare texts corrected after Rogan and Gladen",
         COMMAND,
-        f"{_shown(before)} of bare texts, {_shown(after)} of answers; a fall of {_shown(fall)}; if all prompts were alike and "
-        f"restating changed nothing, {_shown(inferred)} of answers",
+        f"{_shown(before)} of bare texts, {_shown(after)} of answers; a fall of {_shown(fall)}; if all prompts were "
+        f"alike and restating changed nothing, {_shown(inferred)} of answers",
         met=fall.interval is not None and fall.interval[0] >= FALL,
     )
     single = [figure("true_violations", article.id, "answers") for article in RULES.of("response")]

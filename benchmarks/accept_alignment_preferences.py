@@ -5,8 +5,8 @@
 The experiment ``experiments/offensiveness.toml``, each seed with other held-out comments, and the response pairs of
 PandaLM trained alike. The figures of lines are those of seed 0, as the experiment has it; those of all seeds are beside
 them. Needs ``FEDSAFE_DATA_DIR`` and the extra ``text``; embedding is timed by itself. Wall times mean something on a
-quiet machine alone: where others load it, the processor seconds of the whole command beside them, children included, are
-more than two quiet cores, or one, would take.
+quiet machine alone: where others load it, the processor seconds of the whole command count, children included, which
+is what one quiet core would take.
 
 Writes ``results/alignment_preferences.json``.
 """
@@ -118,8 +118,8 @@ def timed(lines: Lines, runs: Runs, embedding: float) -> None:
     lines.add(
         f"each run in under {SECONDS:.0f} s on two cores after embedding",
         "the whole command, all runs above",
-        f"{max(walls):.0f} s by the clock at most, {max(spent):.0f} s of processor time, children included, at a load of "
-        f"{os.getloadavg()[2]:.1f} on {os.cpu_count()} cores; "
+        f"{max(walls):.0f} s by the clock at most, {max(spent):.0f} s of processor time, children included, "
+        f"at a load of {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores; "
         f"embedding, or reading what was embedded, {embedding:.1f} s",
         met=all(wall < SECONDS or used < SECONDS for wall, used in runs.seconds),
     )

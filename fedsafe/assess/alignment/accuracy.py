@@ -168,6 +168,9 @@ def over_chance(judged: Judged, context: Provenance) -> Finding:
         n=n,
         unit="pairs",
         anchors={"chance": 0.0},
+        diagnostics={"interval": f"only {items} items: an interval over so few is too narrow"}
+        if items < FEW
+        else {},
         detail={
             "verdict": verdict,
             "reading": f"The accuracy is {0.5 + value:.3f}, its 95 % interval over {whose} {0.5 + low:.3f} to "
