@@ -5,12 +5,15 @@ code path. Only training is shared: a run that asks for its cohort waits until e
 clients of all of them train in one call, each from its own run's model, with its own run's numbers. A client's bits
 depend on its job alone (``client/trainer.py:Trainer``), so that a run's models are those that it would have alone.
 
+Sums behind masks (``aggregation.secure``) are added up without masks here, which gives the same to the last bit.
+
 Nothing here is a release: ledgers are in a temporary folder, and there is no run folder. Whoever publishes what comes
 of several runs on the same records publishes all of them, and their costs compose.
 """
 
 import hashlib
 import json
+import logging
 import tempfile
 import threading
 from collections import deque
@@ -41,6 +44,7 @@ from fedsafe.runs.client_config import local_training
 from fedsafe.runs.compose import Parts, aggregator_of, calibrate, client_runtime, compose, server_optimizer_of
 from fedsafe.runs.config import Config
 
+_LOG = logging.getLogger(__name__)
 # What composing does not read: runs that differ in nothing else share their data, partition and model.
 _NOT_COMPOSED = {"server", "privacy", "assess", "audit", "engine", "sinks", "card"}
 # Of a client's settings, those that each row of a stack has for itself.
@@ -84,6 +88,11 @@ def prepare_runs(
     Raises:
         FedSafeError: See `fedsafe.runs.compose.compose`; a configuration is for Flower's nodes.
     """
+    if any(config.aggregation.secure for config in configs):
+        _LOG.warning(
+            "aggregation.secure = true: these runs train as one stack and add up without masks, which gives the same "
+            "sums to the last bit"
+        )
     tasks: dict[str, Task] = {}
     alike: dict[str, Parts] = {}
     prepared = []

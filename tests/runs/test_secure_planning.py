@@ -8,6 +8,7 @@ from fedsafe.runs.compose import compose
 from fedsafe.runs.config import make_config
 from fedsafe.runs.planning import plan_and_claims
 from fedsafe.runs.secure import secure_graph
+from fedsafe.runs.stacked_runs import prepare_runs
 
 
 def config(minimum=4, corrupt=0, **changes):
@@ -58,3 +59,11 @@ def test_the_claim_says_how_many_colluders_the_masks_stand_and_that_they_know_th
     assert "their own shares of the noise, which reckons with none" in masked
     assert "the worst one counts" in masked
     assert not any(text.startswith("masks") for text in claims[0]["assumptions"])
+
+
+def test_runs_that_train_together_say_that_they_sum_without_masks(caplog):
+    prepare_runs([config()])
+    assert "add up without masks, which gives the same sums to the last bit" in caplog.text
+    caplog.clear()
+    prepare_runs([config(aggregation__secure=False)])
+    assert "masks" not in caplog.text
