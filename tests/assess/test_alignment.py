@@ -259,3 +259,10 @@ def test_a_reward_that_is_not_finite_fails_by_name():
     (finding,) = run_assessors(subject, ["alignment"], rng_seed=0, tier="cheap")["alignment"]
     assert (finding.metric, finding.status) == ("assess.completed", "failed")
     assert "not finite" in finding.reason
+
+
+def test_few_items_are_said_to_be_too_few_for_an_interval_over_items():
+    many, _ = found(MERIT)
+    few, _ = found(MERIT, items=12)
+    assert not many["alignment.gain_over_chance"].diagnostics
+    assert "only 12 items" in str(few["alignment.gain_over_chance"].diagnostics["interval"])

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fedsafe.assess.alignment.judged import (
+    FEW,
     Judged,
     agreement,
     clusters_of_judged,
