@@ -64,6 +64,7 @@ RULES: dict[str, dict[str, Any]] = {
     "minimum": {"weights": "minimum"},
 }
 
+PRIVATE = ("uniform", "adaptive", "adaptive, step 2")
 Figures = dict[str, list[dict[str, float]]]
 
 
@@ -239,9 +240,9 @@ def main() -> int:
                         worst(found, rule),
                         met=True,
                     )
-            all_of.measure(made, {private_of: "wish"}, ["uniform", "adaptive"], EPSILON)
+            all_of.measure(made, {private_of: "wish"}, PRIVATE, EPSILON)
             private = all_of.found[private_of]
-            for rule in ("uniform", "adaptive"):
+            for rule in PRIVATE:
                 lines.add(
                     f"planted groups: what {rule} weights change at client-level epsilon {EPSILON:g} (delta 1e-3) "
                     "is said",
