@@ -91,6 +91,12 @@ def adaptive_attack(
     return best
 
 
+def without_gradient(monitor: Monitor) -> tuple[str, ...]:
+    """Names of the detectors that the attack does not climb down: it only asks the monitor with them in it."""
+    detectors = [each for group in monitor.detectors.values() for each in group]
+    return tuple(each.name for each in detectors if _differentiable(each) is None)
+
+
 def _forwards(
     model: nn.Module,
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]:

@@ -156,6 +156,15 @@ class Alerts:
                     sink.send(alert)
         return sent
 
+    @property
+    def failures(self) -> dict[str, int]:
+        """Kind of a sink to alerts that it could not pass on, or that its queue did not take."""
+        found: dict[str, int] = {}
+        for sink, _ in self._sinks:
+            lost = int(getattr(sink, "failures", 0)) + int(getattr(sink, "dropped", 0))
+            found[type(sink).__name__] = found.get(type(sink).__name__, 0) + lost
+        return found
+
     def close(self) -> None:
         """Close every sink."""
         for sink, _ in self._sinks:

@@ -2,8 +2,9 @@
 
 The free energy of a small network can rank strangers below chance where distances find all of them. Detectors are
 therefore compared on synthetic strangers (`fedsafe.serve.detectors.synthetic`) against held-out inliers, by the areas
-under the curve of the worst family and of all on average, half each; one more is added while that helps. No test set
-has a part in it.
+under the curve of the worst family and of all on average, half each; one more is added while that helps. The families
+have a part in it, so figures on inputs of the same families flatter; the records on which a monitor is measured and
+calibrated have none.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,6 @@
 """Counters of a guarded model, for Prometheus, in a registry of their own."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -24,6 +25,9 @@ class GuardFigures:
         self._withheld = Counter(
             f"{_NAME}_alerts_withheld", "Alerts held back by the rate limit", ["kind"], registry=self.registry
         )
+        self._lost = Gauge(
+            f"{_NAME}_alerts_lost", "Alerts that a sink could not pass on", ["sink"], registry=self.registry
+        )
         self.lines = Gauge(f"{_NAME}_log_lines", "Lines of the decision log", registry=self.registry)
         self._answered = {
             answered: self._decisions.labels("yes" if answered else "no") for answered in (True, False)
@@ -45,3 +49,8 @@ class GuardFigures:
             self._alerts.labels(alert.kind, alert.severity).inc()
         else:
             self._withheld.labels(alert.kind).inc()
+
+    def lost(self, failures: Mapping[str, int]) -> None:
+        """Show what sinks of alerts could not pass on, see `Alerts.failures`."""
+        for sink, count in failures.items():
+            self._lost.labels(sink).set(count)

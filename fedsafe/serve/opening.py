@@ -1,11 +1,13 @@
 """A guard from a run folder: the accepted model, and a monitor fitted on public records."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from fedsafe.assess.requirements import Requirement
 from fedsafe.data import Examples, Task
 from fedsafe.errors import ConfigError, RecordError
 from fedsafe.records import Round
@@ -41,6 +43,7 @@ def open_guard(
     sinks: tuple[tuple[AlertSink, Severity], ...] | None = None,
     texts: TextPrivacy | None = None,
     stream: Any = None,
+    labels: bool = True,
     model: nn.Module | None = None,
     data: Task | None = None,
 ) -> Guard:
@@ -59,7 +62,8 @@ def open_guard(
         sinks: Where alerts go; ``private/alerts.jsonl`` from "warning" on if left out.
         texts: Checks of texts.
         stream: What follows the decisions over time: a monitor, or True for one of the task's own
-            (`fedsafe.serve.streams.open_stream`).
+            (`fedsafe.serve.streams.open_stream`), which is kept beside the log, and in memory alone without one.
+        labels: Whether labels may come in later, where `stream` is True.
         model: The module, if the run was started with one.
         data: The task, if the run was started with one.
 
@@ -69,8 +73,9 @@ def open_guard(
         CalibrationError: There are too few public records.
     """
     folder = RunFolder.open(path)
-    number, failed = _released(folder, round, allow_failed)
+    number = _chosen(folder, round)
     opened = open_subject(path, number, model=model, data=data)
+    failed = _failed(folder, number, round is not None, opened.requirements, allow_failed)
     module, task = opened.model, opened.subject.task
     known, test = (reference, None) if reference is not None else split_public(task, opened.seed)
     lines = [line for line in folder.record() if isinstance(line, Round)]
@@ -90,12 +95,8 @@ def open_guard(
             raise RecordError(
                 f"{private} cannot be made: {error.strerror}; give log=... elsewhere"
             ) from error
-    to = ((FileSink(private / "alerts.jsonl"), "warning"),) if sinks is None else sinks
-    if stream is True:
-        from fedsafe.serve.streams import open_stream
-
-        stream = open_stream(private / "stream.json", monitor, task, test or known, seed=opened.seed)
     target = private / "decisions.jsonl" if log is None else Path(log)
+    to = ((FileSink(private / "alerts.jsonl"), "warning"),) if sinks is None else sinks
     kept = (
         DecisionLog(
             target,
@@ -107,6 +108,17 @@ def open_guard(
         if logged
         else None
     )
+    try:
+        if stream is True:
+            from fedsafe.serve.streams import open_stream
+
+            # Beside the log, whose lock keeps a second process away from both.
+            beside = target.with_name(f"{target.stem}.stream.json") if logged else None
+            stream = open_stream(beside, monitor, task, test or known, labels=labels, seed=opened.seed)
+    except BaseException:
+        if kept is not None:
+            kept.close()
+        raise
     return Guard(
         module,
         monitor,
@@ -140,27 +152,45 @@ def split_public(task: Task, seed: int) -> tuple[Examples, Examples]:
     return task.evaluation.take(np.sort(order[:cut])), task.evaluation.take(np.sort(order[cut:]))
 
 
-def _released(folder: RunFolder, round: int | None, allow_failed: bool) -> tuple[int, tuple[str, ...]]:
-    """The round whose model is served, and the requirements that it fails."""
+def _chosen(folder: RunFolder, round: int | None) -> int:
+    """The round whose model is served."""
     rounds = [line for line in folder.record() if isinstance(line, Round)]
     if not rounds:
         raise RecordError(f"{folder.path} has no complete round: there is no model to serve")
     if round is not None and not 1 <= round <= len(rounds):
         raise RecordError(f"{folder.path} has rounds 1 to {len(rounds)}, and no round {round}")
+    return round or rounds[-1].accepted or len(rounds)
+
+
+def _failed(
+    folder: RunFolder, number: int, named: bool, required: Sequence[Requirement], allow: bool
+) -> tuple[str, ...]:
+    """What the model does not meet: requirements of the run, and what `fedsafe assess` found in the run's folder.
+
+    A run that requires something and has no verdict on it is no run that passed: its file may be gone.
+    """
+    rounds = [line for line in folder.record() if isinstance(line, Round)]
     verdicts = folder.read("requirements.jsonl")
-    number = round or rounds[-1].accepted or len(rounds)
     blocking = [line for line in verdicts if line.get("blocks")]
     own = tuple(_described(line) for line in blocking if line.get("round") == number)
     must = any(line.get("severity") == "must" for line in verdicts)
+    must = must or any(rule.severity == "must" for rule in required)
     if must and not any(line.get("round") == number for line in verdicts):
         own = (f"round {number} was never judged, and what is not measured is no pass",)
-    if (own or (blocking and round is None and rounds[-1].accepted is None)) and not allow_failed:
+    for path in sorted(folder.path.glob("assessments/*/requirements.jsonl")):
+        name = path.parent.name
+        own += tuple(
+            f"assessments/{name}: {_described(line)}"
+            for line in folder.read(f"assessments/{name}/{path.name}")
+            if line.get("blocks") and line.get("round") == number
+        )
+    if (own or (blocking and not named and rounds[-1].accepted is None)) and not allow:
         what = own or (f"no model of {len(rounds)} rounds was accepted",)
         raise ConfigError(
             f"{folder.path}: the model of round {number} fails what it must meet ({'; '.join(what)}): train one that "
             "meets it, or serve it all the same with allow_failed (--allow-failed)"
         )
-    return number, own
+    return own
 
 
 def _described(line: Any) -> str:

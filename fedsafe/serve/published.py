@@ -14,10 +14,10 @@ from fedsafe.assess.robustness.regions import Box
 from fedsafe.data import Examples, InputSchema
 from fedsafe.errors import DataError
 from fedsafe.findings import Finding, Scope, bootstrap, estimate, not_measured, proportion
-from fedsafe.serve.adaptive import adaptive_attack
+from fedsafe.serve.adaptive import adaptive_attack, without_gradient
 from fedsafe.serve.calibration import confidence_reliability
 from fedsafe.serve.conformal import Array
-from fedsafe.serve.detectors.synthetic import permuted, shuffled, uniform
+from fedsafe.serve.detectors.synthetic import permuted, shuffled, uniform, unused
 from fedsafe.serve.monitor import Checks, Monitor
 
 _COVERAGES = (0.8, 0.9, 1.0)
@@ -81,8 +81,9 @@ def monitor_findings(
             **context,
         )
     ]
-    for name, x in {**_synthetic(test, schema, how, rng), **(foreign or {})}.items():
-        findings += _domain(monitor, checks, name, x, context)
+    chosen_by, others = _synthetic(test, schema, how, rng)
+    for name, x in {**chosen_by, **others, **(foreign or {})}.items():
+        findings += _domain(monitor, checks, name, x, context, in_selection=name in chosen_by)
     if monitor.classes:
         findings += _attacked(monitor, schema, test, checks, how, context, rng)
         findings += _confidence(monitor, test, checks, context, rng)
@@ -91,19 +92,26 @@ def monitor_findings(
 
 def _synthetic(
     test: Examples, schema: InputSchema, how: Effort, rng: np.random.Generator
-) -> dict[str, NDArray[np.float32]]:
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """Families by which detectors are chosen, and others, by name."""
     rows = rng.permutation(len(test))[: how.strangers]
     flat = np.asarray(test.x[rows], np.float32).reshape(len(rows), -1)
     found = {"uniform noise": uniform(len(flat), schema, rng), "permuted features": permuted(flat, rng)}
     if len(schema.shape) == 1:
         found["columns of different records"] = shuffled(flat, schema, rng)
-    return {name: x.reshape(-1, *schema.shape) for name, x in found.items()}
+    shaped = [
+        {name: x.reshape(-1, *schema.shape) for name, x in families.items()}
+        for families in (found, unused(flat, schema, rng))
+    ]
+    return shaped[0], shaped[1]
 
 
-def _domain(monitor: Monitor, ordinary: Checks, name: str, x: NDArray[Any], context: Scope) -> list[Finding]:
+def _domain(
+    monitor: Monitor, ordinary: Checks, name: str, x: NDArray[Any], context: Scope, *, in_selection: bool
+) -> list[Finding]:
     found = monitor.check(x)
     value, interval, method = auc(_ranked(found), _ranked(ordinary))
-    context = {**context, "where": {"domain": name}}
+    context = {**context, "where": {"domain": name, "in_selection": in_selection}}
     return [
         estimate(
             "monitor.auroc",
@@ -167,7 +175,14 @@ def _attacked(
         found = monitor.check(region.project(moved).numpy())
         wrong = monitor.probabilities(found.outputs).argmax(axis=1) != test.y[rows]
         count, noticed = int(wrong.sum()), int((wrong & found.alarms).sum())
-        detail = {"attacked": len(rows), "misread": count, "noticed": noticed, **effort}
+        detail = {
+            "attacked": len(rows),
+            "misread": count,
+            "noticed": noticed,
+            "without_gradient": list(without_gradient(monitor)),
+            "moved": f"{int(free.sum())} of {free.size} features; no category",
+            **effort,
+        }
         area = None
         if count >= 2:
             area = auc(_ranked(found)[wrong], _ranked(ordinary))[0]

@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from fedsafe.errors import DataError
+from fedsafe.errors import ConfigError, DataError
 from fedsafe.findings import Finding
 from fedsafe.records import Start, to_plain
-from fedsafe.rng import public_generator
 from fedsafe.serve.limits import Limits
-from fedsafe.serve.opening import split_public
 from fedsafe.serve.pipeline import Guard
-from fedsafe.serve.published import monitor_findings
 from fedsafe.store import RunFolder
 
 FORMAT: Final = "fedsafe.safety-card/1"
 _CARD = "card.md"
+_NOTE = (
+    "what is not listed under measured was not measured, and an adaptive attacker may pass; domains with in_selection "
+    "are of the families by which the detectors were chosen, so that their figures flatter; attacks follow gradients: "
+    "they move no category, and detectors under without_gradient are not climbed down but only asked"
+)
+_JUDGED_BY = "the run's own requirements, and assessments in the run's folder; nothing that is kept elsewhere"
+_DETAIL = ("attacked", "misread", "noticed", "without_gradient", "moved")
 _FINDING = ("metric", "where", "status", "value", "interval", "confidence", "n", "n_unit", "bound")
 
 
@@ -44,6 +48,7 @@ def safety_card(guard: Guard, limits: Limits, measured: Sequence[Finding] = ()) 
                 "classes": list(task.classes),
             },
             "served_though_failed": list(release.failed),
+            "judged_by": _JUDGED_BY,
             **recorded,
             "monitor": {
                 "false_alarm_rate": monitor.level,
@@ -52,7 +57,7 @@ def safety_card(guard: Guard, limits: Limits, measured: Sequence[Finding] = ()) 
                 },
                 "fitted": dict(monitor.facts),
                 "measured": [_finding(finding.to_json()) for finding in measured],
-                "note": "what is not listed under measured was not measured; an adaptive attacker may pass",
+                "note": _NOTE,
             },
             "policy": asdict(guard.policy),
             "limits": asdict(limits),
@@ -64,16 +69,11 @@ def safety_card(guard: Guard, limits: Limits, measured: Sequence[Finding] = ()) 
 def measure(guard: Guard) -> list[Finding]:
     """What the monitor of an opened guard catches and misses, on the public records that had no part in fitting it.
 
-    Nothing where there are too few of them.
+    Nothing where there are too few of them, or where all were given to fit it.
     """
-    seed = int(guard.monitor.facts.get("seed", 0))
-    rng = public_generator(seed, "monitor published")
     try:
-        test = split_public(guard.task, seed)[1]
-        return monitor_findings(
-            guard.monitor, guard.task.schema, test, data=guard.task.evaluation_name, rng=rng
-        )
-    except DataError:
+        return guard.findings(int(guard.monitor.facts.get("seed", 0)))
+    except (ConfigError, DataError):
         return []
 
 
@@ -99,4 +99,6 @@ def _recorded(guard: Guard) -> dict[str, Any]:
 
 
 def _finding(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: line[key] for key in _FINDING if line.get(key) is not None}
+    detail = {key: value for key, value in dict(line.get("detail") or {}).items() if key in _DETAIL}
+    shown = {key: line[key] for key in _FINDING if line.get(key) is not None}
+    return {**shown, "detail": detail} if detail else shown

@@ -198,6 +198,7 @@ class Service:
         @app.get(METRICS, summary="Figures for Prometheus", responses=refusals(401, 403))
         def metrics() -> Response:
             self.figures.waiting.set(self._asking.batcher.rows)
+            self.guard.figures.lost(self.guard.alerts.failures)
             text = self.figures.text(self.guard.figures.registry)
             return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -1,6 +1,7 @@
 """Alerts to a webhook, by a thread of its own with a bounded queue: a slow receiver never holds up a decision."""
 
 import contextlib
+import logging
 import queue
 import threading
 from typing import Final
@@ -11,6 +12,7 @@ import httpx
 from fedsafe.errors import ConfigError
 from fedsafe.serve.alerts import Alert
 
+_LOG = logging.getLogger(__name__)
 _TIMEOUT: Final = 5.0
 _CLOSING: Final = 3.0
 
@@ -31,8 +33,12 @@ class WebhookSink:
     """
 
     def __init__(self, url: str, *, most: int = 100, timeout: float = _TIMEOUT) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+        except ValueError:  # its port is none
+            wrong = True
+        if wrong:
             raise ConfigError(f"the webhook {url!r} is no address: give http://HOST/... or https://HOST/...")
         self.url, self.sent, self.failures, self.dropped = url, 0, 0, 0
         self._queue: queue.Queue[Alert | None] = queue.Queue(most)
@@ -70,6 +76,8 @@ class WebhookSink:
                 if client.post(self.url, json=alert.to_json()).status_code < 400:
                     self.sent += 1
                     return
-            except httpx.HTTPError:
-                pass
+            except (
+                Exception
+            ):  # an address may be wrong in ways that are found here alone, and the thread goes on
+                _LOG.debug("an alert was not taken", exc_info=True)
         self.failures += 1

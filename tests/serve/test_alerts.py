@@ -117,3 +117,32 @@ def test_counters_tell_sent_from_withheld():
     value = figures.registry.get_sample_value
     assert value("fedsafe_guard_alerts_total", {"kind": "drift", "severity": "critical"}) == 2
     assert value("fedsafe_guard_alerts_withheld_total", {"kind": "drift"}) == 3
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/x", "http://127.0.0.1:0/x", "http:///x"])
+def test_an_address_that_is_none_is_refused(url):
+    with pytest.raises(ConfigError, match="no address"):
+        WebhookSink(url)
+
+
+def test_whatever_goes_wrong_with_an_alert_the_next_is_sent(receiver):
+    url, got, _ = receiver
+    sink = WebhookSink(url)
+    sink.url = f"http://{'a' * 70}.example/x"  # no name of a host: not an error of HTTP
+    sink.send(alert("one"))
+    end = time.monotonic() + 10
+    while not sink.failures and time.monotonic() < end:
+        time.sleep(0.01)
+    sink.url = url
+    sink.send(alert("two"))
+    sink.close()
+    assert [line["kind"] for line in got] == ["two"]
+    assert (sink.sent, sink.failures) == (1, 1)
+
+
+def test_what_sinks_lose_is_shown(tmp_path):
+    figures, sink = GuardFigures(), FileSink(tmp_path / "none" / "alerts.jsonl")
+    alerts = Alerts([(sink, "info")])
+    alerts.raise_alert("drift", "critical", "changed")
+    figures.lost(alerts.failures)
+    assert figures.registry.get_sample_value("fedsafe_guard_alerts_lost", {"sink": "FileSink"}) == 1

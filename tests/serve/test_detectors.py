@@ -11,7 +11,7 @@ from fedsafe.serve.detectors.column_tree import ColumnTree, columns_of
 from fedsafe.serve.detectors.distances import Mahalanobis, Nearest, squared_distances
 from fedsafe.serve.detectors.energy import Energy
 from fedsafe.serve.detectors.squeezing import Squeezing, median_filter
-from fedsafe.serve.detectors.synthetic import permuted, shuffled, uniform
+from fedsafe.serve.detectors.synthetic import permuted, shuffled, strange, uniform, unused
 from fedsafe.serve.forward import Forward
 from fedsafe.serve.monitor import look
 
@@ -129,6 +129,31 @@ def test_synthetic_strangers_keep_the_bounds():
     assert (x >= SCHEMA.low).all()
     assert (x <= SCHEMA.high).all()
     assert np.array_equal(np.sort(permuted(x, rng), axis=1), np.sort(x, axis=1))
+
+
+def test_a_column_tree_is_said_to_have_no_gradient():
+    from types import SimpleNamespace
+
+    from fedsafe.serve.adaptive import without_gradient
+
+    x = table().evaluation.x[:500]
+    tree = ColumnTree.fit(x, columns_of(SCHEMA.one_hot, x.shape[1]))
+    distance = Nearest.fit(
+        seen(x), table().evaluation.y[:500], space="inputs", most=100, rng=np.random.default_rng(0)
+    )
+    assert without_gradient(SimpleNamespace(detectors={"ood": [tree, distance]})) == (tree.name,)
+
+
+def test_families_to_report_on_choose_no_detector():
+    rng, x = np.random.default_rng(0), table().evaluation.x[:100]
+    found = unused(x, SCHEMA, rng)
+    assert set(found) == {"inverted", "records at random"}
+    assert not set(found) & set(strange(x, SCHEMA, rng))
+    for made in found.values():
+        assert ((made >= SCHEMA.low) & (made <= SCHEMA.high)).all()
+        for group in SCHEMA.one_hot:
+            assert (made[:, list(group)].sum(axis=1) == 1).all()
+    assert np.allclose(found["inverted"][:, 6:], SCHEMA.low[6:] + SCHEMA.high[6:] - x[:, 6:])
 
 
 def test_the_median_filter_is_scipys_with_the_two_in_the_middle_averaged():

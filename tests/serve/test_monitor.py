@@ -8,6 +8,7 @@ from scipy import stats
 from fedsafe.data import Examples, Source, Target, Task, TokenSchema
 from fedsafe.errors import CalibrationError, ConfigError, DataError, RecordError
 from fedsafe.serve import Monitor, load_monitor, monitor_findings, save_monitor
+from fedsafe.serve.detectors.column_tree import ColumnTree
 from fedsafe.serve.detectors.synthetic import shuffled, uniform
 from fedsafe.serve.monitor import COMBINED
 from fedsafe.serve.published import Effort
@@ -130,6 +131,16 @@ def test_the_published_figures_have_intervals_and_an_adaptive_attack_is_no_weake
     static, adaptive = (by["monitor.undetected_error_rate", name] for name in ("static", "adaptive"))
     assert static.bound == "lower"
     assert adaptive.value >= static.value
+    used = [each for group in monitor().detectors.values() for each in group]
+    assert adaptive.detail["without_gradient"] == [each.name for each in used if isinstance(each, ColumnTree)]
+    chosen_by = {f.where["domain"]: f.where["in_selection"] for f in findings if "domain" in f.where}
+    assert chosen_by == {
+        "uniform noise": True,
+        "permuted features": True,
+        "columns of different records": True,
+        "inverted": False,
+        "records at random": False,
+    }
     assert all(f.interval is not None for f in findings if f.status == "measured")
     with pytest.raises(DataError, match="100 records"):
         monitor_findings(

@@ -337,6 +337,59 @@ def test_a_model_that_was_never_judged_is_not_served_where_others_must_pass(run)
         open_guard(path, data=task, round=unjudged)
 
 
+def test_a_run_whose_verdicts_are_gone_is_not_served(run, tmp_path):
+    import shutil
+
+    path, task = run
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    (copy / "requirements.jsonl").unlink()
+    with pytest.raises(ConfigError, match="never judged"):
+        open_guard(copy, data=task)
+
+
+def test_a_model_that_an_assessment_found_to_fail_is_not_served(run, tmp_path):
+    import shutil
+
+    path, task = run
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    folder = copy / "assessments" / "round-00003-full-bias"
+    folder.mkdir(parents=True)
+    line = {"metric": "fairness.equalised_odds_difference", "op": "<=", "threshold": 0.2, "verdict": "fail"}
+    lines = [{**line, "round": 3, "blocks": True}, {**line, "round": 2, "blocks": True}]
+    (folder / "requirements.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    with pytest.raises(ConfigError, match=r"\(assessments/round-00003-full-bias: [^;]*fail\)"):
+        open_guard(copy, data=task)
+    found = open_guard(copy, data=task, allow_failed=True, logged=False, sinks=())
+    assert len(found.release.failed) == 1
+
+
+def test_two_guards_with_logs_of_their_own_follow_streams_of_their_own(run, tmp_path):
+    path, task = run
+    x = split_public(task, 0)[1].x
+    one, two = (
+        open_guard(path, data=task, log=tmp_path / f"{name}.jsonl", stream=True, sinks=()) for name in "ab"
+    )
+    one.predict(x[:30])
+    two.predict(x[:5])
+    one.close()
+    two.close()
+    again = open_guard(path, data=task, log=tmp_path / "a.jsonl", stream=True, sinks=())
+    assert again.stream.seen == 30
+    with pytest.raises(RecordError, match="in use"):
+        open_guard(path, data=task, log=tmp_path / "a.jsonl", stream=True, sinks=())
+    again.close()
+
+
+def test_a_monitor_on_all_public_records_is_not_measured_on_a_part_of_them(run):
+    from fedsafe.serve.safety_card import measure
+
+    path, task = run
+    found = open_guard(path, data=task, reference=task.evaluation, logged=False, sinks=())
+    assert measure(found) == []
+
+
 def test_private_evaluation_records_are_no_reference(run):
     from dataclasses import replace
 

@@ -1,4 +1,7 @@
-"""Inputs from nowhere, made from public inliers, on which detectors are chosen; none of them is a test's own."""
+"""Inputs from nowhere, made from public inliers: families by which detectors are chosen, and others to report on alone.
+
+Figures on a family that chose the detectors flatter them, also where its inputs are new; what is published says so.
+"""
 
 from collections.abc import Mapping
 
@@ -27,6 +30,33 @@ def strange(inputs: Floats, schema: InputSchema, rng: np.random.Generator) -> Ma
         "mixtures": (inputs + inputs[rng.permutation(len(inputs))]) / np.float32(2.0),
         **({"shuffled": shuffled(inputs, schema, rng)} if len(schema.shape) in (1, 3) else {}),
     }
+
+
+def unused(inputs: Floats, schema: InputSchema, rng: np.random.Generator) -> Mapping[str, Floats]:
+    """Families that have no part in choosing detectors, by name; at least one.
+
+    ``inverted``: every number on the other side of the middle of its bounds. ``records at random``: of a table with
+    categories, each category as likely as any other, and each number uniform within its bounds.
+
+    Args:
+        inputs: ``(n, inputs)`` inliers.
+        schema: The public schema.
+        rng: Source of randomness.
+    """
+    low, high = (np.asarray(end, np.float32).ravel() for end in (schema.low, schema.high))
+    found, groups = {}, [list(group) for group in schema.one_hot]
+    categories = np.zeros(len(low), np.bool_)
+    for group in groups:
+        categories[group] = True
+    if not categories.all():
+        found["inverted"] = np.where(categories, inputs, low + high - inputs).astype(np.float32)
+    if groups:
+        made = uniform(len(inputs), schema, rng)
+        made[:, categories] = 0.0
+        for group in groups:
+            made[np.arange(len(made)), rng.choice(group, len(made))] = 1.0
+        found["records at random"] = made
+    return found
 
 
 def uniform(count: int, schema: InputSchema, rng: np.random.Generator) -> Floats:
