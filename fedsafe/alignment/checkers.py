@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fedsafe.alignment.identifiers import PersonalIdentifiers
-from fedsafe.alignment.wording import folded, parts_of, sentences_of, tokens_of, words_of
+from fedsafe.alignment.wording import folded, joined, parts_of, sentences_of, tokens_of, words_of
 from fedsafe.errors import ConfigError, FedSafeError
 from fedsafe.extensions import imported, one_line, resolve, unknown_option
 
@@ -45,6 +45,7 @@ class Words:
     most: int = 0
     _exact: frozenset[str] = field(init=False, repr=False)
     _stems: tuple[str, ...] = field(init=False, repr=False)
+    _parts: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         listed = _texts("words", "none_of", self.none_of)
@@ -56,6 +57,7 @@ class Words:
                     f"the checker 'words' has {written!r} in none_of; each is one word, or a stem and '*'"
                 )
         object.__setattr__(self, "_exact", frozenset(word for word in small if not word.endswith("*")))
+        object.__setattr__(self, "_parts", max(map(joined, small)))
         object.__setattr__(self, "_stems", tuple(word[:-1] for word in small if word.endswith("*")))
 
     def __call__(self, text: str, prompt: str) -> bool:
@@ -63,7 +65,9 @@ class Words:
         return sum(self._listed(word) for word in words_of(text)) <= self.most
 
     def _listed(self, word: str) -> bool:
-        return any(part in self._exact or part.startswith(self._stems) for part in parts_of(word))
+        return any(
+            part in self._exact or part.startswith(self._stems) for part in parts_of(word, self._parts)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,14 @@ _TOKEN = re.compile(r"[^\W_]+(?:[.,'\u2019-][^\W_]+)*")
 _JOINT = re.compile(r"['\u2019-]")
 # What ends a sentence, with closing quotations and brackets, where a space, an opening or a capital follows.
 _END = re.compile(
-    r"(?:[.!?]+|[\u3002\uff01\uff1f])[\"'\u201d\u2019)\]]*(?=\s|$|[\"\u201c(]|[^\W\d_a-z])|\n\s*\n"
+    r"(?:(?<![.!?])[.!?]++|[\u3002\uff01\uff1f])[\"'\u201d\u2019)\]]*+(?=\s|$|[\"\u201c(]|[^\W\d_a-z])|\n\s*\n"
 )
 _LAST = re.compile(r"([^\W\d_]+)$")
 _ABBREVIATED = frozenset(
     {"mr", "mrs", "ms", "mx", "dr", "prof", "st", "jr", "sr", "capt", "lt", "sgt", "vs", "approx"}
+)
+_LONGEST = (
+    16  # letters before a full stop that are looked at, so that no text takes longer than its length asks
 )
 _LETTERS = re.compile(r"\b[^\W\d_]\.[^\W\d_]$")  # e.g, i.e, U.S
 
@@ -33,10 +36,22 @@ def tokens_of(text: str) -> list[str]:
     return _TOKEN.findall(folded(text))
 
 
-def parts_of(word: str) -> set[str]:
-    """A word, and what it is joined of: "sad-looking" holds "sad", and "Sad's" does, too."""
+def parts_of(word: str, most: int = 1) -> list[str]:
+    """A word, and up to so many neighbours of what it is joined of: "sad-looking" holds "sad", and so does "Sad's"."""
     joints = [0, *(match.end() for match in _JOINT.finditer(word)), len(word) + 1]
-    return {word[start : end - 1] for place, start in enumerate(joints[:-1]) for end in joints[place + 1 :]}
+    if len(joints) == 2:
+        return [word]
+    spans = [
+        word[start : end - 1]
+        for place, start in enumerate(joints[:-1])
+        for end in joints[place + 1 : place + 1 + most]
+    ]
+    return [word, *spans]
+
+
+def joined(word: str) -> int:
+    """Of how many parts a word is joined."""
+    return len(_JOINT.findall(word)) + 1
 
 
 def sentences_of(text: str) -> list[str]:
@@ -45,9 +60,10 @@ def sentences_of(text: str) -> list[str]:
     A sentence ends at a full stop, an exclamation or a question mark, or at an empty line. A full stop in a number,
     after a common English abbreviation ("Mr.", "e.g.") or after a capital other than I ("J. Smith") ends none.
     """
-    found, start = [], 0
+    found, start, length = [], 0, len(text.rstrip())
     for match in _END.finditer(text):
-        if match.group() == "." and _shortened(text[start : match.start()], text[match.end() :]):
+        near = text[max(start, match.start() - _LONGEST) : match.start()]
+        if match.group() == "." and match.end() < length and _shortened(near):
             continue
         found.append(text[start : match.end()])
         start = match.end()
@@ -56,10 +72,10 @@ def sentences_of(text: str) -> list[str]:
     return [sentence for sentence in cut if sentence]
 
 
-def _shortened(before: str, after: str) -> bool:
-    """Whether a full stop belongs to an abbreviation."""
+def _shortened(before: str) -> bool:
+    """Whether a full stop after this belongs to an abbreviation."""
     last = _LAST.search(before)
-    if last is None or not after.strip():
+    if last is None:
         return False
     word = last.group()
     initial = len(word) == 1 and word.isupper() and word != "I"
