@@ -26,6 +26,9 @@ def serve_command(
         str | None,
         typer.Option(metavar="NAME", help="Add a key to --keys, print it, and stop: it is kept nowhere."),
     ] = None,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="The new key may see /metrics, which tells of all callers.")
+    ] = False,
     certificate: Annotated[
         Path | None, typer.Option(metavar="PEM", help="Of HTTPS; --private-key goes with it.")
     ] = None,
@@ -54,14 +57,19 @@ def serve_command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Watch the stream of decisions for drift, too.")
     ] = False,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Post alerts here, too, from warnings on.")
+    ] = None,
 ) -> None:
     """Answer requests for decisions, until SIGTERM or Ctrl-C: what was asked is answered then, and the exit code is 0.
 
     A model that fails a requirement of severity `must` is refused with exit code 1.
     """
     if new_key is not None:
-        _make_key(keys, new_key)
+        _make_key(keys, new_key, operator)
         return
+    if operator:
+        raise ConfigError("--operator is of a new key: give --keys FILE --new-key NAME --operator")
     if run is None:
         raise ConfigError("name the run folder whose model is served: fedsafe serve RUN")
     from fedsafe.serve.decision import Policy
@@ -94,6 +102,8 @@ def serve_command(
             log=log,
             sync=cast("Sync", sync),
             stream=watch or None,
+            labels=False,  # no route takes them
+            webhook=webhook,
         )
         try:
             for failed in guard.release.failed:
@@ -120,9 +130,9 @@ def serve_command(
     typer.echo(f"ended: {totals[True]:,} answers and {totals[False]:,} abstentions, all in the log")
 
 
-def _make_key(keys: Path | None, name: str) -> None:
+def _make_key(keys: Path | None, name: str, operator: bool) -> None:
     from fedsafe.serve.keys import new_key
 
     if keys is None:
         raise ConfigError("--new-key adds to a file: name it with --keys FILE")
-    typer.echo(new_key(keys, name))
+    typer.echo(new_key(keys, name, operator=operator))

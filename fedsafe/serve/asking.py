@@ -16,6 +16,7 @@ from fedsafe.serve.explaining import STEPS
 from fedsafe.serve.instances import Instances, WrongInstance
 from fedsafe.serve.limits import Limits, Rates
 from fedsafe.serve.pipeline import Guard
+from fedsafe.serve.strict_json import parse
 
 _LONG = 1 << 16
 _BYTES = 1 << 10
@@ -162,7 +163,7 @@ class Asking:
         if body.count(b"{") > _BRACES * (most + 1):
             raise Refused(422, "batch", f"the body has far more objects than {most} instances: ask in parts")
         try:
-            content = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_once)
+            content = parse(body)
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
             raise Refused(400, "wrong_json", f"the body is no JSON: {reason}") from None
@@ -245,20 +246,6 @@ def _said_to_be_json(scope: Scope) -> None:
                 return
             break
     raise Refused(415, "content_type", "say that the content is JSON: Content-Type: application/json")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object that says nothing twice: of two values of a column neither is what was meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object has {twice[:60]!r} twice")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _too_long(most: int) -> Refused:

@@ -21,6 +21,7 @@ from fedsafe.serve.monitor import Monitor
 from fedsafe.serve.pipeline import Guard, Release
 from fedsafe.serve.queries import QueryPatterns
 from fedsafe.serve.text_privacy import TextPrivacy
+from fedsafe.serve.webhook import WebhookSink, checked
 from fedsafe.store import RunFolder
 
 REFERENCE_SHARE = 0.7
@@ -41,6 +42,7 @@ def open_guard(
     logged: bool = True,
     sync: Sync = "second",
     sinks: tuple[tuple[AlertSink, Severity], ...] | None = None,
+    webhook: str | None = None,
     texts: TextPrivacy | None = None,
     stream: Any = None,
     labels: bool = True,
@@ -60,6 +62,7 @@ def open_guard(
         logged: Whether decisions are logged at all.
         sync: See `DecisionLog`.
         sinks: Where alerts go; ``private/alerts.jsonl`` from "warning" on if left out.
+        webhook: Address that alerts from "warning" on are posted to, besides.
         texts: Checks of texts.
         stream: What follows the decisions over time: a monitor, or True for one of the task's own
             (`fedsafe.serve.streams.open_stream`), which is kept beside the log, and in memory alone without one.
@@ -72,6 +75,8 @@ def open_guard(
         RecordError: It is no run folder, has no such model, or the log cannot be opened.
         CalibrationError: There are too few public records.
     """
+    if webhook is not None:
+        checked(webhook)
     folder = RunFolder.open(path)
     number = _chosen(folder, round)
     opened = open_subject(path, number, model=model, data=data)
@@ -113,12 +118,14 @@ def open_guard(
             from fedsafe.serve.streams import open_stream
 
             # Beside the log, whose lock keeps a second process away from both.
-            beside = target.with_name(f"{target.stem}.stream.json") if logged else None
+            beside = stream_beside(target) if logged else None
             stream = open_stream(beside, monitor, task, test or known, labels=labels, seed=opened.seed)
     except BaseException:
         if kept is not None:
             kept.close()
         raise
+    if webhook is not None:
+        to = (*to, (WebhookSink(webhook), "warning"))
     return Guard(
         module,
         monitor,
@@ -133,6 +140,11 @@ def open_guard(
         figures=figures,
         test=test,
     )
+
+
+def stream_beside(log: Path) -> Path:
+    """Where the stream of a log is kept."""
+    return log.with_name(f"{log.stem}.stream.json")
 
 
 def split_public(task: Task, seed: int) -> tuple[Examples, Examples]:

@@ -1,5 +1,6 @@
 """The guard over a file: one decision for each row, in their order, and the same log of decisions."""
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from fedsafe.data.tables import read_table
 from fedsafe.errors import ConfigError, DataError
 from fedsafe.serve.instances import Instances, WrongInstance
 from fedsafe.serve.pipeline import Guard
+from fedsafe.serve.strict_json import parse
 from fedsafe.store.lines import append_lines
 
 BATCH: Final = 1024
@@ -49,13 +51,14 @@ def guard_file(
         guard: That decides.
         source: CSV or Parquet with the raw columns of a table, or JSON lines of instances as the service takes them.
         out: What is written: CSV where it is named so, otherwise JSON lines; an existing file is never overwritten.
+            Rows are numbered from 1, those of JSON lines as the lines are, of which empty ones are left aside.
         explain: Whether answers come with an explanation.
         caller: Who asks; patterns of queries are not looked for where "".
         batch: Rows decided at once.
         on_rows: Told after each batch how many rows are done, and of how many.
 
     Raises:
-        ConfigError: The files cannot be used like this.
+        ConfigError: The files cannot be used like this; nothing was decided then.
         DataError: The source cannot be read, or lacks a column.
     """
     table = out.name.lower().endswith(".csv")
@@ -63,18 +66,22 @@ def guard_file(
         raise ConfigError(f"--out {out} is named neither *.jsonl nor *.csv, and nothing else is written")
     if out.exists():
         raise ConfigError(f"--out {out} is there already: name another file, or remove it first")
-    rows, texts, loose = _rows(source, guard)
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out} lies in no folder that is there: make {out.parent} first")
+    rows, numbers, texts, loose = _rows(source, guard)
+    _begin(out, table)
     reader = Instances(guard.task.schema, loose=loose)
     counts = {"answered": 0, "abstained": 0, "refused": 0}
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         lines, refused = _decided(guard, reader, part, start, texts, explain, caller)
+        lines = [{"row": numbers[start + at], **line} for at, line in enumerate(lines)]
         answered = sum(line["answered"] for line in lines)
         counts["answered"] += answered
         counts["abstained"] += len(lines) - answered - refused
         counts["refused"] += refused
         if table:
-            _append_csv(out, lines, first=start == 0)
+            _append_csv(out, lines)
         else:
             append_lines(out, lines)
         on_rows(min(start + batch, len(rows)), len(rows))
@@ -109,7 +116,7 @@ def _decided(
     refused = iter(guard.refuse([texts(start + at) for at in wrong], list(codes.values()), caller))
     lines = []
     for at in range(len(part)):
-        line = {"row": start + at + 1, **next(refused if at in wrong else decided).to_json()}
+        line = next(refused if at in wrong else decided).to_json()
         if at in wrong:
             line["reasons"] = [f"instance:{wrong[at]}"]
         lines.append(line)
@@ -121,11 +128,13 @@ class _NoInstance:
     reason: str
 
 
-def _rows(source: Path, guard: Guard) -> tuple[Sequence[Any], Callable[[int], str], bool]:
-    """The instances of a file, the text of each, and whether columns that the schema does not name are left aside."""
+def _rows(source: Path, guard: Guard) -> tuple[Sequence[Any], Sequence[int], Callable[[int], str], bool]:
+    """Instances of a file, their numbers and texts, and whether columns that are not in the schema are left aside."""
     if source.name.lower().endswith((".jsonl", ".ndjson")):
         lines = _lines(source)
-        return [_json_row(line) for line in lines], lines.__getitem__, False
+        numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
+        texts = [lines[number - 1] for number in numbers]
+        return [_json_row(text) for text in texts], numbers, texts.__getitem__, False
     schema = guard.task.schema
     if not isinstance(schema, Schema):
         raise ConfigError(
@@ -142,13 +151,15 @@ def _rows(source: Path, guard: Guard) -> tuple[Sequence[Any], Callable[[int], st
     if any(isinstance(column, type(frame)) for column in (frame[name] for name in names)):
         raise DataError(f"{source} has two columns of one name: rename one.")
     rows = [dict(zip(names, map(_value, values), strict=True)) for values in zip(*columns, strict=True)]
-    return rows, lambda at: json.dumps(rows[at], default=str), True
+    return rows, range(1, len(rows) + 1), lambda at: json.dumps(rows[at], default=str), True
 
 
 def _value(value: Any) -> Any:
     """Null where a table has no value: NaN, NaT and NA are those that differ from themselves, or compare to nothing."""
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, str | list | dict):
         return value
+    if isinstance(value, np.ndarray):
+        return value.tolist()  # a cell that holds a list is no value of a column, and is said to be none
     try:
         return value if value == value else None
     except TypeError:
@@ -157,32 +168,33 @@ def _value(value: Any) -> Any:
 
 def _lines(source: Path) -> list[str]:
     try:
-        lines = source.read_text(encoding="utf-8").split("\n")  # a text may hold other breaks of lines
+        return source.read_text(encoding="utf-8").split("\n")  # a text may hold other breaks of lines
     except OSError as error:
         raise DataError(f"--input {source} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"--input {source} is not in UTF-8: {error}") from error
-    return [line for line in lines if line.strip()]
 
 
 def _json_row(line: str) -> Any:
     try:
-        return json.loads(line, parse_constant=_no_constant)
+        return parse(line)
     except (ValueError, RecursionError) as error:
         return _NoInstance(f"no JSON: {str(error)[:100]}")
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+def _begin(out: Path, table: bool) -> None:
+    """Make the file, so that what cannot be written is known before anything is decided."""
+    try:
+        with out.open("x", encoding="utf-8", newline="") as file:
+            if table:
+                csv.writer(file).writerow(("row", *_COLUMNS))
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
-def _append_csv(out: Path, lines: Sequence[Mapping[str, Any]], *, first: bool) -> None:
-    import csv
-
+def _append_csv(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     with out.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        if first:
-            writer.writerow(("row", *_COLUMNS))
         for line in lines:
             cells = [line["row"]]
             for name in _COLUMNS:

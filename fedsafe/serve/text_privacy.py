@@ -15,7 +15,19 @@ from fedsafe.errors import ConfigError
 from fedsafe.rng import public_generator
 
 _EMAIL: Final = re.compile(r"[A-Za-z0-9._%+\-]{1,64}@(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}")
-_IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}\b")
+_IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}\b", re.IGNORECASE)
+# Characters by country, from the IBAN registry of ISO 13616.
+_IBANS: Final = {
+    country: length
+    for length, countries in {
+        15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK",
+        21: "CH HR LI LV", 22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM",
+        28: "AL AZ BY CY DO GT HN HU LB NI PL SV", 29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC",
+        32: "LC", 33: "RU",
+    }.items()
+    for country in countries.split()
+}  # fmt: skip
 _CARD: Final = re.compile(r"(?<![\d.])\d(?:[ \-]?\d){12,18}(?![\d.])")
 # With a country's prefix, or in groups of a national number: a plain run of digits is a number of something else.
 _PHONE: Final = re.compile(
@@ -30,7 +42,7 @@ _PRIME: Final = np.uint64((1 << 31) - 1)
 def identifiers(text: str) -> tuple[str, ...]:
     """Kinds of identifiers in a text: "email", "phone", "iban" and "card", those that there are.
 
-    An IBAN must pass the check of ISO 13616 (mod 97), a card number that of Luhn (1960).
+    An IBAN must have its country's length and pass the check of ISO 13616 (mod 97), a card number that of Luhn (1960).
 
     Args:
         text: Any; what follows the first 100,000 characters is not read.
@@ -56,13 +68,13 @@ def _luhn(digits: str) -> bool:
 
 
 def _iban(text: str) -> bool:
-    plain = text.replace(" ", "")
-    # What follows an IBAN may look like more of it: try every length that there is.
-    for length in range(min(34, len(plain)), 14, -1):
-        moved = plain[4:length] + plain[:4]
-        if int("".join(str(int(character, 36)) for character in moved)) % 97 == 1:
-            return True
-    return False
+    plain = text.replace(" ", "").upper()
+    length = _IBANS.get(plain[:2], 0)
+    if not 0 < length <= len(plain):
+        return False
+    # What follows an IBAN may look like more of it.
+    moved = plain[4:length] + plain[:4]
+    return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
 
 
 class Canaries:

@@ -33,14 +33,7 @@ class WebhookSink:
     """
 
     def __init__(self, url: str, *, most: int = 100, timeout: float = _TIMEOUT) -> None:
-        try:
-            parts = urlsplit(url)
-            wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
-        except ValueError:  # its port is none
-            wrong = True
-        if wrong:
-            raise ConfigError(f"the webhook {url!r} is no address: give http://HOST/... or https://HOST/...")
-        self.url, self.sent, self.failures, self.dropped = url, 0, 0, 0
+        self.url, self.sent, self.failures, self.dropped = checked(url), 0, 0, 0
         self._queue: queue.Queue[Alert | None] = queue.Queue(most)
         self._timeout, self._stop = timeout, threading.Event()
         self._thread = threading.Thread(target=self._work, name="fedsafe alerts", daemon=True)
@@ -81,3 +74,19 @@ class WebhookSink:
             ):  # an address may be wrong in ways that are found here alone, and the thread goes on
                 _LOG.debug("an alert was not taken", exc_info=True)
         self.failures += 1
+
+
+def checked(url: str) -> str:
+    """The address of a webhook.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        parts = urlsplit(url)
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:  # its port is none
+        wrong = True
+    if wrong:
+        raise ConfigError(f"the webhook {url!r} is no address: give http://HOST/... or https://HOST/...")
+    return url

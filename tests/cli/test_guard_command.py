@@ -57,6 +57,10 @@ def test_rows_that_are_no_records_have_their_own_exit_code(fedsafe, finished, tm
         (("--input", "in.csv", "--out", "in.csv"), "is there already"),
         (("--input", "none.csv", "--out", "o.csv"), "none.csv cannot be read"),
         (("--input", "in.csv", "--out", "o.txt"), "neither"),
+        (("--input", "in.csv"), "--input FILE --out FILE"),
+        (("--report", "r.md", "--out", "o.csv"), "leave --input and --out out"),
+        (("--report", "r.txt"), "neither"),
+        (("--report", "r.md"), "no log of decisions"),
         (("--input", "in.csv", "--out", "o.csv", "--floor", "1"), "least confidence"),
     ],
 )
@@ -66,3 +70,18 @@ def test_what_cannot_be_done_is_one_clear_line(fedsafe, finished, tmp_path, word
     assert command.code == 1
     assert said in command.err
     assert len(command.err.strip().splitlines()) == 1
+
+
+def test_a_report_counts_what_a_verified_log_says(fedsafe, finished, tmp_path):
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    fedsafe("guard", finished, "--input", "in.jsonl", "--out", "out.jsonl", "--log", "log.jsonl")
+    command = fedsafe("guard", finished, "--report", "r.md", "--log", "log.jsonl", "--since", "2020-01-01")
+    assert command.code == 0, command.err
+    assert "40 decisions" in command.out
+    assert "Decisions: 40" in (tmp_path / "r.md").read_text()
+    lines = (tmp_path / "log.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "log.jsonl").write_text("".join(lines[:5] + lines[6:]))
+    broken = fedsafe("guard", finished, "--report", "r2.md", "--log", "log.jsonl")
+    assert broken.code == 1
+    assert "it was edited" in broken.err
+    assert not (tmp_path / "r2.md").exists()

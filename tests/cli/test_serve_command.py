@@ -147,6 +147,8 @@ def test_it_is_served_on_request_to_those_with_a_key_of_which_hashes_are_kept(
         (("RUN", "--port", "99999"), "give a number from 0"),
         (("RUN", "--keys", "none"), "--keys none cannot be read"),
         (("--new-key", "a"), "name it with --keys FILE"),
+        (("RUN", "--operator"), "--new-key NAME --operator"),
+        (("RUN", "--port", "0", "--webhook", "ftp://x"), "no address"),
         (("RUN", "--batch", "0"), "the limit batch = 0"),
         (("RUN", "--certificate", "a.pem"), "give both, or none"),
         (("RUN", "--certificate", "a.pem", "--private-key", "b.pem", "--port", "0"), "a.pem"),

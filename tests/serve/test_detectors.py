@@ -139,7 +139,12 @@ def test_a_column_tree_is_said_to_have_no_gradient():
     x = table().evaluation.x[:500]
     tree = ColumnTree.fit(x, columns_of(SCHEMA.one_hot, x.shape[1]))
     distance = Nearest.fit(
-        seen(x), table().evaluation.y[:500], space="inputs", most=100, rng=np.random.default_rng(0)
+        seen(x),
+        table().evaluation.y[:500],
+        space="inputs",
+        most=100,
+        rng=np.random.default_rng(0),
+        by_class=False,
     )
     assert without_gradient(SimpleNamespace(detectors={"ood": [tree, distance]})) == (tree.name,)
 

@@ -187,6 +187,19 @@ def test_identifiers_are_found_and_other_numbers_are_not(text, kinds):
     assert identifiers(text) == kinds
 
 
+def test_codes_that_are_no_iban_are_seldom_taken_for_one():
+    import string
+
+    rng = np.random.default_rng(0)
+    letters = list(string.ascii_uppercase + string.digits)
+    codes = [f"AB{rng.integers(10, 99)}" + "".join(rng.choice(letters, 30)) for _ in range(300)]
+    german = [f"DE{rng.integers(10, 99)}" + "".join(rng.choice(letters, 18)) for _ in range(300)]
+    assert not any("iban" in identifiers(code) for code in codes)  # of no country
+    assert sum("iban" in identifiers(code) for code in german) <= 12  # one in 97
+    assert identifiers("DE89 3704 0044 0532 0130 00 BIC COBA") == ("iban",)
+    assert identifiers("de89370400440532013000") == ("iban",)
+
+
 def test_identifiers_of_a_hostile_text_take_no_time():
     for text in ("a." * 50000 + "@", "1 " * 50000, "DE89" + " AB12" * 20000, "(" * 100000, "+1" * 50000):
         identifiers(text)

@@ -103,6 +103,40 @@ def test_explanations_are_there_where_they_are_asked_for(tmp_path):
     assert set(decisions(tmp_path / "o.jsonl")[0]["explanation"]) == {"a0", "a1", "a2", "sex"}
 
 
+def test_rows_of_json_lines_are_numbered_as_the_lines_are(tmp_path):
+    first, second, third = (json.dumps(row) for row in GIVEN[:3])
+    odd = json.dumps({**GIVEN[0], "sex": "a\u2028b"}, ensure_ascii=False)  # a break of lines in a text
+    twice = third[:-1] + ', "a0": 1}'
+    (tmp_path / "in.jsonl").write_text(f"\n{first}\n\n{odd}\n{twice}\n{second}\n", encoding="utf-8")
+    found = guard_file(guard(), tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    lines = decisions(tmp_path / "out.jsonl")
+    assert [line["row"] for line in lines] == [2, 4, 5, 6]
+    assert [bool(line["answered"]) for line in lines] == [True, False, False, True]
+    assert "'a0' twice" in lines[2]["reasons"][0]
+    assert (found.rows, found.refused) == (4, 2)
+
+
+def test_a_cell_that_holds_a_list_is_no_value(tmp_path):
+    given = [{**GIVEN[0], "a0": [1.0, 2.0]}, {**GIVEN[1], "a0": [3.0]}]
+    found = guard_file(guard(), written(tmp_path, "in.parquet", given), tmp_path / "out.jsonl")
+    assert found.refused == 2
+    assert "a list, not a number" in decisions(tmp_path / "out.jsonl")[0]["reasons"][0]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+def test_a_file_without_rows_gives_one_without_decisions(tmp_path, name):
+    (tmp_path / "in.jsonl").touch()
+    assert guard_file(guard(), tmp_path / "in.jsonl", tmp_path / name).rows == 0
+    assert len((tmp_path / name).read_text().splitlines()) == (name == "out.csv")
+
+
+def test_nothing_is_decided_that_could_not_be_written(tmp_path):
+    decided = guard()
+    with pytest.raises(ConfigError, match=r"make .*none first"):
+        guard_file(decided, written(tmp_path, "in.csv"), tmp_path / "none" / "out.csv")
+    assert decided.figures.totals == {True: 0, False: 0}
+
+
 def test_wrong_files_are_one_clear_line(tmp_path):
     source = written(tmp_path, "in.csv")
     with pytest.raises(ConfigError, match=r"neither \*.jsonl nor \*.csv"):
