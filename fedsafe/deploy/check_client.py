@@ -73,7 +73,11 @@ def _peers(own: ClientFolder) -> str:
     """The keys that are pinned for secure aggregation, and whether they do for the experiment."""
     policy = read_policy(own.folder / "policy.toml")
     config = read_experiment((own.folder / "experiment.toml").read_text(encoding="utf-8"), policy)
-    wanted = f"secure.required = {str(policy.secure.required).lower()}, least_honest = {policy.secure.least_honest}"
+    own_wish = policy.secure
+    wanted = (
+        f"secure.required = {str(own_wish.required).lower()}, least_honest = {own_wish.least_honest}, "
+        f"least_corrupt = {own_wish.least_corrupt}"
+    )
     if not config.aggregation.secure:
         return f"the experiment sends each update by itself, which the policy lets it: {wanted}"
     private(own.folder / SIGNING)

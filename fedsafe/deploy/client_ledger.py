@@ -2,8 +2,9 @@
 
 An SQLite file with ``synchronous=FULL`` whose events are chained by a keyed hash (`fedsafe.privacy.chain`):
 ``opened``, ``agreement`` (a run, its plan and what it may cost), ``release`` (before anything is trained), ``reply``
-(before anything is sent), ``again`` (one of an earlier period is asked for) and ``refusal``. ``audit.jsonl`` beside it
-repeats them for people, and witnesses its head.
+(before anything is sent), ``again`` (one of an earlier period is asked for), ``confirmed`` (the list of survivors of a
+secure sum, before it is signed for anybody), ``ended`` (a server says that a secure sum has, and why) and ``refusal``.
+``audit.jsonl`` beside it repeats them for people, and witnesses its head.
 
 Composition. Within a run, what is planned is fixed before its first release, and the planned epsilon is the privacy
 loss distribution of the plan. A run is charged whole at its first release, however early it stops: when it stops may
@@ -18,6 +19,7 @@ Guarantees:
     killed before ``release`` is on the disk    nothing was released, nothing is counted
     killed after it                             counted; the same inputs are the same release, once
     same run, kind and round, other inputs      refused
+    another list of survivors for a round       refused
     a round or participation beyond the plan    refused, before anything is written
     a run that the budget does not pay for      refused at its first release, and at each later one that
                                                 finds others in its period
@@ -92,6 +94,8 @@ class _Run:
     agreement: Agreement
     releases: dict[tuple[str, int], _Release] = field(default_factory=dict)
     last: float | None = None
+    confirmed: dict[int, str] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
 
 
 class ClientLedger:
@@ -284,6 +288,32 @@ class ClientLedger:
         """Write down the reply of a release, before it is sent; its bytes are on the disk already."""
         self._write("reply", round, run, {"kind": kind, "sha256": sha256})
 
+    def confirmed(self, run: str, round: int, lists: str) -> None:
+        """Write down which list of survivors is signed in a round, before the signature is sent.
+
+        Args:
+            run: One that was agreed to.
+            round: Of it.
+            lists: Digest of the lists, in hexadecimal.
+
+        Raises:
+            Refused: Another one was signed.
+        """
+        known = self._runs[run].confirmed.get(round)
+        if known is None:
+            self._write("confirmed", round, run, {"lists": lists})
+        elif known != lists:
+            raise Refused(
+                Refusal.ROUND_ALREADY_RELEASED,
+                f"another list of survivors of round {round} was signed: with two, one client's values could be told "
+                "from the others'",
+            )
+
+    def ended(self, run: str, round: int, reason: str) -> None:
+        """Write down, once, that the server says that a round has ended without a sum, and why."""
+        if round not in self._runs[run].ended:
+            self._write("ended", round, run, {"reason": reason[:2000]})
+
     def refuse(self, reason: Refusal, detail: str, run: str = "") -> None:
         """Write down that nothing was answered, and why."""
         self._write("refusal", 0, run, {"reason": reason.value, "detail": detail[:2000]})
@@ -319,6 +349,10 @@ class ClientLedger:
             self._latest = max(self._latest, float(event.body["time"]))
             if event.kind == "agreement":
                 self._runs[event.body["run"]] = _Run(agreement_of(event.body))
+            elif event.kind == "confirmed":
+                self._runs[event.body["run"]].confirmed[event.round] = event.body["lists"]
+            elif event.kind == "ended":
+                self._runs[event.body["run"]].ended.add(event.round)
             elif event.kind in ("release", "reply", "again"):
                 run = self._runs[event.body["run"]]
                 place = (event.body["kind"], event.round)

@@ -112,11 +112,13 @@ class SecurePolicy(Section):
     """Secure aggregation: the server is to see sums of updates alone.
 
     With ``required`` no update leaves by itself. ``least_honest`` is how many honest clients a sum must have for
-    certain: a run whose minimum without its corrupt clients is smaller is not taken part in.
+    certain: a run whose minimum without its corrupt clients is smaller is not taken part in. ``least_corrupt`` is how
+    many clients of any one round the noise must reckon with as working with the server, which draws who is in it.
     """
 
     required: bool = False
     least_honest: Annotated[int, Field(ge=2)] = 2
+    least_corrupt: Annotated[int, Field(ge=0)] = 0
 
 
 class Policy(Section):
@@ -238,7 +240,8 @@ def require_secure(policy: Policy, parameters: SecureParameters | None) -> None:
         parameters: Of the sums; None where each update is sent by itself.
 
     Raises:
-        Refused: The policy wants sums and there are none, or more honest clients in them.
+        Refused: The policy wants sums and there are none, or more honest clients in them, or more corrupt ones
+            reckoned with.
     """
     wanted = policy.secure
     if parameters is None:
@@ -254,6 +257,12 @@ def require_secure(policy: Policy, parameters: SecureParameters | None) -> None:
             Refusal.TOO_FEW_HONEST_CLIENTS,
             f"sums over a minimum of {parameters.minimum} clients, {parameters.corrupt} of them corrupt, have {honest} "
             f"honest ones: secure.least_honest = {wanted.least_honest}",
+        )
+    if parameters.corrupt < wanted.least_corrupt:
+        raise Refused(
+            Refusal.TOO_FEW_HONEST_CLIENTS,
+            f"the noise of sums reckons with {parameters.corrupt} clients that work with the server: "
+            f"secure.least_corrupt = {wanted.least_corrupt}",
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from fedsafe.aggregation.secure import SecureParameters, VerifyingKey
+from fedsafe.aggregation.secure import SecureParameters, VerifyingKey, confirmed_lists
 from fedsafe.apps.agreed import inputs_digest, least_apart, most_releases, require_as_planned
 from fedsafe.deploy.client_ledger import ClientLedger
 from fedsafe.deploy.experiment import Experiment
@@ -90,10 +90,14 @@ class SecureSums:
 
         try:
             said = part.answer(stage, values)
-        except RoundAborted:
+        except RoundAborted as error:
+            self._ledger.ended(request.run, stage.round, str(error))
             return Said(words=b"", again=False)
         except SecureAggregationError as error:
             raise Refused(Refusal.SECURE_ROUND_REFUSED, str(error)) from error
+        if stage.stage == "confirm":
+            # Where an older state was put back, this is what remembers which list was signed.
+            self._ledger.confirmed(request.run, stage.round, confirmed_lists(said.words).hex())
         if stage.stage == TRAINS and self._release(request, stage, experiment, digest) is None:
             self._ledger.replied(request.run, TRAIN, stage.round, hashlib.sha256(said.words).hexdigest())
         return said

@@ -21,9 +21,10 @@ from fedsafe.aggregation.secure import (
     SecureParameters,
     SigningKey,
     VerifyingKey,
+    require_stage,
 )
 from fedsafe.errors import SecureAggregationError
-from fedsafe.federation.secure_messages import StageRequest
+from fedsafe.federation.secure_messages import TRAINS, StageRequest
 from fedsafe.privacy.mechanisms import Grid
 
 _SEED_BYTES = 32
@@ -70,9 +71,12 @@ class SecurePart:
             values: Trains, and gives what is to be masked; called once in a round, after everything was checked.
 
         Raises:
-            RoundAborted: The server has ended the round; nothing was unmasked.
+            RoundAborted: The server says that the round has ended and that nothing was unmasked.
             SecureAggregationError: What was sent breaks the protocol, or asks for a second session of the round.
         """
+        # The release is charged by the name of a stage: nothing is answered that has another content than its name.
+        require_stage(asked.stage, asked.said)
+        values = values if asked.stage == TRAINS else _none
         round = RoundId(run=self.run, round=asked.round, plan=asked.plan.encode() + asked.inputs)
         wanted = _digest(asked)
         if asked.stage == "advertise":
@@ -115,6 +119,10 @@ class SecurePart:
             "round": round,
             "values": values,
         }
+
+
+def _none() -> Grid:
+    raise SecureAggregationError(f"values are masked at the stage {TRAINS!r}, and at no other")
 
 
 def forget(folder: Path, client: int, run: str, rounds: Iterable[int]) -> None:

@@ -1,13 +1,19 @@
 """Secure sums at the gate: what a whole round gives, and what a server that breaks the rules does not."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from hospitals import experiment, refused
 from secure_hospitals import NAMES, SECURE, Hospitals, words
 
+from fedsafe.aggregation.secure.encoding import decode, encode
+from fedsafe.aggregation.secure.messages import Abort
 from fedsafe.apps.packing import PACKED, pack_request
 from fedsafe.deploy import secure as sums
+from fedsafe.deploy.client_ledger import AUDIT
 from fedsafe.deploy.signing import PEERS, write_peers
 from fedsafe.errors import RoundAborted
 from fedsafe.federation.messages import instruction_content, pack_parameters
@@ -46,7 +52,7 @@ def test_a_round_gives_exactly_the_sum_of_those_whose_values_came(hospitals, sha
     assert sorted(shares) == [0, 2, 3, 4, 5]
     # The stage in which it masks is a client's release, and nothing else is.
     for client, name in enumerate(NAMES):
-        released = [] if client == 1 else ["release", "reply"]
+        released = [] if client == 1 else ["release", "reply", "confirmed"]
         assert hospitals.members[name].kinds() == ["agreement", *released]
     later = hospitals.play(2, lost={"advertise": [1]})
     assert later.clients == (0, 2, 3, 4, 5)
@@ -134,6 +140,58 @@ def test_shares_of_another_list_are_not_masked_under(hospitals):
     assert hospitals.members["north"].kinds() == ["agreement", "release", "reply", "refusal"]
 
 
+def test_a_stage_is_what_it_is_called(hospitals, shares):
+    """The release is charged by the name of the stage: under another one, deliveries would be masked uncharged."""
+    asked = hospitals.play(1, until="share")
+    north = hospitals.members["north"]
+    for name in ("confirm", "reveal", "share"):
+        assert refused(hospitals.ask(3, name, asked[3])) == "secure_round_refused"
+    assert "sends Deliveries: it is Roster" in north.details()
+    assert not shares
+    assert "release" not in north.kinds()
+    assert words(hospitals.ask(3, "mask", asked[3]))
+    assert north.kinds().count("release") == 1
+
+
+def test_a_list_that_was_signed_is_remembered_where_an_older_state_is_put_back(hospitals, tmp_path):
+    asked = hospitals.play(1, until="mask")
+    other = hospitals.play(1, until="mask", lost={"mask": [0]})
+    north = hospitals.members["north"]
+    state = north.folder / "state" / "secure"
+    shutil.copytree(state, tmp_path / "old")
+    first = words(hospitals.ask(3, "confirm", asked[3]))
+    assert north.kinds()[-1] == "confirmed"
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "old", state)
+    assert refused(hospitals.ask(3, "confirm", other[3])) == "round_already_released"
+    assert "another list of survivors of round 1 was signed" in north.details()
+    north.restart()
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "old", state)
+    assert refused(hospitals.ask(3, "confirm", other[3])) == "round_already_released"
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "old", state)
+    assert words(hospitals.ask(3, "confirm", asked[3])) == first
+
+
+def test_the_end_of_a_round_is_written_down_once_with_the_reason_that_the_server_gives(hospitals):
+    asked = hospitals.play(1, until="share")
+    header = decode(asked[3])[0]
+    end = encode(header, Abort(reason="too few were left"))
+    north = hospitals.members["north"]
+    for _ in range(2):
+        assert words(hospitals.ask(3, "end", end)) == b""
+    assert north.kinds() == ["agreement", "ended"]
+    line = json.loads((north.folder / "state" / AUDIT).read_text().splitlines()[-1])
+    assert (line["event"], line["round"]) == ("ended", 1)
+    assert line["reason"].startswith("the server says that it has ended round 1")
+    assert line["reason"].endswith("too few were left")
+    north.restart()
+    assert words(hospitals.ask(3, "end", end)) == b""
+    assert north.kinds() == ["agreement", "ended"]
+    assert refused(hospitals.ask(3, "mask", asked[3])) == "secure_round_refused"
+
+
 def test_an_update_in_the_clear_is_refused(hospitals):
     hospitals.join()
     north = hospitals.members["north"]
@@ -188,6 +246,8 @@ def test_the_policy_says_how_many_honest_clients_a_sum_must_have(hospitals):
         ({"secure__least_honest": 3}, None),
         ({"secure__least_honest": 4}, "too_few_honest_clients"),
         ({"secure__required": True}, None),
+        ({"secure__least_corrupt": 1}, "too_few_honest_clients"),
+        ({"secure__least_corrupt": 0}, None),
     ):
         north.allow(**policy)
         reply = north.restart().join()

@@ -32,7 +32,7 @@ from fedsafe.aggregation.secure.simulated import (
     simulated_identities,
     simulated_seed,
 )
-from fedsafe.aggregation.secure.stages import ENDS, STAGES, require_stage
+from fedsafe.aggregation.secure.stages import ENDS, STAGES, confirmed_lists, require_stage
 
 __all__ = [
     "ENDS",
@@ -47,6 +47,7 @@ __all__ = [
     "SecureSum",
     "SigningKey",
     "VerifyingKey",
+    "confirmed_lists",
     "require_stage",
     "secure_sum",
     "simulated_identities",

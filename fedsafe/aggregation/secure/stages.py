@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from fedsafe.aggregation.secure.encoding import decode
 from fedsafe.aggregation.secure.messages import (
     Abort,
+    Confirmation,
     Confirmations,
     Deliveries,
     Message,
@@ -51,3 +52,15 @@ def require_stage(stage: str, said: bytes) -> None:
         raise SecureAggregationError(
             f"the server calls the stage {stage!r}, and sends {type(found).__name__}: it is {_SAID[stage].__name__}"
         )
+
+
+def confirmed_lists(answer: bytes) -> bytes:
+    """The digest of the lists that a client's answer signs.
+
+    Raises:
+        SecureAggregationError: It is no confirmation.
+    """
+    found = decode(answer)[1]
+    if not isinstance(found, Confirmation):
+        raise SecureAggregationError(f"{type(found).__name__} confirms no list of survivors")
+    return found.lists
