@@ -171,9 +171,15 @@ class TestMembership:
         for claim in plan_and_claims(compose(settings(), data=CAMPS), key_from_seed=False).claims:
             assert "group" not in "; ".join(claim["assumptions"])
 
-    def test_a_column_that_says_who_holds_a_record_is_one_too(self):
-        values = settings({"weights": "uniform", "column": "person"})
-        assert compose(values, data=CAMPS).groups.sizes.tolist() == [1] * PEOPLE
+    def test_a_column_that_says_who_holds_a_record_is_one_too_where_several_clients_share_it(self):
+        values = settings({"weights": "uniform", "column": "town"})
+        town = {"town": np.repeat([f"t{number}" for number in range(PEOPLE // 2)], 2 * PAIRS)}
+        shared = replace(CAMPS, train=replace(CAMPS.train, holders={**CAMPS.train.holders, **town}))
+        assert compose(values, data=shared).groups.sizes.tolist() == [2] * (PEOPLE // 2)
+
+    def test_no_record_has_the_weight_of_a_single_person(self):
+        with pytest.raises(ConfigError, match="each of 40 clients is a group of its own"):
+            compose(settings({"weights": "uniform", "column": "person"}), data=CAMPS)
 
     def test_other_groups_are_another_program(self):
         """Two plans that differ in who is in which group meet no noise together."""
@@ -185,16 +191,13 @@ class TestMembership:
         ("weights", "changes", "why"),
         [
             ({"weights": "size", "column": "gender"}, {}, "does not have: its columns are camp, person"),
-            ({"weights": "size", "smallest": 5}, {}, None),
+            ({"weights": "size", "smallest": 5}, {}, "fewer than 5 clients have 4 together, which is too few"),
             ({"weights": "size", "smallest": 99}, {}, "all 40 clients are in the one group 'other'"),
             ({"weights": "size"}, {"engine": {"name": "flower"}}, "which group a node is in is not part"),
         ],
     )
     def test_what_gives_no_groups_is_one_line(self, weights, changes, why):
         values = settings(weights, **changes)
-        if why is None:
-            assert compose(values, data=CAMPS).groups.names == ("many", "other")
-            return
         with pytest.raises(ConfigError, match=why) as caught:
             compose(values, data=CAMPS)
         assert "\n" not in str(caught.value)
