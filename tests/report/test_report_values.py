@@ -1,5 +1,6 @@
 """Numbers and rows as the report and the command line show them."""
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -196,6 +197,23 @@ def test_the_closing_table_shows_the_worst_slice_and_counts_what_was_not_measure
     assert attacked.value == formats.share(round(2000 * (FixtureRun().accuracy(40) - 0.75)) / 2000)
     assert attacked.detail.endswith("worst of 10, 1 not measured")
     assert rows["demographic parity difference (age)"].value == "20.2 %"
+
+
+def test_a_worst_tenth_that_luck_alone_would_give_is_said_once(tmp_path):
+    path = FixtureRun(rounds=10).build(tmp_path / "run")
+    file = path / "findings.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    last = next(line for line in reversed(lines) if line["value"] is not None and not line["where"])
+    of_clients = {**last, "metric": "performance.worst_decile_accuracy", "value": 0.4}
+    of_people = {
+        **of_clients,
+        "metric": "alignment.worst_decile_accuracy",
+        "diagnostics": {"explained_by_luck": True},
+    }
+    file.write_text("".join(json.dumps(line) + "\n" for line in [*lines, of_clients, of_people]))
+    rows = [row for row in closing_table(path) if row.name.startswith("worst decile accuracy")]
+    assert len(rows) == 1
+    assert "as luck alone would give" in rows[0].detail
 
 
 def test_the_closing_table_of_an_unfinished_run_without_a_claim(tmp_path):
