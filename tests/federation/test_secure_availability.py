@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_federation as tiny
 
+from fedsafe.errors import EngineError
 from fedsafe.federation import secure_rounds
 from fedsafe.records import Round
 from fedsafe.runs import resume, run
@@ -22,11 +23,11 @@ LATE = {
 }
 
 
-def values(**availability):
+def values(rounds=3, **availability):
     return tiny.config(
-        rounds=3,
+        rounds=rounds,
         aggregation__secure=True,
-        aggregation__dropouts=0.6,
+        aggregation__dropouts=0.45,
         server__aggregator={"name": "distributed_mean", "minimum": 4},
         federation__clients=CLIENTS,
         federation__partition={"name": "iid"},
@@ -63,8 +64,17 @@ def test_who_is_away_at_any_stage_is_a_dropout(availability, tmp_path, monkeypat
     assert all(np.any(total) for _, _, total in counted)
 
 
-def test_a_round_that_loses_too_many_leaves_the_model(tmp_path):
-    done = run(values(name="diurnal", low=0.1, high=0.2, period=40.0), out=tmp_path / "run")
+def test_a_round_that_loses_too_many_leaves_the_model_and_says_why(tmp_path):
+    done = run(values(rounds=2, name="diurnal", low=0.1, high=0.2, period=40.0), out=tmp_path / "run")
     lines = [line for line in RunFolder.open(done.path).record() if isinstance(line, Round)]
     assert len({line.parameters_sha256 for line in lines}) == 1
+    timings = (done.path / "private" / "timings.jsonl").read_text().splitlines()
+    assert all("are needed" in json.loads(line)["aborted"] for line in timings)
     assert resume(tmp_path / "run").path == done.path
+
+
+def test_a_run_that_gets_no_sum_three_times_in_a_row_ends(tmp_path):
+    with pytest.raises(EngineError, match="3 rounds in a row were ended without a sum"):
+        run(values(rounds=4, name="diurnal", low=0.1, high=0.2, period=40.0), out=tmp_path / "run")
+    lines = [line for line in RunFolder.open(tmp_path / "run").record() if isinstance(line, Round)]
+    assert len(lines) == 3
