@@ -123,9 +123,9 @@ def timed(lines: Lines, runs: Runs, embedding: float) -> None:
     lines.add(
         f"each run in under {SECONDS:.0f} s on two cores after embedding",
         shown("run", EXPERIMENT, "--reproducible", *inline),
-        f"{max(walls):.0f} s by the clock at most, {max(spent):.0f} s of processor time in one process and one "
-        f"thread, at a load of {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; with Ray {wall_of_all:.0f} s by the clock at "
-        f"most; embedding, or reading what was embedded, {embedding:.1f} s",
+        f"{max(walls):.0f} s by the clock at most, {max(spent):.0f} s of processor time in one process and one thread, "
+        f"at a load of {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; with Ray {wall_of_all:.0f} s by the clock "
+        f"at most; embedding, or reading what was embedded, {embedding:.1f} s",
         met=all(wall < SECONDS or used < SECONDS for wall, used in runs.seconds),
     )
 
