@@ -1,8 +1,10 @@
 """What a finished round leaves behind."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedsafe.aggregation import OptimizerState, State
+from fedsafe.errors import EngineError
 from fedsafe.params import Vector
 from fedsafe.privacy.chain import Head
 
@@ -22,6 +24,27 @@ class RoundCost:
     failures: int
     aborted: str | None
     refused: tuple[str, ...] = ()
+
+
+@dataclass
+class Tries:
+    """Rounds in a row that had no sum: after three, a run is not expected to get one."""
+
+    in_vain: int = 0
+    most: ClassVar[int] = 3
+
+    def after(self, round: int, cost: RoundCost) -> None:
+        """Count a round.
+
+        Raises:
+            EngineError: So many in a row were ended without a sum.
+        """
+        self.in_vain = 0 if cost.aborted is None else self.in_vain + 1
+        if self.in_vain == self.most:
+            raise EngineError(
+                f"{self.most} rounds in a row were ended without a sum, and the model stays as it is; round {round}: "
+                f"{cost.aborted}; see to it, and resume the run"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from fedsafe.aggregation.secure import (
     SecureSum,
     VerifyingKey,
 )
-from fedsafe.errors import EngineError, SecureAggregationError
+from fedsafe.errors import EngineError, RoundAborted, SecureAggregationError
 from fedsafe.federation.messages import TRAIN
 from fedsafe.federation.secure_messages import (
     ENDS,
@@ -66,8 +66,7 @@ class SecureExchange:
 
     * ``cpu_seconds``: processor time of the clients;
     * ``error``: what the first client that failed has said, or nothing;
-    * ``refused``: what was not taken, and who is left out from now on, in words: private;
-    * ``all_failed``: whether clients were asked to begin, or to train, and nothing but failures came.
+    * ``refused``: what was not taken, and who is left out from now on, in words: private.
     """
 
     rounds: SecureRounds
@@ -80,7 +79,7 @@ class SecureExchange:
     error: str = ""
     roster: bytes = b""
     refused: tuple[str, ...] = ()
-    all_failed: bool = False
+    _all_failed: bool = False
     _failures: int = 0
 
     def run(self, send: Callable[[Sequence[Message]], Iterable[Message]]) -> SecureSum:
@@ -91,6 +90,7 @@ class SecureExchange:
 
         Raises:
             RoundAborted: Too few clients were left. Nothing was unmasked, and those that were left were told.
+            EngineError: Clients were asked to begin, or to train, and nothing but failures came.
         """
         # Who has no key takes no part: its client counts as lost.
         known = self.rounds.pinned
@@ -105,7 +105,14 @@ class SecureExchange:
             self._play(server, dict.fromkeys(pinned, b""), send)
         finally:
             self._remember(server)
-        return server.result()
+        try:
+            return server.result()
+        except RoundAborted as error:
+            if self._all_failed:
+                raise EngineError(
+                    f"every client of round {self.number} failed; the first said: {self.error}"
+                ) from error
+            raise
 
     def _play(
         self,
@@ -123,7 +130,7 @@ class SecureExchange:
                 if not self.rounds.own_states:
                     states |= reply.states
             # In the others clients refuse what does not fit, such as another cohort after a server was cut off.
-            self.all_failed |= stage in (STAGES[0], TRAINS) and taken == 0 and self._failures > failed
+            self._all_failed |= stage in (STAGES[0], TRAINS) and taken == 0 and self._failures > failed
             asked = server.advance()
             if server.stage == "aborted":
                 for _ in self._asked(ENDS, asked, states, send):

@@ -32,7 +32,7 @@ from fedsafe.federation.messages import (
     unpack_parameters,
     with_correction,
 )
-from fedsafe.federation.outcome import RoundCost, RoundOutcome
+from fedsafe.federation.outcome import RoundCost, RoundOutcome, Tries
 from fedsafe.federation.scores import mean_score, merge_scores
 from fedsafe.federation.secure_rounds import SecureExchange, SecureRounds
 from fedsafe.params import Layout, input_digest
@@ -43,8 +43,6 @@ from fedsafe.rng import Stream, StreamId
 from fedsafe.store.checkpoints import content_digest
 
 _SERVER = -1
-# Rounds in a row without a sum, after which a run is not expected to get one.
-_IN_VAIN = 3
 _LOG = logging.getLogger(__name__)
 
 
@@ -188,18 +186,13 @@ class NoisyAverage(Strategy):
         try:
             found = exchange.run(lambda messages: grid.send_and_receive(messages=messages, timeout=timeout))
         except RoundAborted as error:
-            if exchange.all_failed:
-                raise EngineError(
-                    f"every client of round {server_round} failed; the first said: {exchange.error}"
-                ) from error
             why = f"{error}" + (f"; the first client said: {exchange.error}" if exchange.error else "")
             _LOG.warning("round %d leaves the model as it is: %s", server_round, why)
             return None, RoundCost(exchange.cpu_seconds, len(self._asked), why, exchange.refused)
         lost = len(self._asked) - len(found.clients)
         fold = rule.fold_of(found.total, len(found.clients), self.layout.total)
-        return self._stepped(server_round, fold), RoundCost(
-            exchange.cpu_seconds, lost, None, exchange.refused
-        )
+        cost = RoundCost(exchange.cpu_seconds, lost, None, exchange.refused)
+        return self._stepped(server_round, fold), cost
 
     def _stepped(self, server_round: int, fold: Fold) -> ArrayRecord:
         """The new model of a fold."""
@@ -330,7 +323,7 @@ class NoisyAverage(Strategy):
             EngineError: Every client of a round failed, or three secure sums in a row were not unmasked.
         """
         self.stopped = None
-        arrays, result, ended = initial_arrays, Result(), 0
+        arrays, result, tries = initial_arrays, Result(), Tries()
         for current in range(first_round, num_rounds + 1):
             started = time.perf_counter()
             # Asked again, since a resumed run begins here.
@@ -368,12 +361,7 @@ class NoisyAverage(Strategy):
                 result.evaluate_metrics_clientapp[current] = scored
             if on_round is not None and not on_round(outcome):
                 break
-            ended = ended + 1 if cost.aborted is not None else 0
-            if ended == _IN_VAIN:
-                raise EngineError(
-                    f"{_IN_VAIN} rounds in a row were ended without a sum, and the model stays as it is; round "
-                    f"{current}: {cost.aborted}; see to it, and resume the run"
-                )
+            tries.after(current, cost)
         return result
 
     def _register(self, grid: Grid) -> None:
