@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -229,7 +230,7 @@ def _as_number(value: Any, missing: frozenset[str]) -> float | None:
             return float(said)
         except ValueError:
             raise ValueError(f"{_short(said)!r} is no number") from None
-    if isinstance(value, np.integer | np.floating):
+    if isinstance(value, np.integer | np.floating | Decimal):
         return float(value)
     raise ValueError(f"it is {_kind(value)}, not a number")
 
@@ -267,4 +268,6 @@ def _short(text: str) -> str:
 
 def _kind(value: Any) -> str:
     kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
+    if type(value) in kinds:
+        return kinds[type(value)]
+    return "a number" if isinstance(value, int | float | np.number) else f"of the type {type(value).__name__}"

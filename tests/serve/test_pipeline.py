@@ -306,7 +306,8 @@ def test_a_guard_opens_the_accepted_model_of_a_run_and_logs_in_its_private_folde
     path, task = run
     with pytest.raises(ConfigError, match="data="):
         open_guard(path)
-    found = open_guard(path, data=task, stream=True)
+    # Its noise is not the same in every run: whether the model turns on a column is no matter here.
+    found = open_guard(path, data=task, stream=True, policy=QUIET)
     reference, test = split_public(task, 0)
     assert len(reference) + len(test) == 1200
     assert found.release.round == 3

@@ -123,6 +123,17 @@ def test_a_cell_that_holds_a_list_is_no_value(tmp_path):
     assert "a list, not a number" in decisions(tmp_path / "out.jsonl")[0]["reasons"][0]
 
 
+def test_decimals_are_numbers_and_dates_are_said_to_be_none(tmp_path):
+    from datetime import date
+    from decimal import Decimal
+
+    given = [{**GIVEN[0], "a0": Decimal(str(GIVEN[0]["a0"]))}]
+    assert guard_file(guard(), written(tmp_path, "in.parquet", given), tmp_path / "o.jsonl").answered == 1
+    given = [{**GIVEN[0], "a0": date(2020, 1, 1)}]
+    assert guard_file(guard(), written(tmp_path, "two.parquet", given), tmp_path / "o2.jsonl").refused == 1
+    assert "of the type date, not a number" in decisions(tmp_path / "o2.jsonl")[0]["reasons"][0]
+
+
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
 def test_a_file_without_rows_gives_one_without_decisions(tmp_path, name):
     (tmp_path / "in.jsonl").touch()
