@@ -88,19 +88,25 @@ class Asking:
         """
         if self.batcher.full(caller):
             raise _overloaded()  # before anything is read: to refuse must cost little
-        self._take(caller, 1)
         _said_to_be_json(scope)
-        body = await self._body(scope, receive, caller)
+        said = _said_length(scope)
+        if said > self._limits.body:
+            raise _too_long(self._limits.body)
+        # To read junk is work, too: what a body costs is known before it is read, or at least before it is parsed.
+        paid = 1 + said // _BYTES
+        self._take(caller, paid)
+        body = await self._body(receive, caller)
         try:
-            # To read junk is work, too: what a body costs is known before it is read.
-            self._take(caller, len(body) // _BYTES)
+            long = max(0, 1 + len(body) // _BYTES - paid)
+            self._take(caller, long)
+            paid += long
             # What takes long must not keep the others from being heard.
             read = asyncio.to_thread if len(body) > _LONG else _at_once
             x = await read(self._encoded, body, explain)
             asked = Asked(x, caller, STEPS if explain else 1)
             if asked.work > self._limits.rate:
                 raise _never(asked.work, self._limits.rate)
-            self._take(caller, max(0, asked.work - 1 - len(body) // _BYTES))
+            self._take(caller, max(0, asked.work - paid))
         except Refused as refused:
             refused.read = True
             raise
@@ -185,14 +191,9 @@ class Asking:
             )
         return instances
 
-    async def _body(self, scope: Scope, receive: Receive, caller: str) -> bytes:
+    async def _body(self, receive: Receive, caller: str) -> bytes:
         """The body, whose bytes are held until whoever asked for it gives them back."""
-        most, said = self._limits.body, None
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                said = value
-        if said is not None and said.isdigit() and int(said[:20]) > most:
-            raise _too_long(most)
+        most = self._limits.body
         parts: list[bytes] = []
         size, whole = 0, False
         try:
@@ -236,6 +237,15 @@ def _decisions_json(decisions: Sequence[Decision]) -> bytes:
     return json.dumps(
         {"decisions": [decision.to_json() for decision in decisions]}, separators=(",", ":"), allow_nan=False
     ).encode()
+
+
+def _said_length(scope: Scope) -> int:
+    """Bytes of the body, where the head says how many; 0 where it does not."""
+    said = b"0"
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            said = value
+    return int(said[:20]) if said.isdigit() else 0
 
 
 def _said_to_be_json(scope: Scope) -> None:

@@ -140,6 +140,20 @@ def test_junk_and_explanations_cost_a_caller_what_they_take():
 
     junk = raw(b'{"instances": [' + b"0," * (40 << 9) + b"0]}")  # 40 KiB, and no instance
     assert asks(junk, junk, junk, rate=100) == [(422, "batch"), (422, "batch"), (429, "rate")]
+    made = service(limits=Limits(rate=100, batch=10))
+    read = []
+
+    async def unread():
+        read.append(1)
+        yield b"{}"
+
+    long = (
+        "POST",
+        "/v1/predict",
+        {"content": unread(), "headers": {**junk[2]["headers"], "content-length": "65536"}},
+    )
+    assert [answer.status_code for answer in ask(made, junk, junk, long)] == [422, 422, 429]
+    assert not read  # its price is known from its head
     explained = predict(rows(2), "/v1/explain")
     assert asks(explained, explained, rate=100)[1] == (429, "rate")
     assert asks(explained, rate=50) == [(422, "rate")]  # it would wait for ever
