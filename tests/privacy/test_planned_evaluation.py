@@ -108,7 +108,7 @@ class TestPlan:
         plain = asdict(alone)
         del plain["evaluation"]
         for level, later in (
-            ("record", ("caps", "group", "grid_bits", "batch_size", "least_records")),
+            ("record", ("caps", "group", "grid_bits", "batch_size", "least_records", "local_steps")),
             ("client", ("mechanism", "cohort_size", "group", "separation", "shares", "order")),
         ):
             for field in later:
