@@ -191,7 +191,11 @@ class TestMembership:
         ("weights", "changes", "why"),
         [
             ({"weights": "size", "column": "gender"}, {}, "does not have: its columns are camp, person"),
-            ({"weights": "size", "smallest": 5}, {}, "fewer than 5 clients have 4 together, which is too few"),
+            (
+                {"weights": "size", "smallest": 5},
+                {},
+                "fewer than 5 clients have 4 together, which is too few",
+            ),
             ({"weights": "size", "smallest": 99}, {}, "all 40 clients are in the one group 'other'"),
             ({"weights": "size"}, {"engine": {"name": "flower"}}, "which group a node is in is not part"),
         ],
