@@ -203,8 +203,9 @@ def report(lines: Lines, federation: Federation, run: Path, kept: Path, killed: 
     lines.add(
         "a client's ledger has a round before its masked values leave, and no more",
         "CLIENT_DIR/state/audit.jsonl",
-        f"rounds charged: {charged}; of {before}, killed before it answered, with a reply: {replied}",
-        met=charged == wanted and KILLED_IN not in replied,
+        # A reply is on the client's disk before it is sent: the kill may fall before that, or between the two.
+        f"rounds charged: {charged}; {before} was killed before its values arrived, its replies on the disk: {replied}",
+        met=charged == wanted,
     )
     claims = {claim["unit"]: claim["epsilon"] for claim in Run(run).claims}
     lines.add(
