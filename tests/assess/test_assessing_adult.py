@@ -46,6 +46,9 @@ def findings(subject):
 
 
 def test_everything_is_measured_but_the_groups_that_are_too_small(findings):
+    # Nobody has judged pairs of these records.
+    assert {f.status for f in findings if f.metric.startswith("alignment.")} == {"not_applicable"}
+    findings = [f for f in findings if not f.metric.startswith("alignment.")]
     odd = {(f.status, f.where.get("group")) for f in findings if f.status != "measured"}
     assert ("insufficient", "Other") in odd
     assert ("insufficient", "Female & Other") in odd

@@ -85,7 +85,11 @@ def test_every_command_of_the_readme_works(command, finished, fedsafe, tmp_path)
     if arguments[0] == "run" and "--resume" not in arguments:
         arguments += ["--engine", "inline", "--set", "rounds=2", "--set", "assess.require=[]"]
         arguments += ["--set", 'assess.assessors=["performance"]']
-    if arguments[0] == "assess":
+    judged = "--suite" in arguments
+    if judged:  # by its cheapest; a model of two rounds need not meet what it asks for
+        arguments[arguments.index("--suite") + 1] = "privacy"
+        arguments += ["--tier", "cheap"]
+    elif arguments[0] == "assess":
         arguments += ["--only", "performance"]
     if arguments[0] == "compare":
         arguments[arguments.index("--epsilon") + 1] = "1,inf"
@@ -96,7 +100,7 @@ def test_every_command_of_the_readme_works(command, finished, fedsafe, tmp_path)
     if arguments[0] == "simulate":
         arguments += ["--engine", "inline"]
     done = fedsafe(*arguments)
-    assert done.code == 0, done.err
+    assert done.code in ((0, 3) if judged else (0,)), done.err
     assert done.out
 
 
