@@ -28,7 +28,6 @@ Guarantees:
     ==========================================  ========================================================
 """
 
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -37,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsafe.deploy.agreement import Agreement, agreement_of, plain
+from fedsafe.deploy.ledger_file import new_ledger_file
 from fedsafe.deploy.policy import RecordBudget
 from fedsafe.deploy.refusals import Refusal, Refused
 from fedsafe.errors import LedgerError
@@ -45,7 +45,6 @@ from fedsafe.privacy.chain import (
     Head,
     append,
     chained,
-    connect,
     damage_reported,
     existing,
     sync_folder,
@@ -56,14 +55,6 @@ LEDGER, AUDIT = "ledger.sqlite", "audit.jsonl"
 _DAY = 86400.0
 # Sums of planned epsilons are rounded up by less than this part, which no budget is written to.
 _ROUNDING = 1.0 + 1e-12
-
-_TABLES = """
-CREATE TABLE event (
-    sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL,
-    previous TEXT NOT NULL, hash TEXT NOT NULL);
-CREATE TABLE release (
-    run TEXT, kind TEXT, round INTEGER, digest TEXT NOT NULL, PRIMARY KEY (run, kind, round)) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +133,7 @@ class ClientLedger:
                     f"{path} is missing, and {AUDIT} says that something happened: restore the ledger; a new one would "
                     "forget what was spent"
                 )
-            _create(path, client)
+            new_ledger_file(path, client)
         database = existing(path)
         try:
             ledger = cls(folder, database, clock)
@@ -386,21 +377,3 @@ class ClientLedger:
                     f"{self._folder / LEDGER} is older than {AUDIT}, or another one: it would forget what was spent; "
                     "restore the newest copy"
                 )
-
-
-def _create(path: Path, client: str) -> None:
-    # Made whole under another name: a process that is killed here leaves no ledger, not a half one.
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    database = connect(draft)
-    draft.chmod(0o600)
-    salt = secrets.token_hex(32)
-    try:
-        with database:
-            database.executescript(_TABLES)
-            append(
-                database, salt, kind="opened", round=0, body={"client": client, "salt": salt}, previous=None
-            )
-    finally:
-        database.close()
-    draft.rename(path)
-    sync_folder(path.parent)

@@ -7,7 +7,8 @@ from fedsafe.federation.scores import score_deviation
 from fedsafe.federation.secure_clients import SecureClients, SimulatedKeys
 from fedsafe.federation.secure_rounds import SecureRounds
 from fedsafe.federation.server_app import make_server_app, server_context
-from fedsafe.federation.strategy import NoisyAverage, server_noise
+from fedsafe.federation.server_noise import server_noise
+from fedsafe.federation.strategy import NoisyAverage
 
 __all__ = [
     "ClientRuntime",

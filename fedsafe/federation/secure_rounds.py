@@ -1,5 +1,6 @@
 """The server's side of secure aggregation over a grid: five exchanges, and the sum that they show."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from fedsafe.aggregation.secure import (
 )
 from fedsafe.errors import EngineError, RoundAborted, SecureAggregationError
 from fedsafe.federation.messages import TRAIN
+from fedsafe.federation.outcome import RoundCost
 from fedsafe.federation.secure_messages import (
     ENDS,
     TRAINS,
@@ -23,6 +25,8 @@ from fedsafe.federation.secure_messages import (
     read_stage_reply,
     with_stage,
 )
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,19 @@ class SecureExchange:
     refused: tuple[str, ...] = ()
     _all_failed: bool = False
     _failures: int = 0
+
+    def outcome(
+        self, send: Callable[[Sequence[Message]], Iterable[Message]]
+    ) -> tuple[SecureSum | None, RoundCost]:
+        """Play the round, and say what it took; no sum where it was ended without one, which is logged."""
+        asked = len(self.nodes)
+        try:
+            found = self.run(send)
+        except RoundAborted as error:
+            why = f"{error}" + (f"; the first client said: {self.error}" if self.error else "")
+            _LOG.warning("round %d leaves the model as it is: %s", self.number, why)
+            return None, RoundCost(self.cpu_seconds, asked, why, self.refused)
+        return found, RoundCost(self.cpu_seconds, asked - len(found.clients), None, self.refused)
 
     def run(self, send: Callable[[Sequence[Message]], Iterable[Message]]) -> SecureSum:
         """Play the round.

@@ -1,7 +1,6 @@
 """The strategy: Poisson cohort, ledger, messages, merge, noise, the server's optimiser, evaluation by clients."""
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from fedsafe.aggregation import (
     Updates,
     require_update,
 )
-from fedsafe.errors import BudgetSpent, EngineError, FedSafeError, PlanViolation, RoundAborted
+from fedsafe.errors import BudgetSpent, EngineError, FedSafeError, PlanViolation
 from fedsafe.federation.answers import Answers, Expected
 from fedsafe.federation.messages import (
     EVALUATE,
@@ -35,15 +34,13 @@ from fedsafe.federation.messages import (
 from fedsafe.federation.outcome import RoundCost, RoundOutcome, Tries
 from fedsafe.federation.scores import mean_score, merge_scores
 from fedsafe.federation.secure_rounds import SecureExchange, SecureRounds
+from fedsafe.federation.server_noise import server_stream
 from fedsafe.params import Layout, input_digest
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.plan import PrivacyPlan
 from fedsafe.privacy.sampling import fixed_cohort, poisson_cohort
-from fedsafe.rng import Stream, StreamId
+from fedsafe.rng import Stream
 from fedsafe.store.checkpoints import content_digest
-
-_SERVER = -1
-_LOG = logging.getLogger(__name__)
 
 
 class NoisyAverage(Strategy):
@@ -172,9 +169,7 @@ class NoisyAverage(Strategy):
         """As :meth:`aggregate_train`, of a sum that is seen behind masks alone; no model where too few were left."""
         secure, rule = self._secure, self.aggregator
         if secure is None or not isinstance(rule, DistributedMean):
-            raise EngineError(
-                f"the updates of {rule.name} cannot be summed behind masks: use distributed_mean"
-            )
+            raise EngineError(f"{rule.name} cannot be summed behind masks: use distributed_mean")
         exchange = SecureExchange(
             rounds=secure,
             number=server_round,
@@ -183,16 +178,12 @@ class NoisyAverage(Strategy):
             nodes={client: self._nodes[client] for client in self._asked},
             content=self._messages[0].content if self._messages else RecordDict(),
         )
-        try:
-            found = exchange.run(lambda messages: grid.send_and_receive(messages=messages, timeout=timeout))
-        except RoundAborted as error:
-            why = f"{error}" + (f"; the first client said: {exchange.error}" if exchange.error else "")
-            _LOG.warning("round %d leaves the model as it is: %s", server_round, why)
-            return None, RoundCost(exchange.cpu_seconds, len(self._asked), why, exchange.refused)
-        lost = len(self._asked) - len(found.clients)
-        fold = rule.fold_of(found.total, len(found.clients), self.layout.total)
-        cost = RoundCost(exchange.cpu_seconds, lost, None, exchange.refused)
-        return self._stepped(server_round, fold), cost
+        found, cost = exchange.outcome(lambda sent: grid.send_and_receive(messages=sent, timeout=timeout))
+        if found is None:
+            return None, cost
+        return self._stepped(
+            server_round, rule.fold_of(found.total, len(found.clients), self.layout.total)
+        ), cost
 
     def _stepped(self, server_round: int, fold: Fold) -> ArrayRecord:
         """The new model of a fold."""
@@ -405,20 +396,4 @@ class NoisyAverage(Strategy):
 
     def _stream(self, purpose: str, server_round: int) -> Stream:
         digest = b"" if self._paired else self._digest
-        return Stream(self._key, StreamId(purpose=purpose, client=_SERVER, round=server_round, digest=digest))
-
-
-def server_noise(key: bytes, ledger: Ledger, *, paired: bool = False) -> Callable[[int], Stream]:
-    """The stream of the server's noise in a round that was released, from its start.
-
-    Args:
-        key: Secret of cohorts and noise.
-        ledger: Knows which inputs each round had.
-        paired: As of :class:`NoisyAverage`.
-    """
-    digests = {
-        event.round: b"" if paired else bytes.fromhex(event.body["digest"]) for event in ledger.trained
-    }
-    return lambda round: Stream(
-        key, StreamId(purpose="client noise", client=_SERVER, round=round, digest=digests[round])
-    )
+        return server_stream(self._key, purpose, server_round, digest)

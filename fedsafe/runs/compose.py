@@ -52,6 +52,7 @@ from fedsafe.runs.adversaries import under_attack, with_poisoned_records
 from fedsafe.runs.availability import build_availability
 from fedsafe.runs.client_config import local_training, objective_of
 from fedsafe.runs.config import Config
+from fedsafe.runs.evaluation_check import check_evaluation
 from fedsafe.runs.grouping import membership_of
 from fedsafe.runs.local_parameters import SharedOnly, local_parameters
 from fedsafe.runs.secure import secure_graph, simulated_clients
@@ -156,7 +157,7 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         validation_fraction=config.data.validation_fraction,
         seed=config.seed,
     )
-    _check_evaluation(config)
+    check_evaluation(config)
     federated = with_poisoned_records(config, federated)
     task = federated.task
     module = build_model(config.model if model is None else model, signature=task.signature, seed=config.seed)
@@ -180,27 +181,6 @@ def compose(config: Config, *, model: nn.Module | None = None, data: Task | None
         availability=build_availability(config, federated),
         groups=membership_of(config, federated),
     )
-
-
-def _check_evaluation(config: Config) -> None:
-    """Refuse a federated evaluation that could not be what it is called."""
-    evaluation, privacy = config.federation.evaluation, config.privacy
-    if evaluation is None:
-        return
-    if not config.federation.client_validation:
-        raise ConfigError(
-            "federation.evaluation needs records to evaluate on: set federation.client_validation, for example to 0.2"
-        )
-    if evaluation.every > config.rounds:
-        raise ConfigError(
-            f"federation.evaluation.every = {evaluation.every} of rounds = {config.rounds}: nothing would be "
-            "evaluated; lower it, or leave federation.evaluation out"
-        )
-    if evaluation.noised and math.isinf(privacy.record.epsilon) and math.isinf(privacy.client.epsilon):
-        raise ConfigError(
-            "federation.evaluation.noised = true, and neither level has a target to noise for: set one, or "
-            "noised = false"
-        )
 
 
 def calibrate(parts: Parts) -> PrivacyPlan:

@@ -14,7 +14,7 @@ from fedsafe.aggregation import SERVER_OPTIMIZERS, LocalGaussian, State, build_a
 from fedsafe.engine.grid import SERVER_NODE, new_context
 from fedsafe.federation import ClientRuntime, NoisyAverage
 from fedsafe.federation.messages import pack_parameters, read_reply
-from fedsafe.federation.strategy import server_noise
+from fedsafe.federation.server_noise import server_noise
 from fedsafe.params import Vector
 from fedsafe.privacy.ledger import Ledger
 from fedsafe.privacy.mechanisms import from_grid
